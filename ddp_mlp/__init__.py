@@ -1,0 +1,36 @@
+"""Data-parallel training of multi-layer perceptrons over MPI, with the same bits on any number of ranks.
+
+    ddp_mlp.train(ddp_mlp.Config(...), comm=None)    train, and return the final event
+    ddp_mlp.load(path)                               the model of a checkpoint or a run's folder
+    ddp_mlp.MLPClassifier(...)                       scikit-learn's interface
+
+Importing this starts neither MPI nor threads, and loads nothing: each name is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddp_mlp.config import Config
+    from ddp_mlp.estimator import MLPClassifier
+    from ddp_mlp.model import Model, load
+    from ddp_mlp.train import CallableModule
+
+    train: CallableModule
+
+__version__ = "0.1.0"
+__all__ = ["Config", "MLPClassifier", "Model", "__version__", "load", "train"]
+
+_HOMES = {"Config": "config", "MLPClassifier": "estimator", "Model": "model", "load": "model"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "train":
+        return import_module("ddp_mlp.train")  # a module that can be called
+    if name in _HOMES:
+        return getattr(import_module(f"ddp_mlp.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'ddp_mlp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,67 @@
+"""The ways a run can end early, each with the exit code it gives to every rank.
+
+An error of this family carries one line for the user: what was found, what was expected, what to do.
+Any other exception is a bug, and ends the job with its traceback and exit code 1.
+"""
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters, which may come from file names and data, made visible."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+class ProgramError(Exception):
+    """A failure the user can act on; its message is the one line that is printed."""
+
+    exit_code = 1
+    found_by: int | None = None
+    """The rank that met the error, once all ranks know of it (see `Communicator.in_agreement`)."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+class TrainingFailed(ProgramError):
+    """Training itself went wrong: a loss that is not finite, ranks that no longer agree (exit code 1)."""
+
+
+class ConfigError(ProgramError):
+    """Unknown or impossible flags or configuration (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(ProgramError):
+    """A data file or checkpoint that cannot be used (exit code 65, EX_DATAERR of sysexits.h)."""
+
+    exit_code = 65
+
+
+class StorageError(ProgramError):
+    """A file or folder that cannot be read or written (exit code 74, EX_IOERR)."""
+
+    exit_code = 74
+
+
+class Interrupted(ProgramError):
+    """Stopped before the end with a checkpoint to continue from (exit code 75, EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+class RunInUse(ProgramError):
+    """Another run has this run_dir; perhaps a little later it has not (exit code 75, EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+class EnvironmentMismatch(ProgramError):
+    """The launcher, the MPI library or the ranks disagree (exit code 78, EX_CONFIG)."""
+
+    exit_code = 78
+
+
+def by_all_ranks(error: ProgramError) -> ProgramError:
+    """Mark an error that every rank raises at the same place, from values that all of them have; rank 0 reports it."""
+    error.found_by = 0
+    return error

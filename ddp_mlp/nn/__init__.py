@@ -1,0 +1,1 @@
+"""The maths, pure: arrays in, arrays out; no files, no MPI, no configuration."""

@@ -1,0 +1,217 @@
+"""Backpropagation through ReLU layers and a softmax/cross-entropy output, as it is derived, for any number of layers.
+
+Columns are examples: X = A[0] is (n_0, m), A[l] is (n_l, m), W[l] is (n_l, n_{l-1}), b[l] is (n_l, 1), l = 1 … L.
+
+                output layer L                      hidden layer l
+    forward     z = W A_prev + b, A = softmax(z)    z = W A_prev + b, A = ReLU(z)
+    loss        −(1/m) Σ_i Σ_k Y log A
+    dz          A − Y                               dA ⊙ [z > 0], where ReLU′(0) = 0
+    dW          (1/m) dz A_prevᵀ                    the same
+    db          (1/m) Σ_i dz⁽ⁱ⁾                     the same
+    dA_prev     Wᵀ dz                               the same
+
+dz as written is m times ∂loss/∂z, since the derivation carries the 1/m in dW and db. So does the code: everything here
+is a *sum* over the examples at hand. The one division, by the global m, is made once, after the sum over all ranks.
+
+Nothing is allocated in a pass: every array lives in a `Group`, the buffers of some examples that are computed together.
+A group's examples are cut into leaves (shards of the batch). A leaf's products have exactly the leaf's shape, since the
+bits of a matrix product depend on its shape; a product over the whole group is made only where `at_once` allows it.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Weights = dict[int, NDArray[Any]]
+
+CACHED = 32 * 1024
+"""Elements of a block on which several elementwise operations follow one another."""
+
+
+class Panel(NamedTuple):
+    """One quantity of a group's examples: (n, m) as a whole and as one (n, m_i) view per leaf, the same memory."""
+
+    whole: NDArray[Any]
+    leaves: list[NDArray[Any]]
+
+
+class Group:
+    """The buffers for a pass over m examples that are cut into leaves of the given sizes, reused by every such pass.
+
+    Hidden A[l] and dz[l] are Fortran-ordered: one example's values lie side by side, one leaf behind the other. The
+    output layer is C-ordered leaf by leaf: softmax and loss then run along the examples.
+    """
+
+    def __init__(self, widths: Sequence[int], sizes: Sequence[int], dtype: np.dtype[Any]) -> None:
+        self.L = len(widths) - 1
+        self.sizes = tuple(sizes)
+        self.m = m = sum(sizes)
+        bounds = [0, *np.cumsum(sizes).tolist()]
+        self.slices = [slice(lo, hi) for lo, hi in pairwise(bounds)]
+
+        def columns(n: int) -> Panel:
+            whole = aligned_empty(m * n, dtype).reshape(m, n).T
+            return Panel(whole, [whole[:, s] for s in self.slices])
+
+        def output(n: int) -> Panel:
+            flat = aligned_empty(m * n, dtype)
+            return Panel(flat, [flat[n * s.start : n * s.stop].reshape(n, -1) for s in self.slices])
+
+        *inner, classes = widths
+        self.A = {l: columns(n) for l, n in enumerate(inner)}
+        self.A[self.L] = output(classes)
+        self.dz = {l: columns(n) for l, n in enumerate(inner) if l > 0}
+        self.dz[self.L] = self.A[self.L]  # dz = A − Y is formed in place
+        self.y = np.empty(m, np.int64)
+        self.w: NDArray[Any] | None = None
+        """Sample weights (m,) of the dtype; None where every example weighs 1."""
+        self.zeros = np.zeros(max(*inner, CACHED), dtype)
+        self.positive = np.empty(m * max(inner), bool)
+        self.per_example = aligned_empty(3 * m, dtype).reshape(3, m)
+        self.index = np.empty(m, np.int64)
+        self.column = np.concatenate([np.arange(size) for size in self.sizes])
+
+
+AtOnce = Collection[tuple[str, int]]
+"""Which products may run over the whole group: ("z", l) for W A_prev, ("dA", l) for Wᵀ dz."""
+
+
+def forward(
+    W: Weights, b: Weights, group: Group, at_once: AtOnce = (), drop: Callable[[int, Panel], None] | None = None
+) -> None:
+    """Compute A[1] … A[L−1] and the output layer's z (left in A[L]) from A[0], in the group's buffers.
+
+    `drop(l, A[l])` may set some of a hidden layer's A to zero and scale the rest (dropout).
+    """
+    for l in range(1, group.L + 1):
+        multiply(W[l], group.A[l - 1], group.A[l], ("z", l) in at_once)  # z = W A_prev         (n_l, m)
+        if l < group.L:
+            rectify(group.A[l].whole, b[l], group.zeros)  #                 A = ReLU(z + b)   (n_l, m)
+            if drop is not None:
+                drop(l, group.A[l])
+        else:
+            for Z in group.A[l].leaves:
+                np.add(Z, b[l], out=Z)  #                                   z += b            (n_L, m_i)
+
+
+def output_gradient(group: Group, leaf: int, label_smoothing: float = 0.0) -> tuple[float, int]:
+    """Turn a leaf's output z into dz = A − Y, in place; return (loss sum in float64, number of correct predictions).
+
+    Y is one-hot, or with label smoothing s: 1 − s + s/n_L at the label and s/n_L elsewhere (Szegedy et al., "Rethinking
+    the Inception architecture", CVPR 2016, §7). With sample weights, dz and the loss of example i are times w_i.
+    A label's probability enters the loss as a shifted log-sum-exp, so that no logarithm of zero is taken.
+    """
+    Z, columns = group.A[group.L].leaves[leaf], group.slices[leaf]
+    n, m = Z.shape
+    y, at_label = group.y[columns], group.index[columns]
+    shift, total, label = (row[columns] for row in group.per_example)
+    np.multiply(y, m, out=at_label)
+    at_label += group.column[columns]
+    flat = Z.reshape(-1)
+
+    correct = count_correct(Z, y)
+    np.max(Z, axis=0, out=shift)
+    np.subtract(Z, shift, out=Z)
+    np.take(flat, at_label, out=label, mode="clip")
+    if label_smoothing:
+        label *= 1 - label_smoothing
+        label += (label_smoothing / n) * np.sum(Z, axis=0)
+    np.exp(Z, out=Z)
+    np.sum(Z, axis=0, out=total)
+    np.divide(Z, total, out=Z)  #                                           A = softmax(z)    (n_L, m_i)
+
+    np.log(total, out=total)
+    loss = np.subtract(total, label, out=label)  #                          −Σ_k Y log A      (m_i,)
+
+    if label_smoothing:
+        np.subtract(Z, label_smoothing / n, out=Z)
+    np.take(flat, at_label, out=shift, mode="clip")
+    np.subtract(shift, 1 - label_smoothing, out=shift)
+    np.put(flat, at_label, shift)  #                                        dz = A − Y        (n_L, m_i)
+
+    if group.w is not None:
+        w = group.w[columns]
+        np.multiply(Z, w, out=Z)
+        np.multiply(loss, w, out=loss)
+    return float(np.sum(loss, dtype=np.float64)), correct
+
+
+def probabilities(group: Group, leaf: int, out: NDArray[Any]) -> None:
+    """Set out (m_i, n_L), C-ordered, to A = softmax(z) of a leaf's output z, example by example; z stays as it is."""
+    Z, A = group.A[group.L].leaves[leaf], out.T
+    np.subtract(Z, np.max(Z, axis=0), out=A)
+    np.exp(A, out=A)
+    np.divide(A, np.sum(A, axis=0), out=A)  #                               A = softmax(z)    (n_L, m_i)
+
+
+def backward(
+    W: Weights,
+    group: Group,
+    add_up: Callable[[int, Panel, Panel], None],
+    at_once: AtOnce = (),
+    keep_scale: float = 1.0,
+) -> None:
+    """Carry dz[L] back to dz[1] and hand every layer's (l, dz[l], A[l−1]) to add_up, which forms the sums dW and db.
+
+    In the forward pass this was A = ReLU(z) (dropped out: times 0 or keep_scale), so now [z > 0] = [A > 0], and
+    dz = dA ⊙ [A > 0] · keep_scale.
+    """
+    for l in range(group.L, 0, -1):
+        dz, A_prev = group.dz[l], group.A[l - 1]
+        add_up(l, dz, A_prev)
+        if l > 1:
+            dz_prev = group.dz[l - 1]
+            multiply(W[l].T, dz, dz_prev, ("dA", l) in at_once)  #          dA_prev = Wᵀ dz   (n_{l-1}, m)
+            dA, A = dz_prev.whole, A_prev.whole
+            positive = group.positive[: A.size].reshape(A.shape[::-1]).T
+            np.greater(A, 0, out=positive)
+            np.multiply(dA, positive, out=dA)  #                            dz = dA ⊙ [z > 0] (n_{l-1}, m)
+            if keep_scale != 1.0:
+                np.multiply(dA, keep_scale, out=dA)
+
+
+def weight_gradient(dz: NDArray[Any], A_prev: NDArray[Any], dW: NDArray[Any]) -> None:
+    """Set dW = dz A_prevᵀ, the sum over the examples of dz (n_l, m) and A_prev (n_{l-1}, m), or of some rows of it."""
+    np.matmul(dz, A_prev.T, out=dW)
+
+
+def bias_gradient(dz: NDArray[Any], db: NDArray[Any]) -> None:
+    """Set db (n_l, 1) = Σ_i dz⁽ⁱ⁾, the sum over the examples of dz (n_l, m)."""
+    np.add.reduce(dz, axis=1, keepdims=True, out=db)
+
+
+def rectify(Z: NDArray[Any], b: NDArray[Any], zeros: NDArray[Any]) -> None:
+    """Set Z = ReLU(Z + b) in place, for Z (n, m) in Fortran order and b (n, 1).
+
+    In blocks of examples that stay in cache, and against as many zeros: NumPy's maximum with a scalar is slower by 6.
+    """
+    n, m = Z.shape
+    width = max(1, len(zeros) // n)
+    for start in range(0, m, width):
+        block = Z[:, start : start + width]
+        np.add(block, b, out=block)
+        np.maximum(block, zeros[: block.size].reshape(block.shape[::-1]).T, out=block)
+
+
+def multiply(M: NDArray[Any], A: Panel, out: Panel, at_once: bool) -> None:
+    """Set out = M A, (k, n) times (n, m), in one product or leaf by leaf."""
+    if at_once:
+        np.matmul(M, A.whole, out=out.whole)
+    else:
+        for A_i, out_i in zip(A.leaves, out.leaves, strict=True):
+            np.matmul(M, A_i, out=out_i)
+
+
+def count_correct(Z: NDArray[Any], y: NDArray[Any]) -> int:
+    """Return how many columns of Z (n_L, m) are largest at their label's row, y (m,); of equals, the first counts."""
+    return int(np.count_nonzero(np.argmax(Z, axis=0) == y))
+
+
+def aligned_empty(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an uninitialised vector (count,) that starts on a 64-byte boundary, a cache line."""
+    raw = np.empty(count * dtype.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + count * dtype.itemsize].view(dtype)

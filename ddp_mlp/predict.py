@@ -1,0 +1,126 @@
+"""Classify the rows of a file: `python -m ddp_mlp.predict CHECKPOINT DATA -o OUT.h5`, alone or under mpirun."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ddp_mlp import __version__, command
+from ddp_mlp.errors import ConfigError, ProgramError, printable
+
+if TYPE_CHECKING:
+    from ddp_mlp.classification import Scores
+    from ddp_mlp.parallel.communicator import Communicator
+    from ddp_mlp.storage.dataset import DatasetInfo
+
+CLASSES_SHOWN = 40
+"""The most classes whose confusion matrix is printed."""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit, on every rank with the same code."""
+    asked = _parser().parse_args(argv)
+    try:
+        _check(asked)
+    except ProgramError as error:
+        command.exit_before_mpi(error)
+    command.on_all_ranks(lambda communicator: _run(asked, communicator), debug=asked.debug)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ddp_mlp.predict",
+        description="Classify the rows of a data-set file with a trained network. Where the file has labels, accuracy, "
+        "log-loss, precision and recall of each class and the confusion matrix go to standard output.",
+        epilog="The same bytes on any number of ranks: mpirun -n 4 python -m ddp_mlp.predict …",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint file, or a run's folder")
+    parser.add_argument("data", type=Path, metavar="DATA", help="HDF5 file with X, standardized or not as in training")
+    parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="file for labels and probabilities: .h5 or .csv")
+    parser.add_argument("--split", metavar="NAME", help="train, valid or test (test, else the only one there is)")
+    parser.add_argument("--x_name", default="X", metavar="TEXT", help='name of the features; "/a/b": from the root (X)')
+    parser.add_argument("--y_name", default="y", metavar="TEXT", help="name of the labels, if there are any (y)")
+    parser.add_argument("--scores", type=Path, metavar="FILE", help="write the figures to FILE too, as JSON")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _check(asked: argparse.Namespace) -> None:
+    if asked.out is not None and asked.out.suffix not in (".h5", ".hdf5", ".csv"):
+        raise ConfigError(f"--out {asked.out}: must end in .h5 or .csv, which is the format to write")
+    sources = {asked.data.resolve(), asked.checkpoint.resolve()}
+    for name, path in (("--out", asked.out), ("--scores", asked.scores)):
+        if path is not None and path.resolve() in sources:
+            raise ConfigError(f"{name} {path}: is read from, and must not be overwritten: choose another file")
+
+
+def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
+    from ddp_mlp.classification import classify
+    from ddp_mlp.model import load
+    from ddp_mlp.storage.atomic import write_atomically
+    from ddp_mlp.storage.dataset import inspect
+
+    info = communicator.on_rank_0(inspect, asked.data, asked.x_name, asked.y_name, False)
+    with communicator.in_agreement():
+        split = _chosen_split(info, asked)
+    model = communicator.on_rank_0(load, asked.checkpoint)
+    scores = classify(model, info, split, communicator, asked.out)
+    if communicator.rank != 0:
+        return
+    rows = info.splits[split].rows
+    if scores is not None:
+        for line in describe(scores, model.classes):
+            print(printable(line))
+        if asked.scores is not None:
+            text = json.dumps({"classes": model.classes, **asdict(scores)}, indent=1)
+            write_atomically(asked.scores, text.encode() + b"\n")
+    if asked.out is not None:
+        print(f"{asked.out}: {rows:,} rows of {split}, {len(model.classes)} classes", file=sys.stderr, flush=True)
+
+
+def _chosen_split(info: "DatasetInfo", asked: argparse.Namespace) -> str:
+    names = list(info.splits)
+    split: str = asked.split or ("test" if "test" in names else names[0])
+    if split not in names:
+        raise ConfigError(f"--split {split}: {asked.data} has {', '.join(names)}")
+    if asked.split is None and split != "test" and len(names) > 1:
+        raise ConfigError(f"{asked.data}: has {', '.join(names)}: choose one with --split")
+    if not info.splits[split].labelled and (asked.out is None or asked.scores is not None):
+        raise ConfigError(f"{asked.data}: {split} has no {asked.y_name!r}: there are no scores, name a file with --out")
+    return split
+
+
+def describe(scores: "Scores", classes: Sequence[str]) -> Iterator[str]:
+    """Yield the scores as lines for people: the figures, a table of the classes, the confusion matrix."""
+    yield f"rows {scores.rows:,}, accuracy {scores.accuracy:.4f}, log-loss {scores.log_loss:.4f}"
+    yield ""
+    table: list[Sequence[Any]] = [("class", "precision", "recall", "rows")]
+    for row in zip(classes, scores.precision, scores.recall, scores.support, strict=True):
+        table.append([f"{value:.4f}" if isinstance(value, float) else "-" if value is None else value for value in row])
+    yield from _aligned(table)
+    if scores.confusion is not None and len(classes) <= CLASSES_SHOWN:
+        yield ""
+        yield "confusion matrix: a row for each true class, a column for each predicted one"
+        yield from _aligned(
+            [["", *classes], *([name, *row] for name, row in zip(classes, scores.confusion, strict=True))]
+        )
+
+
+def _aligned(table: Sequence[Sequence[Any]]) -> Iterator[str]:
+    """Yield the rows of a table, the first column flush left and the others flush right."""
+    widths = [max(len(str(row[i])) for row in table) for i in range(len(table[0]))]
+    for first, *rest in table:
+        cells = [
+            f"{first!s:<{widths[0]}}",
+            *(f"{cell!s:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)),
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Show runs: `python -m ddp_mlp.report RUN… -o report.html`, and `--follow RUN` for one that goes on."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from ddp_mlp.command import Parser
+from ddp_mlp.errors import ConfigError, DataError, ProgramError, printable
+
+POLL_SECONDS = 0.5
+MISTAKES = 24
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m ddp_mlp.report",
+        description="Put one or several runs on a page of their own, or follow a run that goes on.",
+        epilog="Exit codes: 0 done, 2 usage, 65 no journal, 74 cannot read or write.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the run_dir of a run; several are compared")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="report.html, or a picture: report.png")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="where the data file is now, for the test data")
+    parser.add_argument(
+        "--image",
+        default="auto",
+        metavar="SHAPE",
+        help="the features' shape as a picture, such as 28x28 or 32x32x3; none; auto: a square from 8 x 8 on (auto)",
+    )
+    parser.add_argument("--follow", action="store_true", help="tell what the run does, until it ends or Ctrl-C")
+    return parser
+
+
+def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) -> None:
+    """Write the report of the runs to `output`. Raises ConfigError, DataError or StorageError."""
+    if output.suffix.lower() not in (".html", ".png"):
+        raise ConfigError(f"output = {output}: must end in .html or .png")
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ConfigError('a report needs matplotlib: pip install "ddp_mlp[report]"') from error
+    matplotlib.use("agg")  # draws without a display
+
+    from ddp_mlp.reporting import charts, page
+    from ddp_mlp.reporting.outcome import Outcome, image_shape, outcome_on_test
+    from ddp_mlp.reporting.runs import read_all
+    from ddp_mlp.storage.atomic import write_atomically
+    from ddp_mlp.training.journal import duration
+
+    runs = read_all(folders)
+    try:
+        shapes = [image_shape(run.start["data"].get("features", 0), image) for run in runs]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    outcomes = [outcome_on_test(run, data, MISTAKES) for run in runs]
+    if output.suffix.lower() == ".html":
+        content = page.page(runs, outcomes, shapes).encode()
+    else:
+        drawn = charts.charts_of(runs)
+        lines = []
+        for run, outcome, shape in zip(runs, outcomes, shapes, strict=True):
+            lines.append(
+                f"{run.name}: {run.state}, {run.events[-1]['step']:,} steps, {duration(run.events[-1]['seconds'])}"
+            )
+            if isinstance(outcome, Outcome):
+                lines[-1] += f", test accuracy {outcome.accuracy:.4f}, {outcome.parameters_sha256[:16]}"
+                title = "Confusion matrix" if len(runs) == 1 else f"Confusion matrix: {run.name}"
+                drawn.append(charts.confusion_chart(run, outcome, title))
+                if shape is not None and outcome.mistakes:
+                    drawn.append(charts.mistakes_chart(run, outcome, shape))
+        content = charts.to_png(runs, drawn, " · ".join(run.name for run in runs), lines)
+    write_atomically(output, content)
+
+
+def follow(folder: Path) -> None:
+    """Print what a run does as it happens, until its final event. Raises DataError or StorageError."""
+    from ddp_mlp.reporting.follower import Follower, journal_of
+    from ddp_mlp.training import journal
+
+    path = journal_of(folder)
+    if not path.exists():
+        print(printable(f"waiting for {path}"), file=sys.stderr, flush=True)
+    follower, narrator = Follower(path), journal.Narrator()
+    while True:
+        for event in follower.poll():
+            try:
+                lines = narrator.lines(event)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                raise DataError(f"{path}: an event is not of this program: {event.get('event')!r}") from None
+            for line in [*lines, journal.result(event)] if event["event"] == "final" else lines:
+                print(printable(line), flush=True)
+            if event["event"] == "final":
+                return
+        time.sleep(POLL_SECONDS)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    try:
+        arguments = _parser().parse_args(argv)
+        if arguments.follow:
+            if len(arguments.runs) > 1 or arguments.output:
+                raise ConfigError("--follow: takes one RUN and no --output")
+            follow(arguments.runs[0])
+        else:
+            output = arguments.output or Path("report.html")
+            write(arguments.runs, output, arguments.data, arguments.image)
+            print(printable(str(output)))
+    except ProgramError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except BrokenPipeError:  # whoever read along has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

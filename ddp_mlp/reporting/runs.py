@@ -1,0 +1,173 @@
+"""What a run's folder tells: its events, put in order. Nothing here trains, and nothing is written.
+
+A journal may be cut off at any byte, belong to a run that still goes on, or come from a stranger: it is read line by
+line, and what a report needs of it is checked here, once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.errors import DataError, StorageError
+from ddp_mlp.training import journal
+from ddp_mlp.training.journal import Event
+from ddp_mlp.training.phases import PHASES
+
+START_FIELDS = {
+    "config": dict,
+    "data": dict,
+    "fingerprint": dict,
+    "versions": dict,
+    "hosts": list,
+    "ranks": int,
+    "nodes": int,
+    "shards": int,
+    "parameters": int,
+    "steps_per_epoch": int,
+    "total_steps": int,
+    "blas": str,
+}
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A place where a run stopped, or went on from."""
+
+    epoch: float
+    """In epochs, with a fraction."""
+    label: str
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """The journal of one run."""
+
+    folder: Path
+    name: str
+    events: list[Event]
+
+    @property
+    def starts(self) -> list[Event]:
+        """The start events: the first, and one per resume."""
+        return self.of("start")
+
+    @property
+    def start(self) -> Event:
+        """The latest start event."""
+        return self.starts[-1]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the latest start."""
+        config: dict[str, Any] = self.start["config"]
+        return config
+
+    @property
+    def final(self) -> Event | None:
+        """The final event, once the run has ended."""
+        last = self.events[-1]
+        return last if last["event"] == "final" else None
+
+    @property
+    def state(self) -> str:
+        """How the run stands, in words."""
+        last = self.events[-1]
+        if last["event"] == "final":
+            return f"finished ({last.get('ended', 'ended')})"
+        return f"stopped by {last.get('reason', '?')}" if last["event"] == "interrupted" else "running, or killed"
+
+    def of(self, kind: str) -> list[Event]:
+        """Return the events of a kind, in order."""
+        return [event for event in self.events if event["event"] == kind]
+
+    def series(self, kind: str, field: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return (epochs, values) of a field of a kind's events; both empty where it is absent."""
+        found = [(event["step"], event[field]) for event in self.of(kind) if _is_number(event.get(field))]
+        steps, values = zip(*found, strict=True) if found else ((), ())
+        return np.array(steps, float) / self.start["steps_per_epoch"], np.array(values, float)
+
+    def pauses(self) -> list[Pause]:
+        """Return where the run was interrupted or, having been killed, went on from a checkpoint."""
+        found = []
+        for before, event in zip(self.events[:-1], self.events[1:], strict=True):
+            epoch = event["step"] / self.start["steps_per_epoch"]
+            if event["event"] == "interrupted":
+                found.append(Pause(epoch, str(event.get("reason", "stopped"))))
+            elif event["event"] == "start" and before["event"] != "interrupted":
+                found.append(Pause(epoch, "resumed"))
+        return found
+
+    def phase_seconds(self) -> dict[str, float]:
+        """Return the seconds of rank 0 in each phase of its steps; empty where they are not told."""
+        steps = self.of("step")
+        return {
+            phase: sum(step[f"seconds_{phase}"] for step in steps if _is_number(step.get(f"seconds_{phase}")))
+            for phase in PHASES
+            if any(_is_number(step.get(f"seconds_{phase}")) for step in steps)
+        }
+
+    def waiting_by_rank(self) -> list[float]:
+        """Return the seconds each rank of the latest start has waited since then; empty where they are not told."""
+        since = len(self.events) - next(i for i, event in enumerate(self.events[::-1]) if event["event"] == "start")
+        told = [event["waiting_by_rank"] for event in self.events[since:] if "waiting_by_rank" in event]
+        size = self.start["ranks"]
+        fitting = [row for row in told if isinstance(row, list) and len(row) == size and all(map(_is_number, row))]
+        return [float(seconds) for seconds in np.sum(fitting, axis=0)] if fitting else []
+
+
+def read(folder: Path, name: str | None = None) -> RunLog:
+    """Return what a run's folder tells. Raises StorageError (cannot be read) or DataError (is no journal)."""
+    path = folder / journal.FILE
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}; name the run_dir of a run") from error
+    try:
+        events, _ = journal.parse(text)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    if not events or events[0].get("event") != "start":
+        raise DataError(f"{path}: does not begin with a start event: not a journal of this program, or not begun yet")
+    for event in events:
+        if event.get("event") == "start":
+            _check_start(event, path)
+    return RunLog(folder, name or folder.resolve().name, [event for event in events if "event" in event])
+
+
+def read_all(folders: Sequence[Path]) -> list[RunLog]:
+    """Return what several folders tell, each under a name of its own."""
+    names = [folder.resolve().name for folder in folders]
+    return [
+        read(folder, name if names.count(name) == 1 else str(folder))
+        for folder, name in zip(folders, names, strict=True)
+    ]
+
+
+def differing(runs: Sequence[RunLog]) -> dict[str, list[Any]]:
+    """Return the settings that differ between the runs, P and the BLAS kernel among them, with each run's value."""
+    own = ("run_dir", "describe", "quiet", "debug")
+    settings: list[Mapping[str, Any]] = [
+        {**run.config, "ranks": run.start["ranks"], "nodes": run.start["nodes"], "blas": run.start["blas"]}
+        for run in runs
+    ]
+    names = list(dict.fromkeys(name for values in settings for name in values if name not in own))
+    rows = {name: [values.get(name) for values in settings] for name in names}
+    return {name: values for name, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def _check_start(event: Event, path: Path) -> None:
+    for field, kind in START_FIELDS.items():
+        if not isinstance(event.get(field), kind):
+            raise DataError(f"{path}: a start event has no {field}: written by another version of this program")
+    rows, config = event["data"].get("rows"), event["config"]
+    counted = isinstance(rows, dict) and all(isinstance(count, int) for count in rows.values())
+    if not counted or event["steps_per_epoch"] < 1 or not isinstance(config.get("hidden"), list):
+        raise DataError(f"{path}: a start event is not of this program")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))

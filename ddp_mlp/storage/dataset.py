@@ -1,0 +1,661 @@
+"""Data-set files in HDF5: their structure, their rows read and written, and a survey that any number of readers share.
+
+A file has the groups `train` and, if wanted, `valid` and `test`, each with `X` (m, n_0) of a real numeric type, `y`
+(m,) of whole numbers and, if wanted, `w` (m,) sample weights; the root attribute `classes` may name the classes.
+Other names for X and y are looked up inside each split's group; where one of the two begins with "/", both (and w) are
+looked up from the root, and the file is one `train` split. Rows and columns are counted from 0.
+
+Kept here:
+- A file is judged by its structure before memory is allocated for its rows. What leads out of the file (external and
+  soft links, external storage, virtual data sets), what needs a filter plugin, and what declares more rows than the
+  file can hold is refused.
+- Every reader opens the file for itself, read-only and without locks, and notices when the file changes.
+- A file that is written here appears under its name when it is whole and on the disk, or not at all.
+- Every figure of a survey is formed over fixed blocks of rows, in a fixed order, so that it is the same whoever
+  surveys which block.
+"""
+
+import hashlib
+import math
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.errors import DataError, ProgramError, StorageError
+from ddp_mlp.storage.atomic import put_in_place
+
+SPLITS = ("train", "valid", "test")
+
+SURVEY_BLOCK_ROWS = 8192
+SURVEY_BLOCKS_AT_MOST = 1024
+CLASSES_AT_MOST = 1 << 20  # a label beyond this is taken for a mistake: counting it would only fill the memory
+_PIECE_ELEMENTS = 1 << 19  # of X held as float64 at a time: 4 MiB
+
+# Filters that come with every HDF5 library, and h5py's own LZF; any other needs a plugin.
+_FILTERS = {
+    h5py.h5z.FILTER_DEFLATE: "gzip",
+    h5py.h5z.FILTER_SHUFFLE: "shuffle",
+    h5py.h5z.FILTER_FLETCHER32: "fletcher32",
+    h5py.h5z.FILTER_SZIP: "szip",
+    h5py.h5z.FILTER_NBIT: "nbit",
+    h5py.h5z.FILTER_SCALEOFFSET: "scaleoffset",
+    h5py.h5z.FILTER_LZF: "lzf",
+}
+_CHUNK_BYTES_AT_MOST = 1 << 30  # a filtered chunk is unpacked whole, whatever part of it is asked for
+_DEFLATE_RATIO = 1032  # the most that DEFLATE can shrink anything (zlib's technical notes)
+_HARMLESS_BYTES = 64 << 20  # below this, how well a data set is compressed is nobody's danger
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """One split: its number of rows, the dtype name of X (native byte order; bool counts as uint8), weights, labels."""
+
+    rows: int
+    dtype: str
+    weighted: bool
+    labelled: bool = True
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """The structure of a data-set file, as `inspect` found it; small, and picklable.
+
+    `splits` holds those of train, valid and test that the file has, in this order. `classes` are the class names, or
+    None where the file names none. `size_mtime` is (bytes, nanoseconds since 1970), by which a change is noticed.
+    """
+
+    path: str
+    features: int
+    classes: tuple[str, ...] | None
+    splits: dict[str, SplitInfo]
+    x_name: str
+    y_name: str
+    size_mtime: tuple[int, int]
+
+
+# --- Structure ------------------------------------------------------------------------------------------------------
+
+
+def inspect(path: str | Path, x_name: str = "X", y_name: str = "y", for_training: bool = True) -> DatasetInfo:
+    """Return the structure of the data-set file at `path`; no row is read. Local: no MPI.
+
+    Where it is not `for_training`, labels may be missing, and so may train if there is another split.
+    Raises StorageError when the file is missing or cannot be read, DataError for everything that is wrong inside it.
+    """
+    path = os.fspath(path)
+    size_mtime = size_and_mtime(path)
+    with _open(path) as file, _named_failures(path, "is damaged"):
+        groups = _split_groups(file, path, x_name, y_name, for_training)
+        splits: dict[str, SplitInfo] = {}
+        features: dict[str, int] = {}
+        for split, group in groups.items():
+            splits[split], features[split] = _inspect_split(group, path, split, x_name, y_name, for_training)
+        if len(set(features.values())) > 1:
+            found = ", ".join(f"{split} has {n}" for split, n in features.items())
+            raise DataError(f"{path}: {found} features: every split must have as many as train")
+        width = next(iter(features.values()))
+        classes = _class_names(file, path)
+    return DatasetInfo(path, width, classes, splits, x_name, y_name, size_mtime)
+
+
+def check_unchanged(info: DatasetInfo) -> None:
+    """Raise DataError when the file is no longer the one that was inspected (size or time of change). Local."""
+    if size_and_mtime(info.path) != info.size_mtime:
+        raise DataError(f"{info.path}: was changed while it was in use; leave it alone during a run, and start again")
+
+
+def size_and_mtime(path: str) -> tuple[int, int]:
+    """Return the bytes of a regular file and its time of change (ns); StorageError where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise StorageError(f"{path}: is not a regular file: name an HDF5 file")
+    return status.st_size, status.st_mtime_ns
+
+
+def _open(path: str) -> h5py.File:
+    """Open `path` with HDF5, read-only and without locks."""
+    try:
+        with open(path, "rb"):  # Python's own message for a file that cannot be read is the better one
+            pass
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+    with _named_failures(path, "is damaged"):
+        if not h5py.is_hdf5(path):
+            raise DataError(f"{path}: is not an HDF5 file; `python -m ddp_mlp.convert` makes one from other formats")
+        try:
+            return h5py.File(path, "r", locking=False)
+        except OSError as error:
+            if "truncated" in str(error):
+                raise DataError(f"{path}: is cut short ({one_line(error)}); copy it or make it again") from error
+            raise
+
+
+@contextmanager
+def _named_failures(path: str, what: str) -> Iterator[None]:
+    """Turn what h5py raises into one line that names the file."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        # HDF5 puts the operating system's error number into its text; without one, the bytes themselves are wrong.
+        kind = StorageError if getattr(error, "errno", None) or "errno = " in str(error) else DataError
+        raise kind(f"{path}: {what}, HDF5 says: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """Return what `error` says as one line of printable text."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _from_root(x_name: str, y_name: str) -> bool:
+    return x_name.startswith("/") or y_name.startswith("/")
+
+
+def _split_groups(file: h5py.File, path: str, x_name: str, y_name: str, for_training: bool) -> dict[str, h5py.Group]:
+    if _from_root(x_name, y_name):
+        return {"train": file}
+    groups: dict[str, h5py.Group] = {}
+    for split in SPLITS:
+        group = _follow(file, split, path)
+        if group is not None and not isinstance(group, h5py.Group):
+            raise DataError(f"{path}: {split} is not a group: expected a group that holds {x_name!r} and {y_name!r}")
+        if group is not None:
+            groups[split] = group
+    if "train" not in groups and (for_training or not groups):
+        raise DataError(
+            f"{path}: has no group train; found {_members(file)}; "
+            f'for X and y outside of such a group give their paths: --x_name "/…" --y_name "/…"'
+        )
+    return groups
+
+
+def _follow(group: h5py.Group, name: str, path: str) -> Any:
+    """Return the object called `name` (with "/": a path) in `group`, or None; refuse a link that leads elsewhere."""
+    place = group
+    for part in [part for part in name.split("/") if part]:
+        link = part.encode()
+        if not isinstance(place, h5py.Group) or not place.id.links.exists(link):
+            return None
+        if place.id.links.get_info(link).type != h5py.h5l.TYPE_HARD:
+            raise DataError(
+                f"{path}: {name!r} is a soft or external link: the data must be in the file itself (h5repack, h5copy)"
+            )
+        place = place[part]
+    return place
+
+
+def _members(group: h5py.Group) -> str:
+    names = [repr(name) for name in islice(group, 11)]
+    return ", ".join([*names[:10], "…"][: len(names)]) if names else "nothing"
+
+
+def _inspect_split(
+    group: h5py.Group, path: str, split: str, x_name: str, y_name: str, needs_labels: bool
+) -> tuple[SplitInfo, int]:
+    """Return the split's description and its number of features."""
+    arrays: dict[str, h5py.Dataset] = {}
+    for name in (x_name, y_name, "w"):
+        array = _follow(group, name, path)
+        if array is None and (name == x_name or (name == y_name and needs_labels)):
+            raise DataError(
+                f"{path}: {split} has no {name!r}; found {_members(group)}; --x_name and --y_name choose other names"
+            )
+        if array is not None:
+            where = f"{path}: {name!r} of {split}"
+            if not isinstance(array, h5py.Dataset):
+                raise DataError(f"{where} is not a data set")
+            _check_storage(array, where)
+            arrays[name] = array
+
+    X = arrays[x_name]
+    if X.ndim != 2:
+        raise DataError(f"{path}: {x_name!r} of {split} has shape {X.shape}: must be 2-D, (examples, features)")
+    rows, features = X.shape
+    if rows == 0 or features == 0:
+        raise DataError(f"{path}: {x_name!r} of {split} has shape {X.shape}: must hold examples and features")
+    for name, array in arrays.items():
+        if name != x_name and array.shape != (rows,):
+            raise DataError(
+                f"{path}: {name!r} of {split} has shape {array.shape}: must be ({rows},), one per row of {x_name!r}"
+            )
+    for array in arrays.values():  # allocated whole by whoever reads the split
+        _check_extent(array, f"{path}: {array.name!r}")
+    dtype = "uint8" if X.dtype.kind == "b" else X.dtype.newbyteorder("=").name
+    return SplitInfo(rows, dtype, "w" in arrays, y_name in arrays), features
+
+
+def _check_storage(array: h5py.Dataset, where: str) -> None:
+    """Refuse what is not plain numbers kept inside the file."""
+    kind = array.id.get_type().get_class()
+    if kind not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) and not (kind == h5py.h5t.ENUM and array.dtype == np.bool_):
+        names = {
+            h5py.h5t.STRING: "text",
+            h5py.h5t.COMPOUND: "a compound type",
+            h5py.h5t.VLEN: "of variable length",
+            h5py.h5t.REFERENCE: "references",
+            h5py.h5t.ENUM: "an enumeration",
+        }
+        raise DataError(f"{where} is {names.get(kind, 'of an unknown type')}: must be integers or floats")
+    if array.dtype.itemsize > 8:
+        raise DataError(f"{where} is {array.dtype}: must be at most 64 bits wide")
+    properties = array.id.get_create_plist()
+    if properties.get_layout() == h5py.h5d.VIRTUAL:
+        raise DataError(f"{where} is a virtual data set: the data must be in the file itself (h5repack)")
+    if properties.get_external_count():
+        raise DataError(f"{where} is kept in another file (external storage): it must be in the file itself (h5repack)")
+    for position in range(properties.get_nfilters()):
+        code, _, _, name = properties.get_filter(position)
+        if code not in _FILTERS or not h5py.h5z.filter_avail(code):
+            label = _FILTERS.get(code) or name.decode(errors="replace") or "unnamed"
+            raise DataError(f"{where} needs the HDF5 filter {code} ({label!r}), not built in: h5repack it to gzip")
+
+
+def _check_extent(array: h5py.Dataset, where: str) -> None:
+    """Refuse a data set whose declared shape is more than its part of the file can hold."""
+    declared = math.prod(array.shape) * array.dtype.itemsize
+    stored = array.id.get_storage_size()
+    properties = array.id.get_create_plist()
+    refusal = DataError(f"{where} declares {declared} bytes but the file holds {stored}: it was not written to the end")
+    if properties.get_layout() != h5py.h5d.CHUNKED:
+        offset = array.id.get_offset()  # None: compact, inside the header, or never written
+        beyond = offset is not None and offset + declared > os.stat(array.file.filename).st_size
+        if stored < declared or beyond:
+            raise refusal
+        return
+    chunk = properties.get_chunk()
+    chunks = math.prod(-(-extent // size) for extent, size in zip(array.shape, chunk, strict=True))
+    if array.id.get_num_chunks() < chunks:
+        raise refusal
+    filters = [properties.get_filter(position)[0] for position in range(properties.get_nfilters())]
+    if filters and math.prod(chunk) * array.dtype.itemsize > _CHUNK_BYTES_AT_MOST:
+        raise DataError(f"{where} is packed in chunks of {chunk}: a chunk must be at most 1 GiB (h5repack)")
+    ratio = _DEFLATE_RATIO if filters else 1
+    if declared > max(_HARMLESS_BYTES if filters else 0, ratio * stored):
+        raise refusal
+
+
+def _class_names(file: h5py.File, path: str) -> tuple[str, ...] | None:
+    if "classes" not in file.attrs:
+        return None
+    values = np.asarray(file.attrs["classes"])
+    if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "SOUiu":
+        raise DataError(f"{path}: attribute classes is {values.dtype} {values.shape}: must be a list of names")
+    names = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist()]
+    for name, following in pairwise(sorted(names)):
+        if name == following:
+            raise DataError(f"{path}: attribute classes names {name!r} twice")
+    return tuple(names)
+
+
+# --- Rows -----------------------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """The rows of one split, read from the file when asked for; a context manager. Local: no MPI.
+
+    Every method raises DataError when the file is damaged or no longer the one that was inspected, StorageError when
+    the system cannot read it.
+    """
+
+    def __init__(self, info: DatasetInfo, split: str) -> None:
+        check_unchanged(info)
+        self.info = info
+        self.split = split
+        self.rows = info.splits[split].rows
+        self.features = info.features
+        self.dtype = np.dtype(info.splits[split].dtype)
+        try:
+            self._file = _open(info.path)
+        except DataError:
+            check_unchanged(info)  # between the first look and this one
+            raise
+        with _named_failures(info.path, "is damaged"):
+            group = self._file if _from_root(info.x_name, info.y_name) else self._file[split]
+            self._X = _with_chunk_cache(group[info.x_name])
+            self._y = group[info.y_name] if info.splits[split].labelled else None
+            self._w = group["w"] if info.splits[split].weighted else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the reader cannot be used afterwards."""
+        self._file.close()
+
+    def X(self, lo: int, hi: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return rows [lo, hi) of X, (hi - lo, features) in the file's dtype; in `out` (C-contiguous) when given."""
+        if out is None:
+            out = np.empty((hi - lo, self.features), self.dtype)
+        self._read(self._X, lo, hi, out)
+        return out
+
+    def y(self, lo: int, hi: int) -> NDArray[np.int64]:
+        """Return labels [lo, hi), (hi - lo,) int64; DataError where one is not a whole number."""
+        if self._y is None:
+            raise self.refusal(self.info.y_name, "is not there")
+        raw = np.empty(hi - lo, self._y.dtype.newbyteorder("="))
+        self._read(self._y, lo, hi, raw)
+        labels: NDArray[np.int64]
+        with np.errstate(invalid="ignore"):
+            labels = raw.astype(np.int64)
+        wrong = np.flatnonzero(labels != raw)  # fractions, NaN, and what int64 cannot hold
+        if wrong.size:
+            raise self.refusal(self.info.y_name, f"row {lo + wrong[0]} is {raw[wrong[0]]}: must be a whole number")
+        return labels
+
+    def w(self, lo: int, hi: int) -> NDArray[np.float64]:
+        """Return sample weights [lo, hi), (hi - lo,) float64; ones where the split has none."""
+        weights = np.ones(hi - lo)
+        if self._w is not None:
+            self._read(self._w, lo, hi, weights)
+        return weights
+
+    def _read(self, source: h5py.Dataset, lo: int, hi: int, out: NDArray[Any]) -> None:
+        if not 0 <= lo <= hi <= self.rows:
+            raise IndexError(f"rows [{lo}, {hi}) of {self.rows}")
+        if lo < hi:
+            if source.dtype.kind == "b" and out.dtype == np.uint8:
+                out = out.view(np.bool_)
+            try:
+                with _named_failures(self.info.path, f"rows [{lo}, {hi}) of {source.name!r} cannot be read"):
+                    source.read_direct(out, np.s_[lo:hi])
+            except ProgramError:
+                check_unchanged(self.info)  # the better reason, if it is one
+                raise
+        check_unchanged(self.info)
+
+    def refusal(self, name: str, what: str) -> DataError:
+        """Return the error that says `what` is wrong in the array `name` of this split."""
+        return DataError(f"{self.info.path}: {name!r} of {self.split}, {what}")
+
+
+def _with_chunk_cache(array: h5py.Dataset) -> h5py.Dataset:
+    """Reopen `array` with a cache for one row of chunks, so that reading on does not unpack a chunk twice."""
+    if not array.chunks:
+        return array
+    across = -(-array.shape[1] // array.chunks[1])
+    row_of_chunks = math.prod(array.chunks) * array.dtype.itemsize * across
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_chunk_cache(12_421, min(max(row_of_chunks, 8 << 20), _CHUNK_BYTES_AT_MOST), 1.0)
+    return h5py.Dataset(h5py.h5d.open(array.file.id, array.name.encode(), access))
+
+
+class Writer:
+    """A new data-set file, filled split by split in row order; a context manager. Local: no MPI.
+
+    X is (rows, features) in `dtype`, y the smallest unsigned integer for `classes` classes, w float64 where
+    `weighted`; all contiguous. `names` become the root attribute `classes`, `attributes` further root attributes
+    (texts, integers, or lists of texts). The file appears under `path` when the `with` block ends without an error,
+    whole and on the disk, in place of what was there; otherwise nothing stays behind.
+
+    Raises StorageError when the disk cannot hold or take it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        rows: Mapping[str, int],
+        features: int,
+        dtype: np.dtype[Any],
+        classes: int,
+        weighted: bool = False,
+        names: Sequence[str] | None = None,
+        attributes: Mapping[str, str | int | Sequence[str]] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self._part = self.path.with_name(f".{self.path.name}.tmp-{os.getpid()}")
+        self._rows = dict(rows)
+        self._written = dict.fromkeys(rows, 0)
+        label_dtype = np.min_scalar_type(classes - 1)
+        needed = sum(rows.values()) * (features * dtype.itemsize + label_dtype.itemsize + 8 * weighted)
+        with self._failures():
+            free = shutil.disk_usage(self.path.parent).free
+            if needed > free:
+                raise StorageError(f"{self.path}: needs {needed} bytes, and its folder's disk has {free} left")
+            # The format of HDF5 1.8: its attributes may be longer than 64 KiB, and every library of today reads it.
+            self._file = h5py.File(self._part, "w", libver=("v108", "v108"))
+        with self._failures(), self._or_nothing():
+            for split, count in rows.items():
+                self._file.create_dataset(f"{split}/X", (count, features), dtype)
+                self._file.create_dataset(f"{split}/y", (count,), label_dtype)
+                if weighted:
+                    self._file.create_dataset(f"{split}/w", (count,), np.float64)
+            if names is not None:
+                self._file.attrs["classes"] = fixed_length(names)
+            for name, value in (attributes or {}).items():
+                self._file.attrs[name] = value if isinstance(value, int | str) else fixed_length(value)
+
+    def append(self, split: str, X: NDArray[Any], y: NDArray[Any], w: NDArray[Any] | None = None) -> None:
+        """Write the next rows of `split`: X (k, features), y (k,) and, in a weighted file, w (k,)."""
+        lo = self._written[split]
+        hi = lo + len(X)
+        if hi > self._rows[split]:
+            raise IndexError(f"{split} was to have {self._rows[split]} rows")
+        if lo < hi:
+            with self._failures():
+                for name, values in (("X", X), ("y", y), ("w", w)):
+                    if values is not None:
+                        self._file[split][name][lo:hi] = values
+        self._written[split] = hi
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._failures(), self._or_nothing():
+            self._file.close()
+            if error is None:
+                if self._written != self._rows:
+                    raise ValueError(f"wrote {self._written} of {self._rows} rows")
+                put_in_place(self._part, self.path)
+        if error is not None:
+            self._part.unlink(missing_ok=True)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # h5py raises RuntimeError for a disk that is full at the end
+            raise StorageError(f"{self.path}: cannot be written: {one_line(error)}") from error
+
+    @contextmanager
+    def _or_nothing(self) -> Iterator[None]:
+        """Leave no file behind when the block fails."""
+        try:
+            yield
+        except BaseException:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+            raise
+
+
+def fixed_length(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    """Return UTF-8 strings of one length: no variable-length heap, and any HDF5 reader shows them."""
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded, h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
+
+
+# --- Survey ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BlockSurvey:
+    """What one block of rows holds; picklable.
+
+    `mean`, `M2` (sum of squared deviations from the mean), `minimum`, `maximum` are (features,) float64;
+    `class_counts` is (classes,) int64, or as long as the largest label asks for; `weight_sum` is the sum of w, or of
+    ones; `digest` is SHA-256 over the block's bytes.
+    """
+
+    count: int
+    mean: NDArray[np.float64]
+    M2: NDArray[np.float64]
+    minimum: NDArray[np.float64]
+    maximum: NDArray[np.float64]
+    class_counts: NDArray[np.int64]
+    weight_sum: float
+    shape_dtype: tuple[int, str]
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a whole split holds; `mean`, `std`, `minimum`, `maximum` are (features,) float64.
+
+    `std` is the population's, and 1 for a constant feature, so that (X - mean) / std is always defined.
+    `fingerprint` is SHA-256 (hexadecimal) over shape, dtype and every byte of X, y and w.
+    """
+
+    count: int
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    minimum: NDArray[np.float64]
+    maximum: NDArray[np.float64]
+    class_counts: NDArray[np.int64]
+    weight_sum: float
+    fingerprint: str
+
+
+def survey_blocks(rows: int) -> list[tuple[int, int]]:
+    """Cut rows [0, rows) into blocks [lo, hi): 8192 rows each, more where that would be over 1024 blocks."""
+    size = max(SURVEY_BLOCK_ROWS, -(-rows // SURVEY_BLOCKS_AT_MOST))
+    return [(lo, min(lo + size, rows)) for lo in range(0, rows, size)]
+
+
+def survey_block(reader: Reader, lo: int, hi: int, classes: int | None) -> BlockSurvey:
+    """Survey rows [lo, hi) in one pass of a few MiB at a time; `classes` is their number, where it is known. Local.
+
+    Raises DataError, naming row and column, for X that is not finite, labels that are not whole numbers from 0 up to
+    (not including) `classes`, and weights that are not finite or negative.
+    """
+    mean, M2 = np.zeros(reader.features), np.zeros(reader.features)
+    minimum, maximum = np.full(reader.features, np.inf), np.full(reader.features, -np.inf)
+    digest = hashlib.sha256()
+    little_endian = reader.dtype.newbyteorder("<")
+
+    rows_at_once = max(1, _PIECE_ELEMENTS // reader.features)
+    for piece_lo in range(lo, hi, rows_at_once):
+        piece_hi = min(piece_lo + rows_at_once, hi)
+        raw = reader.X(piece_lo, piece_hi)
+        digest.update(raw.astype(little_endian, copy=False).data)
+        piece_minimum, piece_maximum = raw.min(axis=0), raw.max(axis=0)  # NaN and infinities come through
+        if not (np.isfinite(piece_minimum).all() and np.isfinite(piece_maximum).all()):
+            row, column = np.argwhere(~np.isfinite(raw))[0]
+            found = f"row {piece_lo + row}, column {column} is {raw[row, column]}: must be a finite number"
+            raise reader.refusal(reader.info.x_name, found)
+        minimum, maximum = np.minimum(minimum, piece_minimum), np.maximum(maximum, piece_maximum)
+        mean, M2 = _joined(piece_lo - lo, mean, M2, piece_hi - piece_lo, *_moments(raw))
+
+    labels, weights = reader.y(lo, hi), reader.w(lo, hi)
+    digest.update(labels.astype("<i8", copy=False).data)
+    digest.update(weights.astype("<f8", copy=False).data)
+    _check_labels(reader, labels, lo, classes)
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if wrong.size:
+        raise reader.refusal("w", f"row {lo + wrong[0]} is {weights[wrong[0]]}: must be finite, and at least 0")
+    return BlockSurvey(
+        count=hi - lo,
+        mean=mean,
+        M2=M2,
+        minimum=minimum,
+        maximum=maximum,
+        class_counts=np.bincount(labels, minlength=classes or 0).astype(np.int64),
+        weight_sum=math.fsum(weights),
+        shape_dtype=(reader.features, reader.dtype.name),
+        digest=digest.digest(),
+    )
+
+
+def _check_labels(reader: Reader, labels: NDArray[np.int64], lo: int, classes: int | None) -> None:
+    limit = CLASSES_AT_MOST if classes is None else classes
+    wrong = np.flatnonzero((labels < 0) | (labels >= limit))
+    if wrong.size:
+        found = f"row {lo + wrong[0]} is {labels[wrong[0]]}: must be a class number from 0 to {limit - 1}"
+        raise reader.refusal(reader.info.y_name, found)
+
+
+def _moments(raw: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and sum of squared deviations of each column, float64.
+
+    Two passes, and the second corrected by the rounding of the first (Chan, Golub, LeVeque 1983, eq. 1.7).
+    """
+    values = raw.astype(np.float64)
+    count = len(values)
+    with np.errstate(over="ignore", invalid="ignore"):  # `merge_surveys` refuses what overflows
+        mean = values.sum(axis=0) / count
+        values -= mean
+        error = values.sum(axis=0)
+        M2 = np.square(values, out=values).sum(axis=0) - error * error / count
+    return mean, M2
+
+
+def _joined(
+    count_a: int,
+    mean_a: NDArray[np.float64],
+    M2_a: NDArray[np.float64],
+    count_b: int,
+    mean_b: NDArray[np.float64],
+    M2_b: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and M2 of two sets of rows together (Chan, Golub, LeVeque 1983, eq. 2.1)."""
+    count = count_a + count_b
+    with np.errstate(over="ignore", invalid="ignore"):
+        delta = mean_b - mean_a
+        return mean_a + delta * (count_b / count), M2_a + M2_b + delta * delta * (count_a * (count_b / count))
+
+
+def merge_surveys(surveys: Sequence[BlockSurvey]) -> Survey:
+    """Put the surveys of all of a split's blocks, in block order, together. Local, and the same on every rank.
+
+    Raises DataError when every weight is 0, or a feature's values are too large for a standard deviation in float64.
+    """
+    first = surveys[0]
+    count, mean, M2 = first.count, first.mean, first.M2
+    for block in surveys[1:]:
+        mean, M2 = _joined(count, mean, M2, block.count, block.mean, block.M2)
+        count += block.count
+    minimum = np.min([block.minimum for block in surveys], axis=0)
+    maximum = np.max([block.maximum for block in surveys], axis=0)
+
+    too_large = np.flatnonzero(~np.isfinite(M2))
+    if too_large.size:
+        column = too_large[0]
+        found = f"values from {minimum[column]:g} to {maximum[column]:g}"
+        raise DataError(f"column {column} of X has {found}: too large for a standard deviation; rescale the data")
+    std = np.sqrt(np.maximum(M2, 0) / count)
+    # A spread that rounding alone can make is none: dividing by it would blow rounding up into a feature.
+    constant = (minimum == maximum) | (std <= 4 * np.finfo(np.float64).eps * np.abs(mean))
+    mean, std = np.where(minimum == maximum, minimum, mean), np.where(constant, 1.0, std)
+
+    class_counts = np.zeros(max(len(block.class_counts) for block in surveys), np.int64)
+    for block in surveys:
+        class_counts[: len(block.class_counts)] += block.class_counts
+    weight_sum = math.fsum(block.weight_sum for block in surveys)
+    if weight_sum == 0:
+        raise DataError("every sample weight w is 0: at least one example must count")
+
+    fingerprint = hashlib.sha256(repr((count, *first.shape_dtype)).encode())
+    for block in surveys:
+        fingerprint.update(block.digest)
+    return Survey(count, mean, std, minimum, maximum, class_counts, weight_sum, fingerprint.hexdigest())

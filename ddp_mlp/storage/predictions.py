@@ -1,0 +1,114 @@
+"""Predictions in a file, HDF5 or CSV, written row by row in the order of the input.
+
+The file appears under its name when it is whole and on the disk, or not at all. Its bytes are a function of the
+predictions alone, however many rows are appended at a time.
+
+    OUT.h5     label (m,) class numbers, probability (m, n_L); root attribute classes, their names
+    OUT.csv    label,<class>,<class>,…: the name of the class, and each class's probability in digits that are exact
+"""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.errors import ConfigError, StorageError
+from ddp_mlp.storage.atomic import put_in_place
+from ddp_mlp.storage.dataset import fixed_length, one_line
+
+
+class Writer:
+    """A new file of predictions, there when `finish` returns; a context manager. Local; methods raise StorageError."""
+
+    def __init__(self, path: Path, rows: int, classes: Sequence[str], dtype: np.dtype[Any]) -> None:
+        """Begin the file; its suffix, .h5 or .csv, is its format. Raises ConfigError for any other."""
+        self._path = path
+        self._part = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+        try:
+            if path.suffix in (".h5", ".hdf5"):
+                self._format: _HDF5 | _CSV = _HDF5(self._part, rows, classes, dtype)
+            elif path.suffix == ".csv":
+                self._format = _CSV(self._part, classes, dtype)
+            else:
+                raise ConfigError(f"{path}: must end in .h5 or .csv, which is the format to write")
+        except OSError as error:
+            self._part.unlink(missing_ok=True)
+            raise self._refusal(error) from error
+
+    def append(self, labels: NDArray[np.int64], probabilities: NDArray[Any]) -> None:
+        """Write the next rows: class numbers (k,) and probabilities (k, n_L)."""
+        try:
+            self._format.append(labels, probabilities)
+        except (OSError, RuntimeError) as error:
+            raise self._refusal(error) from error
+
+    def finish(self) -> None:
+        """Give the file its name, now that all rows are there."""
+        try:
+            self._format.close()
+            put_in_place(self._part, self._path)
+        except (OSError, RuntimeError) as error:
+            raise self._refusal(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave nothing behind of a file that was not finished."""
+        with suppress(OSError, RuntimeError):
+            self._format.close()
+        self._part.unlink(missing_ok=True)
+
+    def _refusal(self, error: Exception) -> StorageError:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        return StorageError(f"{self._path}: cannot be written: {reason}")
+
+
+class _HDF5:
+    def __init__(self, path: Path, rows: int, classes: Sequence[str], dtype: np.dtype[Any]) -> None:
+        self._file = h5py.File(path, "w", libver=("v108", "v108"))
+        self._file.attrs["classes"] = fixed_length(classes)
+        self._label = self._file.create_dataset("label", (rows,), np.min_scalar_type(len(classes) - 1))
+        self._probability = self._file.create_dataset("probability", (rows, len(classes)), dtype)
+        self._written = 0
+
+    def append(self, labels: NDArray[np.int64], probabilities: NDArray[Any]) -> None:
+        rows = slice(self._written, self._written + len(labels))
+        self._label[rows] = labels
+        self._probability[rows] = probabilities
+        self._written = rows.stop
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _CSV:
+    def __init__(self, path: Path, classes: Sequence[str], dtype: np.dtype[Any]) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="")
+        csv.writer(self._file, lineterminator="\n").writerow(["label", *classes])
+        self._names = [_quoted(name) for name in classes]
+        digits = {4: 9, 8: 17}[dtype.itemsize]  # so many give every number of the type back (IEEE 754, §5.12.2)
+        self._row = ",".join([f"%.{digits}g"] * len(classes))
+
+    def append(self, labels: NDArray[np.int64], probabilities: NDArray[Any]) -> None:
+        rows = zip(labels.tolist(), probabilities.tolist(), strict=True)
+        self._file.writelines(f"{self._names[label]},{self._row % tuple(row)}\n" for label, row in rows)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _quoted(name: str) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow([name, ""])
+    return line.getvalue()[:-1]

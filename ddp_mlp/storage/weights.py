@@ -1,0 +1,161 @@
+"""Trained weights in the files of other programs: .npz and .safetensors, read and written; checkpoints read too.
+
+Invariants:
+- `W1` (n_1, n_0), `b1` (n_1,), `W2` (n_2, n_1), … are the only names above this module. A PyTorch `state_dict`, whose
+  linear layers are `weight` (out, in) and `bias` (out,), is put in their order and renamed: layers follow one another
+  in natural order of their names (`2.weight` before `10.weight`), and the widths must fit.
+- What is read is checked: real finite numbers, and shapes that make a network. Nothing is unpickled.
+"""
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.errors import ConfigError, DataError, StorageError
+from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage.atomic import write_atomically
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Weights(NamedTuple):
+    """A network, with what belongs to it where the file knows."""
+
+    parameters: Arrays
+    """`W1` (n_1, n_0), `b1` (n_1,), …"""
+    standardization: Arrays | None
+    """`mean` and `scale`, (n_0,) float64."""
+    classes: tuple[str, ...] | None
+
+
+def widths(parameters: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
+    """Return (n_0, …, n_L), the widths of the network with these parameters."""
+    layers = len(parameters) // 2
+    return (parameters["W1"].shape[1], *(len(parameters[f"b{l}"]) for l in range(1, layers + 1)))
+
+
+def read(path: str | Path) -> Weights:
+    """Read .npz, .safetensors, or else a checkpoint file or run folder. Local.
+
+    Raises StorageError where it cannot be read, DataError where it does not hold a network, ConfigError where the
+    library for it is not installed.
+    """
+    path = Path(path)
+    if path.suffix == ".npz":
+        tensors, classes = _read_npz(path)
+    elif path.suffix == ".safetensors":
+        tensors, classes = _read_safetensors(path)
+    else:
+        found = checkpoints.find(path)
+        return Weights(dict(found.parameters), found.standardization, found.classes)
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind != "f" or not np.isfinite(tensor).all():
+            raise DataError(f"{path}: {name} is {tensor.dtype}: must be finite floating-point numbers")
+    given: Arrays = {name: tensors.pop(name).astype(np.float64) for name in ("mean", "scale") if name in tensors}
+    parameters = _in_order(tensors, path)
+    features = parameters["W1"].shape[1]
+    if given and not (len(given) == 2 and all(array.shape == (features,) for array in given.values())):
+        raise DataError(f"{path}: mean and scale must both be there, one number for each of the {features} features")
+    if given and not (given["scale"] > 0).all():
+        raise DataError(f"{path}: scale must be above 0 for every feature")
+    return Weights(parameters, given or None, classes)
+
+
+def write_npz(path: Path, weights: Weights) -> None:
+    """Write W1, b1, …, and mean, scale and classes where there are any; atomically. Raises StorageError."""
+    arrays = {**weights.parameters, **(weights.standardization or {})}
+    if weights.classes is not None:
+        arrays["classes"] = np.array(weights.classes)
+    image = io.BytesIO()
+    np.savez(image, **{name: np.ascontiguousarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
+    write_atomically(path, image.getvalue())
+
+
+def write_safetensors(path: Path, weights: Weights) -> None:
+    """Write `0.weight`, `0.bias`, `2.weight`, …, and mean and scale; class names as JSON in the metadata; atomically.
+
+    The names are those of `torch.nn.Sequential(Linear, ReLU, Linear, …)`. Raises StorageError, or ConfigError where
+    safetensors is not installed.
+    """
+    library = _safetensors(path)
+    tensors = dict(weights.standardization or {})
+    for l in range(1, len(weights.parameters) // 2 + 1):
+        tensors[f"{2 * (l - 1)}.weight"] = weights.parameters[f"W{l}"]
+        tensors[f"{2 * (l - 1)}.bias"] = weights.parameters[f"b{l}"]
+    metadata = None if weights.classes is None else {"classes": json.dumps(weights.classes)}
+    image = library.save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, metadata)
+    write_atomically(path, image)
+
+
+def _read_npz(path: Path) -> tuple[Arrays, tuple[str, ...] | None]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            tensors = {name: file[name] for name in file.files}
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:  # damaged, pickled, or one .npy array
+        raise DataError(f"{path}: is not an .npz file of arrays ({error})") from error
+    classes = tensors.pop("classes", None)
+    return tensors, None if classes is None else tuple(str(name) for name in classes.ravel())
+
+
+def _read_safetensors(path: Path) -> tuple[Arrays, tuple[str, ...] | None]:
+    library = _safetensors(path)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        tensors = library.load_file(path)
+        with safe_open(path, "numpy") as file:
+            classes = (file.metadata() or {}).get("classes")
+        return tensors, None if classes is None else tuple(map(str, json.loads(classes)))
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, TypeError, ValueError, KeyError) as error:  # KeyError: a type that NumPy has not
+        raise DataError(f"{path}: is not a .safetensors file for NumPy ({error})") from error
+
+
+def _safetensors(path: Path) -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ConfigError(f'{path}: needs safetensors: pip install "ddp_mlp[safetensors]"') from error
+    return safetensors.numpy
+
+
+def _in_order(tensors: Mapping[str, NDArray[Any]], path: Path) -> Arrays:
+    """Return {"W1": …, "b1": …} from tensors of that name, or from the linear layers of a state_dict."""
+    if "W1" in tensors:
+        count = len([name for name in tensors if re.fullmatch(r"W[0-9]+", name)])
+        names = {f"{kind}{l}": f"{kind}{l}" for l in range(1, count + 1) for kind in "Wb"}
+    else:
+        layers = sorted((name for name in tensors if re.search(r"(^|\.)weight$", name)), key=_natural)
+        names = {}
+        for l, weight in enumerate(layers, start=1):
+            names |= {f"W{l}": weight, f"b{l}": f"{weight.removesuffix('weight')}bias"}
+    if not names or set(names.values()) != set(tensors):
+        odd = sorted(set(names.values()) ^ set(tensors)) or ["nothing"]
+        raise DataError(f"{path}: expected W1, b1, … or linear layers with weight and bias; found or missing: {odd[0]}")
+    parameters = {name: tensors[theirs] for name, theirs in names.items()}
+    shapes = [parameters[f"W{l}"].shape for l in range(1, len(names) // 2 + 1)]
+    for l, shape in enumerate(shapes, start=1):
+        if len(shape) != 2 or 0 in shape or parameters[f"b{l}"].shape != shape[:1]:
+            raise DataError(f"{path}: {names[f'W{l}']} has shape {shape}, its bias {parameters[f'b{l}'].shape}")
+    for (n, _), (_, n_prev) in pairwise(shapes):
+        if n != n_prev:
+            raise DataError(
+                f"{path}: a layer of {n} outputs is followed by one of {n_prev} inputs: not an MLP in order"
+            )
+    return parameters
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts numbers in a name as numbers."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", name)]

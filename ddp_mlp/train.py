@@ -1,0 +1,111 @@
+"""Train a network: `mpirun -n 4 python -m ddp_mlp.train`, `python -m ddp_mlp.train`, or from Python `ddp_mlp.train(…)`.
+
+The module is the command and, called, the function: `ddp_mlp.train` is one and the same thing in whatever order it and
+`ddp_mlp` are imported.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ddp_mlp import command
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from ddp_mlp.config import Config
+    from ddp_mlp.parallel.communicator import Communicator
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit, on every rank with the same code."""
+    from ddp_mlp import config
+    from ddp_mlp.errors import ProgramError
+    from ddp_mlp.parallel.launcher import launched_size
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if launched_size()[0] > 1 and any(word.partition("=")[0] == "--config" for word in arguments):
+        # Files are read by rank 0 alone: the others may not see them, or see what was there a moment ago.
+        command.on_all_ranks(lambda ranks: _read_by_rank_0(arguments, ranks), debug="--debug" in arguments)
+    try:
+        chosen = config.parse(arguments)
+    except ProgramError as error:
+        command.exit_before_mpi(error)
+    command.on_all_ranks(lambda ranks: _work(chosen, ranks), chosen.threads, chosen.debug)
+
+
+def _read_by_rank_0(arguments: Sequence[str], communicator: "Communicator") -> None:
+    """Do what the arguments say once rank 0 has read them and their files. Collective."""
+    from ddp_mlp import config
+
+    def parse() -> "Config | None":
+        try:
+            return config.parse(arguments)
+        except SystemExit:  # --help and the like: it is printed
+            return None
+
+    chosen = communicator.on_rank_0(parse)
+    if chosen is not None:
+        _work(chosen, communicator)
+
+
+def _work(chosen: "Config", communicator: "Communicator") -> None:
+    """Train, or describe what would be trained, or teach. Collective."""
+    from ddp_mlp.training import describe, loop, teach
+
+    if chosen.teach:
+        teach.teach(communicator)
+    elif chosen.describe:
+        describe.describe(chosen, communicator)
+    else:
+        loop.train(chosen, communicator)
+
+
+def train(config: "Config", comm: "MPI.Intracomm | None" = None) -> dict[str, Any]:
+    """Train as configured, and return the final event of metrics.jsonl with `run_dir` added; `ddp_mlp.load` takes that.
+
+    Collective over `comm`, an mpi4py communicator. None is the program's own start: all ranks of mpirun, or one
+    process. A run_dir that holds checkpoints is continued.
+
+    Raises a `ddp_mlp.errors.ProgramError` on all ranks; Interrupted after SIGINT, SIGTERM or SIGUSR1, with a checkpoint
+    saved. Any other exception may be one rank's alone: `mpirun … python -m mpi4py` then ends the others.
+
+    >>> import ddp_mlp, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> config = ddp_mlp.Config(data="data/digits.h5", hidden=(32,), epochs=3, run_dir=folder.name, quiet=True)
+    >>> final = ddp_mlp.train(config)  # doctest: +ELLIPSIS
+    test loss 0..., parameters_sha256 ...
+    >>> final["ended"], final["epoch"], final["test_accuracy"] > 0.8
+    ('epochs', 3, True)
+    >>> ddp_mlp.load(final["run_dir"]).parameters_sha256 == final["parameters_sha256"]
+    True
+    >>> folder.cleanup()
+    """
+    from ddp_mlp.parallel import communicator as ranks
+    from ddp_mlp.training import loop
+
+    return loop.train(config, _everyone() if comm is None else ranks.MPICommunicator(comm))
+
+
+@cache
+def _everyone() -> "Communicator":
+    """Return all ranks, connected once: MPI has only so many communicators to give."""
+    from ddp_mlp.parallel.communicator import connect
+
+    return connect()
+
+
+class CallableModule(ModuleType):
+    """What this module is: calling it trains."""
+
+    def __call__(self, config: "Config", comm: "MPI.Intracomm | None" = None) -> dict[str, Any]:
+        """Do what `train` does."""
+        return train(config, comm)
+
+
+sys.modules[__name__].__class__ = CallableModule
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One run: where maths meets MPI meets files."""

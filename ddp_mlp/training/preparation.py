@@ -1,0 +1,369 @@
+"""What must be settled before the first step: the machine, the data, the folder of the run. Every call is collective.
+
+Only rank 0 looks at files that describe the run; the others hear of it by broadcast. What one rank finds wrong ends
+all.
+"""
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import threadpoolctl
+from numpy.typing import NDArray
+
+import ddp_mlp
+from ddp_mlp import config as configuration
+from ddp_mlp.config import Config
+from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch, StorageError, by_all_ranks
+from ddp_mlp.nn import backprop, optimizers
+from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.nn.schedules import Patience
+from ddp_mlp.parallel.communicator import Communicator, host
+from ddp_mlp.parallel.shards import automatic_shards
+from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage import weights
+from ddp_mlp.storage.atomic import sweep
+from ddp_mlp.storage.checkpoint import Checkpoint, Newest
+from ddp_mlp.storage.dataset import DatasetInfo, inspect
+from ddp_mlp.training.access import Access, choose_access
+from ddp_mlp.training.batches import MemorySource, Source, Standardization, hold_out, load_split, survey
+from ddp_mlp.training.journal import FILE
+from ddp_mlp.training.lock import Lock
+from ddp_mlp.training.saving import State
+from ddp_mlp.training.stream import FileSource, StreamSource
+
+Rows = NDArray[np.int64] | None
+"""Row numbers of a source; None is all of them."""
+
+
+class Machine(NamedTuple):
+    """What the ranks run on: the same software and the same BLAS kernel everywhere."""
+
+    versions: dict[str, str]
+    kernel: str
+    """The BLAS library, its version and the kernel it chose for this processor."""
+    hosts: list[str]
+    """Of each rank."""
+
+
+def agree_on_machine(threads: int, communicator: Communicator) -> Machine:
+    """Check that every rank computes with the same libraries, kernel and bits. Raises EnvironmentMismatch.
+
+    A canary, one small forward and backward pass, shows differences that names and versions do not.
+    """
+    versions = {
+        "ddp_mlp": ddp_mlp.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "h5py": h5py.__version__,
+        "mpi": communicator.library,
+    }
+    libraries = [entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "blas"]
+    kernel = "; ".join(sorted({f"{b['internal_api']} {b['version']} {b.get('architecture', '?')}" for b in libraries}))
+    found_threads = sorted({entry["num_threads"] for entry in libraries} - {threads})
+    mine = {**versions, "BLAS kernel": kernel, "canary": _canary()}
+    everyone = communicator.allgather((mine, host()))
+    with communicator.in_agreement():
+        if found_threads:
+            raise EnvironmentMismatch(
+                f"threads = {threads}, but BLAS uses {found_threads[0]}: it does not let itself be set; "
+                f"set OPENBLAS_NUM_THREADS={threads} before the start"
+            )
+        for rank, (theirs, their_host) in enumerate(everyone):
+            for name, value in mine.items():
+                if theirs[name] != value:
+                    raise EnvironmentMismatch(
+                        f"{name} is {value} on rank {communicator.rank} ({host()}) but {theirs[name]} on rank {rank} "
+                        f"({their_host}): every rank must run the same software on the same kind of processor"
+                    )
+    return Machine(versions, kernel, [their_host for _, their_host in everyone])
+
+
+def _canary() -> str:
+    """Return a hash of the gradient sums of one pass through a small network."""
+    layout = Layout((19, 23, 11))
+    flat, gradient = np.zeros((2, layout.length), np.float32)
+    layout.initialize(flat, seed=0)
+    W, b = layout.views(flat)
+    dW, db = layout.views(gradient)
+    group = Group(layout.widths, (37,), flat.dtype)
+    group.A[0].whole[...] = np.sin(np.arange(19 * 37, dtype=np.float32)).reshape(19, 37)
+    group.y[...] = np.arange(37) % 11
+    backprop.forward(W, b, group)
+    backprop.output_gradient(group, 0)
+
+    def add_up(l: int, dz: backprop.Panel, A_prev: backprop.Panel) -> None:
+        backprop.weight_gradient(dz.leaves[0], A_prev.leaves[0], dW[l])
+        backprop.bias_gradient(dz.leaves[0], db[l])
+
+    backprop.backward(W, group, add_up)
+    return hashlib.sha256(gradient.tobytes()).hexdigest()[:16]
+
+
+class Data(NamedTuple):
+    """The checked data set of a run, ready for use."""
+
+    info: DatasetInfo
+    classes: tuple[str, ...]
+    standardization: Standardization
+    fingerprint: dict[str, str]
+    """Of each split: SHA-256 over shape, dtype and content."""
+    train: tuple[MemorySource, Rows]
+    valid: tuple[Source, Rows] | None
+    test: tuple[Source, Rows] | None
+    access: Access | None = None
+    """How the rows are got at, where they come from a file."""
+
+
+def open_data(config: Config, communicator: Communicator) -> Data:
+    """Inspect, check and load the data set. Raises DataError, StorageError or ConfigError on all ranks."""
+    info = communicator.on_rank_0(inspect, config.data, config.x_name, config.y_name)
+    access = choose_access(config, info, communicator)
+    surveys = {}
+    classes = None if info.classes is None else len(info.classes)
+    for split in info.splits:  # train first: where the file names no classes, the labels of train do
+        surveys[split] = survey(info, split, classes, communicator, progress=not config.quiet)
+        classes = len(surveys[split].class_counts)
+    names = info.classes or tuple(str(label) for label in range(len(surveys["train"].class_counts)))
+    if len(names) < 2:
+        raise by_all_ranks(DataError(f"{config.data}: all labels are of one class: there is nothing to learn"))
+
+    found = surveys["train"]
+    standardization = Standardization(found.mean, found.std, config.standardize)
+    if config.init_from is not None:  # weights are worth nothing without the map of the inputs they were trained with
+        given = communicator.on_rank_0(_given_standardization, config, info.features)
+        standardization = given or standardization
+    dtype = np.dtype(config.dtype)
+    train_rows, valid_rows, counts = None, None, found.class_counts
+    if "valid" not in info.splits and config.valid_fraction:
+        train_rows, valid_rows, counts = hold_out(info, config.valid_fraction, config.seed, len(names), communicator)
+        if len(valid_rows) == 0:
+            raise by_all_ranks(ConfigError(f"valid_fraction = {config.valid_fraction}: leaves no rows to validate on"))
+
+    train: MemorySource
+    held_out: dict[str, Source]
+    if access.kind == "memory":
+        train, *others = (load_split(info, split, communicator, dtype, standardization) for split in info.splits)
+        held_out = dict(zip(list(info.splits)[1:], others, strict=True))
+    else:
+        assert isinstance(config.batch_size, int), "checked by choose_access"
+        train = StreamSource(
+            info,
+            "train",
+            found.count if train_rows is None else train_rows,
+            communicator,
+            dtype,
+            standardization,
+            batch_size=config.batch_size,
+            block_rows=config.block_rows,
+        )
+        held_out = {split: FileSource(info, split, dtype, standardization) for split in info.splits}
+    valid: tuple[Source, Rows] | None = None
+    if "valid" in info.splits:
+        valid = held_out["valid"], None
+    elif valid_rows is not None:
+        valid = (train if access.kind == "memory" else held_out["train"]), valid_rows
+    if config.class_weight is not None:
+        train = train.weighted_by_class(class_weights(config.class_weight, names, counts))
+    return Data(
+        info=info,
+        classes=names,
+        standardization=standardization,
+        fingerprint={split: found.fingerprint for split, found in surveys.items()},
+        train=(train, train_rows),
+        valid=valid,
+        test=(held_out["test"], None) if "test" in info.splits else None,
+        access=access,
+    )
+
+
+def _given_standardization(config: Config, features: int) -> Standardization | None:
+    """Return what came with init_from, if anything: a run that goes on has it, and needs the file no more."""
+    assert config.init_from is not None, "asked by the caller"
+    newest = None if config.run_dir is None else checkpoints.newest(Path(config.run_dir) / "checkpoints")
+    if newest is not None:
+        source, found = str(newest.path), newest.checkpoint.standardization
+    elif config.resume not in ("auto", "never"):
+        source, found = config.resume, checkpoints.load(Path(config.resume)).standardization
+    else:
+        source, found = f"init_from = {config.init_from}", weights.read(config.init_from).standardization
+    if found is None:
+        return None
+    mean, scale = (np.asarray(found[name], np.float64) for name in ("mean", "scale"))
+    if len(mean) != features:
+        raise ConfigError(f"{source}: takes {len(mean)} features, but the data have {features}")
+    return Standardization(mean, scale)
+
+
+def class_weights(
+    asked: Mapping[str, float] | str, names: tuple[str, ...], counts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the weight of each class (n_L,): the asked ones, 1 where none is, or "balanced", m / (n_L · count).
+
+    King and Zeng, "Logistic regression in rare events data", 2001, as scikit-learn has it. Raises ConfigError.
+    """
+    if isinstance(asked, str):
+        weights = counts.sum() / (len(counts) * np.maximum(counts, 1))
+    else:
+        for name in asked:
+            if name not in names:
+                known = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+                raise by_all_ranks(ConfigError(f"class_weight names {name!r}: the classes are {known}"))
+        weights = np.array([asked.get(name, 1.0) for name in names])
+    if not np.any(weights[counts > 0] > 0):
+        raise by_all_ranks(ConfigError("class_weight gives every example the weight 0: at least one class must count"))
+    return np.asarray(weights, np.float64)
+
+
+class Start(NamedTuple):
+    """Where a run begins; the same on every rank."""
+
+    config: Config
+    """Resolved: what was `auto` is chosen."""
+    run_dir: Path
+    progress: dict[str, Any] | None
+    """That of the checkpoint to continue from; None for a new run."""
+    resumed_from: str | None
+    """The checkpoint's file name."""
+    warnings: list[str]
+    is_given_a_state: bool = False
+    """Whether parameters come from a file or from the caller; else they are drawn."""
+    earlier: tuple[int, int] = (0, 0)
+    """Epochs and steps that the given state has seen, with other data."""
+
+
+@contextmanager
+def claimed(config: Config, communicator: Communicator) -> Iterator[Config]:
+    """Make the run's folder and keep other runs out of it while entered; yield the configuration with its run_dir.
+
+    Collective. Raises StorageError, or RunInUse where another run has the folder, on all ranks.
+    """
+    run_dir = communicator.on_rank_0(_make_folder, config)
+    held: list[Lock] = []
+    communicator.on_rank_0(lambda: held.append(Lock(run_dir)))
+    try:
+        yield replace(config, run_dir=str(run_dir))
+    finally:
+        for lock in held:
+            lock.release()
+
+
+def _make_folder(config: Config) -> Path:
+    run_dir = Path(config.run_dir or f"runs/{Path(config.data).stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    folder = run_dir / "checkpoints"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"run_dir = {run_dir}: cannot be made ({error.strerror}); choose another") from error
+    if not os.access(run_dir, os.W_OK) or not os.access(folder, os.W_OK):
+        raise StorageError(f"run_dir = {run_dir}: cannot be written; choose another, or change its permissions")
+    return run_dir
+
+
+def open_run(config: Config, data: Data, communicator: Communicator) -> tuple[Start, State | None]:
+    """Settle what the run resumes from or starts from, in its claimed folder; the state itself comes to rank 0 alone.
+
+    Raises ConfigError, DataError or StorageError on all ranks.
+    """
+    found: list[State] = []
+    start = communicator.on_rank_0(_open_run, config, data, communicator.size, found)
+    return start, (found[0] if found else None)
+
+
+def _open_run(config: Config, data: Data, size: int, found: list[State]) -> Start:
+    assert config.run_dir is not None, "claimed"
+    run_dir = Path(config.run_dir)
+    newest = _find_checkpoint(config, run_dir)
+    if newest is None:
+        shards = automatic_shards(size) if config.shards == "auto" else config.shards
+        if config.init_from is not None:
+            found.append(State(_starting_parameters(config, data), None))
+        resolved = replace(config, shards=shards)
+        return Start(resolved, run_dir, None, None, [], is_given_a_state=config.init_from is not None)
+
+    checkpoint, path, passed_over = newest
+    try:
+        stored = configuration.from_dict(checkpoint.config)
+    except ConfigError as error:
+        raise DataError(f"{path}: its configuration is not one of this version: {error}") from error
+    if difference := configuration.first_difference(stored, config):
+        name, before, now = difference
+        raise ConfigError(
+            f"{name} = {now}, but the run of {path} has {name} = {before}: keep it, or choose another run_dir"
+        )
+    for split in {**checkpoint.data, **data.fingerprint}:
+        if checkpoint.data.get(split) != data.fingerprint.get(split):
+            raise DataError(
+                f"{config.data}: its {split} is not what the run of {path} has been trained with: "
+                "put that file back, or choose another run_dir"
+            )
+    _check_arrays(checkpoint, path, stored, data)
+    found.append(State(checkpoint.parameters, checkpoint.optimizer))
+    warnings = [f"{reason}; going on from {path.name}" for _, reason in passed_over]
+    resolved = replace(config, shards=stored.shards)
+    if path.parent == run_dir / "checkpoints":
+        return Start(resolved, run_dir, checkpoint.progress, path.name, warnings, is_given_a_state=True)
+    # Another folder's journal and best checkpoint stay there: the best so far counts from here.
+    progress = {**checkpoint.progress, "journal_bytes": 0, "best": asdict(Patience())}
+    return Start(resolved, run_dir, progress, str(path.resolve()), warnings, is_given_a_state=True)
+
+
+def _find_checkpoint(config: Config, run_dir: Path) -> Newest | None:
+    """Return the checkpoint to go on from: the newest of run_dir, else the one that `resume` names, else None."""
+    folder, journal = run_dir / "checkpoints", run_dir / FILE
+    used = any(folder.glob("*.h5")) or (journal.exists() and journal.stat().st_size > 0)
+    if config.resume == "never" and used:
+        raise ConfigError(f"resume = never, but {run_dir} has been used: choose another run_dir")
+    sweep(folder)
+    sweep(run_dir)
+    newest = checkpoints.newest(folder)
+    if config.resume in ("auto", "never"):
+        return newest
+    asked = Path(config.resume)
+    if newest is None:
+        return Newest(checkpoints.load(asked), asked, [])
+    if asked.resolve().parent == folder.resolve() and asked.name != newest.path.name:
+        raise ConfigError(
+            f"resume = {asked}, but {run_dir} has gone on to {newest.path.name}: choose another run_dir to go back"
+        )
+    return newest
+
+
+def _check_arrays(checkpoint: Checkpoint, path: Path, config: Config, data: Data) -> None:
+    """Raise DataError unless parameters and optimizer state have the names, shapes and dtype of the configuration."""
+    widths = (data.info.features, *config.hidden, len(data.classes))
+    found, dtype = weights.widths(checkpoint.parameters), checkpoint.parameters["W1"].dtype
+    if found != widths or dtype != config.dtype:
+        network = "-".join(map(str, widths))
+        raise DataError(
+            f"{path}: holds a network {'-'.join(map(str, found))} of {dtype}, but its configuration and the data say "
+            f"{network} of {config.dtype}: remove it, or put an intact copy in its place"
+        )
+    slots = sorted(optimizers.create(config.optimizer).slots)
+    if sorted(checkpoint.optimizer) != slots:
+        raise DataError(
+            f"{path}: holds the optimizer state {sorted(checkpoint.optimizer)}, but {config.optimizer} has {slots}: "
+            "remove it, or put an intact copy in its place"
+        )
+
+
+def _starting_parameters(config: Config, data: Data) -> dict[str, NDArray[Any]]:
+    """Return the parameters of the file init_from, checked against the network that is asked for."""
+    assert config.init_from is not None, "asked by the caller"
+    found = weights.read(config.init_from).parameters
+    widths = (data.info.features, *config.hidden, len(data.classes))
+    if (given := weights.widths(found)) != widths:
+        raise ConfigError(
+            f"init_from = {config.init_from}: a network {'-'.join(map(str, given))}, but features, hidden and classes "
+            f"ask for {'-'.join(map(str, widths))}: choose hidden, or another file"
+        )
+    return found

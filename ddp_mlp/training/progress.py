@@ -1,0 +1,45 @@
+"""How far a run is, and what it remembers besides parameters and optimizer state; goes into every checkpoint."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from ddp_mlp.errors import DataError
+from ddp_mlp.nn.schedules import Patience
+from ddp_mlp.training.step import Totals
+
+
+@dataclass
+class Progress:
+    """The cursor of a run, its sums since the last events, its watches and its clock; nothing shaped by P."""
+
+    step: int = 0
+    """Steps done."""
+    epoch: int = 0
+    """Epochs done."""
+    epoch_totals: Totals = field(default_factory=Totals)
+    """Sums over the examples of the epoch so far."""
+    logged_totals: Totals = field(default_factory=Totals)
+    """Sums over the examples since the last step event."""
+    stopping: Patience = field(default_factory=Patience)
+    plateau: Patience = field(default_factory=Patience)
+    best: Patience = field(default_factory=Patience)
+    seconds: float = 0.0
+    """The run's clock, over all its starts."""
+    journal_bytes: int = 0
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Progress":
+        """Read back what `dataclasses.asdict` gave, after JSON has held it. Raises DataError for anything else."""
+        try:
+            totals = {name: Totals(*values[name]) for name in ("epoch_totals", "logged_totals")}
+            watches = {name: Patience(**values[name]) for name in ("stopping", "plateau", "best")}
+            found = cls(**{**values, **totals, **watches})
+            counts = [found.step, found.epoch, found.journal_bytes]
+            counts += [count for watch in watches.values() for count in (watch.best_epoch, watch.epochs, watch.ran_out)]
+            numbers = [found.seconds, *found.epoch_totals, *found.logged_totals]
+            if not all(type(count) is int and count >= 0 for count in counts) or not all(map(math.isfinite, numbers)):
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"the checkpoint's progress is not that of a run: {str(values)[:200]}") from None
+        return found

@@ -1,0 +1,185 @@
+"""Checkpoints of a running job: gathered from all ranks, written by rank 0 in the background, read at the next start.
+
+A snapshot is taken at the end of a step, between two steps, on every rank; from then on training goes on while rank 0
+builds the file's image and writes it. At most one write is under way; the next snapshot waits for it, and so does the
+end.
+"""
+
+import contextlib
+import threading
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.errors import StorageError
+from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage.checkpoint import Checkpoint
+from ddp_mlp.training.step import TrainingStep
+
+
+class Snapshot:
+    """Parameters and optimizer state as whole arrays, {"W1": …}: copies, in rank 0's memory alone. Collective."""
+
+    def __init__(self, step: TrainingStep) -> None:
+        reduction, layout, communicator = step.reduction, step.layout, step.communicator
+        slices = reduction.slices
+        counts = [part.stop - part.start for part in slices]
+        self.parameters: dict[str, NDArray[Any]] = {}
+        self.optimizer: dict[str, dict[str, NDArray[Any]]] = {}
+        if communicator.rank == 0:
+            self.parameters = layout.arrays(reduction.parameters.copy())
+        for slot, array in step.state.items():
+            gathered = communicator.gather(array[: counts[communicator.rank]], counts)
+            if gathered is None:
+                continue
+            flat, position = np.zeros(layout.length, array.dtype), 0
+            for part, count in zip(slices, counts, strict=True):
+                flat[part] = gathered[position : position + count]
+                position += count
+            self.optimizer[slot] = layout.arrays(flat)
+
+
+class State(NamedTuple):
+    """What a run begins with where it does not draw its parameters: {"W1": …}, as in a checkpoint."""
+
+    parameters: Mapping[str, NDArray[Any]]
+    optimizer: Mapping[str, Mapping[str, NDArray[Any]]] | None
+    """None is the optimizer's own beginning."""
+
+
+def restore(
+    step: TrainingStep,
+    parameters: Mapping[str, NDArray[Any]] | None,
+    optimizer: Mapping[str, Mapping[str, NDArray[Any]]] | None,
+) -> None:
+    """Give all ranks the parameters and the optimizer state (or None) that rank 0 has. Collective; None elsewhere."""
+    reduction, layout, communicator = step.reduction, step.layout, step.communicator
+
+    def whole(arrays: Mapping[str, NDArray[Any]] | None) -> NDArray[Any]:
+        flat = np.zeros(layout.length, step.dtype)
+        if arrays is not None:
+            layout.fill(flat, arrays)
+        return communicator.broadcast(flat)
+
+    flat = whole(parameters)
+    reduction.parameters[reduction.slice] = flat[reduction.slice]
+    reduction.publish()
+    if communicator.broadcast(optimizer is not None):
+        for slot, array in step.state.items():
+            array[...] = whole(None if optimizer is None else optimizer[slot])[reduction.slice]
+
+
+def checksum(array: NDArray[Any]) -> int:
+    """Return CRC-32 of the array's bytes, by which the ranks compare their copies. Local."""
+    return zlib.crc32(array.data)
+
+
+class BackgroundWriter:
+    """Runs one write at a time in a thread, on rank 0; an error in it surfaces at the next `start` or `wait`. Local."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def start(self, write: Callable[[], Any]) -> None:
+        """Wait for the write under way, then start this one. Raises the former's error."""
+        self.wait()
+
+        def run() -> None:
+            try:
+                write()
+            except BaseException as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=run, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a write has failed and nobody has heard of it yet."""
+        return self._error is not None
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the write under way, for so long at most; raise its error, once."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+
+class Saving:
+    """The checkpoints of a run, written in the background by rank 0; what goes wrong is raised, or counted. Local."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        go_on: bool,
+        saved: Callable[[int], Any],
+        warn: Callable[[str], Any],
+        begun_from: tuple[int, Path] | None,
+    ) -> None:
+        """With `go_on`, storage errors are counted, and told to `warn`; `saved` is told each step that is on the disk.
+
+        `begun_from` is the step and the file of the checkpoint that the run goes on from.
+        """
+        self._folder, self._keep, self._go_on, self._saved, self._warn = folder, keep, go_on, saved, warn
+        self._writer = BackgroundWriter()
+        self._newest = begun_from
+        self._errors = 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether a write has failed and `write` or `wait` will raise its error."""
+        return self._writer.failed
+
+    def write(self, checkpoint: Checkpoint, best: bool, before: Callable[[], Any]) -> None:
+        """Start to write a checkpoint, after calling `before`. Raises the StorageError of the write before this one."""
+
+        def write() -> None:
+            try:
+                before()
+                if best:
+                    checkpoints.save_best(self._folder, checkpoint)
+                else:
+                    self._newest = checkpoint.step, checkpoints.save(self._folder, checkpoint, self._keep)
+                    self._saved(checkpoint.step)
+            except StorageError as error:
+                self.trouble(StorageError(f"{error}; {self._what_is_saved()}") if best else error)
+
+        self._writer.start(write)
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the write under way, for so long at most. Raises its StorageError."""
+        self._writer.wait(seconds)
+
+    def trouble(self, error: StorageError) -> None:
+        """Raise the error, or, where the run is to go on in spite of it, count it and warn."""
+        if not self._go_on:
+            raise error
+        self._errors += 1
+        self._warn(f"{error}; going on without it ({self._errors} so far)")
+
+    def make_sure(self, step: int) -> None:
+        """Wait for the write under way. Raises StorageError unless the checkpoint of this step is on the disk then."""
+        self.wait()
+        if self._newest is None or self._newest[0] != step:
+            raise StorageError(f"step {step}: its checkpoint could not be written; {self.what_is_saved()}")
+
+    def what_is_saved(self) -> str:
+        """Say what a next start would go on from, once the write under way is done."""
+        with contextlib.suppress(StorageError):
+            self.wait()
+        return self._what_is_saved()
+
+    def _what_is_saved(self) -> str:
+        if self._newest is None:
+            return "no checkpoint is saved"
+        return f"{self._newest[1]} is saved: run the same command again to go on"

@@ -1,0 +1,330 @@
+"""One step of training, all ranks together: local sums, the global sum, one division, one update per slice.
+
+dz, dW, db of my shards  →  tree over all shards  →  ÷ global m (or the global sum of weights)  →  optimizer
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.nn import backprop, fusing, optimizers
+from ddp_mlp.nn.backprop import Group, Panel
+from ddp_mlp.nn.optimizers import Optimizer
+from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.nn.randomness import Purpose, generator
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.plan import QUANTUM
+from ddp_mlp.parallel.reduction import BLOCK, Block, Reduction
+from ddp_mlp.parallel.shards import Leaf, Subtree, children, cut, leaves, rows
+from ddp_mlp.training.batches import Batch, Source
+from ddp_mlp.training.phases import Phases
+
+EVALUATION_ROWS = 256
+"""Rows that are evaluated at a time: fixed, since bits depend on it."""
+
+
+@dataclass(frozen=True)
+class Regularization:
+    """What is added to, or taken from, the plain gradient; all off by default."""
+
+    l2: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
+
+
+class Totals(NamedTuple):
+    """Sums over some examples of all ranks."""
+
+    loss_sum: float = 0.0
+    """Σ w_i loss_i, in float64."""
+    weight_sum: float = 0.0
+    """Σ w_i; the number of examples where they have no weights."""
+    correct: int = 0
+    examples: int = 0
+
+    def plus(self, other: "Totals") -> "Totals":
+        """Return the sums over the examples of both."""
+        return Totals(
+            self.loss_sum + other.loss_sum,
+            self.weight_sum + other.weight_sum,
+            self.correct + other.correct,
+            self.examples + other.examples,
+        )
+
+    @property
+    def loss_mean(self) -> float:
+        """The weighted mean loss per example; 0 where nothing weighs."""
+        return self.loss_sum / self.weight_sum if self.weight_sum else 0.0
+
+    @property
+    def accuracy(self) -> float:
+        """The share of examples whose most probable class is their label; weights do not enter."""
+        return self.correct / self.examples
+
+
+class StepResult(NamedTuple):
+    """What every rank knows after a step; the same on all of them."""
+
+    totals: Totals
+    gradient_norm: float | None
+    """Of the mean gradient before clipping; None where nobody asked."""
+    learning_rate: float
+    signals: NDArray[np.float64]
+    """What each rank had to say to the others, (P, TALLY)."""
+
+
+class TrainingStep:
+    """The parameters, the optimizer's state of one's own slice, and the buffers of a step. Collective to make."""
+
+    def __init__(
+        self,
+        communicator: Communicator,
+        layout: Layout,
+        reduction: Reduction,
+        source: Source,
+        optimizer: Optimizer,
+        regularization: Regularization,
+        *,
+        dtype: np.dtype[Any],
+        seed: int,
+        chunk_rows: int,
+        trace: bool = False,
+    ) -> None:
+        self.communicator, self.layout, self.reduction, self.source = communicator, layout, reduction, source
+        self.optimizer, self.regularization = optimizer, regularization
+        self.dtype, self.seed, self.chunk_rows = dtype, seed, chunk_rows
+        self.W, self.b = layout.views(reduction.parameters)
+        own = reduction.slice
+        self.state = optimizer.init(own.stop - own.start, dtype)
+        """The optimizer's state for the elements reduction.slice of the flat vector: {slot: (slice length,)}."""
+        decays = regularization.l2 or regularization.weight_decay
+        self._mask = layout.weights_mask(dtype)[own].copy() if decays else None
+        self._partials = [_GradientSum(layout, flat) for flat in reduction.partials]
+        self._scratch: list[_GradientSum] = []
+        self.phases = Phases(trace)
+        self._block = np.empty(BLOCK, dtype)
+        self._groups: dict[tuple[int, ...], tuple[Group, frozenset[tuple[str, int]]]] = {}
+
+    def __call__(
+        self, batch: Batch, learning_rate: float, signal: Sequence[float] = (), measure_norm: bool = False
+    ) -> StepResult:
+        """Train on one batch. Collective; `signal`, at most TALLY numbers, is passed on to all ranks."""
+        m = len(batch.rows)
+        reduction, tallies, phases = self.reduction, self.reduction.tallies, self.phases
+        for row in tallies.of_shard.values():
+            row[...] = 0
+        tallies.of_rank[: len(signal)] = signal
+        for subtree, partial in zip(reduction.subtrees, self._partials, strict=True):
+            self._sum_subtree(batch, subtree, partial, depth=0)
+
+        phases.enter("waiting")
+        everyone = reduction.collect(m)
+        loss, weight, correct = (math.fsum(column) for column in everyone[: reduction.K].T)
+        totals = Totals(loss, weight, int(correct), m)
+        if not math.isfinite(loss):
+            reduction.publish()  # as it is: nothing that is not finite gets into the parameters
+            phases.enter("between")
+            return StepResult(totals, None, learning_rate, everyone[reduction.K :])
+
+        blocks: Iterator[Block] = (self._mean_gradient(block, totals.weight_sum) for block in reduction.sums(m))
+        phases.enter("sum")
+        clip_norm, norm = self.regularization.clip_norm, None
+        if clip_norm is not None or measure_norm:
+            kept = list(blocks)
+            blocks, norm = iter(kept), self._norm(kept)
+        for block in blocks:
+            if clip_norm is not None and norm is not None:
+                np.multiply(block[2], self.dtype.type(optimizers.clip_scale(norm, clip_norm)), out=block[2])
+            phases.enter("update")
+            self._update(block, batch.step, learning_rate)
+            phases.enter("sum")
+        phases.enter("waiting")
+        reduction.publish()
+        phases.enter("between")
+        return StepResult(totals, norm, learning_rate, everyone[reduction.K :])
+
+    def first_layer_not_finite(self) -> int:
+        """Return the first layer with a z that was not finite in the last batch on any rank, or L. Collective."""
+        L = self.layout.L
+        local = (
+            l for group, _ in self._groups.values() for l in range(1, L) if not np.isfinite(group.A[l].whole).all()
+        )
+        return min(self.communicator.allgather(min(local, default=L)))
+
+    # ---- the sums over one's own examples ----------------------------------------------------------------------------
+
+    def _sum_subtree(self, batch: Batch, subtree: Subtree, out: "_GradientSum", depth: int) -> None:
+        """Put the gradient sum over a subtree's examples into `out`; its tallies into their rows."""
+        m, K = len(batch.rows), self.reduction.K
+        span = rows(subtree, m, K)
+        if not span:
+            out.flat[...] = 0
+        elif len(span) <= self.chunk_rows:
+            self._sum_group(batch, span, leaves(subtree, m, K), out)
+        elif subtree[1] - subtree[0] > 1:
+            first, *second = [child for child in children(subtree) if rows(child, m, K)]
+            self._sum_subtree(batch, first, out, depth)
+            for child in second:
+                part = self._spare(depth)
+                self._sum_subtree(batch, child, part, depth + 1)
+                np.add(out.flat, part.flat, out=out.flat)
+        else:  # one shard too large for memory: a fixed chain of chunks
+            only = [Leaf(subtree[0], height=0, folds=0)]
+            for chunk, lo in enumerate(range(span.start, span.stop, self.chunk_rows)):
+                part = self._spare(depth) if chunk else out
+                self._sum_group(batch, range(lo, min(lo + self.chunk_rows, span.stop)), only, part, chunk)
+                if chunk:
+                    np.add(out.flat, part.flat, out=out.flat)
+
+    def _sum_group(self, batch: Batch, span: range, turns: list[Leaf], out: "_GradientSum", chunk: int = 0) -> None:
+        """Put the gradient sum over the batch's rows `span` into `out`: the turns' shards, or a chunk of one shard."""
+        m, K = len(batch.rows), self.reduction.K
+        sizes = [len(span)]
+        if len(turns) > 1:
+            sizes = [len(rows((turn.shard, turn.shard + 1), m, K)) for turn in turns]
+        group, at_once = self._group(tuple(sizes))
+        self.phases.enter("gather")
+        self.source.gather(batch.rows[span.start : span.stop], group)
+        keep_scale = 1 / (1 - self.regularization.dropout)
+
+        def drop(l: int, A: Panel) -> None:
+            for turn, leaf in zip(turns, A.leaves, strict=True):
+                before = chunk * self.chunk_rows * len(leaf)  # drawn for the shard's earlier chunks
+                random = generator(self.seed, Purpose.DROPOUT, batch.step, turn.shard, l, skip=before)
+                uniform = random.random(leaf.shape[::-1], np.float32).T  # (n_l, m_i)
+                leaf *= uniform >= self.regularization.dropout
+                leaf *= leaf.dtype.type(keep_scale)
+
+        def add_up(l: int, dz: Panel, A_prev: Panel) -> None:
+            out.add_up(l, dz, A_prev, turns, in_blocks=("dW", l) in at_once)
+
+        self.phases.enter("forward")
+        backprop.forward(self.W, self.b, group, at_once, drop if self.regularization.dropout else None)
+        for i, turn in enumerate(turns):
+            loss_sum, correct = backprop.output_gradient(group, i, self.regularization.label_smoothing)
+            weight_sum = sizes[i] if group.w is None else np.sum(group.w[group.slices[i]], dtype=np.float64)
+            self.reduction.tallies.of_shard[turn.shard] += (loss_sum, weight_sum, correct)
+
+        self.phases.enter("backward")
+        backprop.backward(self.W, group, add_up, at_once, keep_scale)
+
+    def _group(self, sizes: tuple[int, ...]) -> tuple[Group, frozenset[tuple[str, int]]]:
+        if sizes not in self._groups:
+            group = Group(self.layout.widths, sizes, self.dtype)
+            self._groups[sizes] = group, fusing.proven(self.layout.widths, group, self.dtype)
+        return self._groups[sizes]
+
+    def _spare(self, depth: int) -> "_GradientSum":
+        while len(self._scratch) <= depth:
+            self._scratch.append(_GradientSum(self.layout, np.zeros(self.layout.length, self.dtype)))
+        return self._scratch[depth]
+
+    # ---- the update of one's own slice -------------------------------------------------------------------------------
+
+    def _mean_gradient(self, block: Block, weight_sum: float) -> Block:
+        """Divide a block of the global sum by the global sum of weights, the only 1/m there is; add the L2 term."""
+        lo, hi, gradient = block
+        np.divide(gradient, self.dtype.type(weight_sum or 1), out=gradient)  # where nothing weighs, the sum is 0
+        if self.regularization.l2:
+            theta = self.reduction.parameters[lo:hi]
+            optimizers.add_l2(gradient, theta, self._mask_of(lo, hi), self.regularization.l2, self._block[: hi - lo])
+        return block
+
+    def _update(self, block: Block, step: int, learning_rate: float) -> None:
+        lo, hi, gradient = block
+        theta, scratch = self.reduction.parameters[lo:hi], self._block[: hi - lo]
+        start = self.reduction.slice.start
+        state = {slot: array[lo - start : hi - start] for slot, array in self.state.items()}
+        if self.regularization.weight_decay:
+            decay = self.regularization.weight_decay
+            optimizers.decay(theta, self._mask_of(lo, hi), learning_rate, decay, scratch)
+        self.optimizer.update(theta, gradient, state, step, learning_rate, scratch)
+
+    def _mask_of(self, lo: int, hi: int) -> NDArray[Any]:
+        assert self._mask is not None, "made whenever a decay is on"
+        start = self.reduction.slice.start
+        return self._mask[lo - start : hi - start]
+
+    def _norm(self, blocks: list[Block]) -> float:
+        """Return the norm of the whole gradient, from the sums of squares of all quanta. Collective."""
+        squares: list[float] = []
+        if self.communicator.rank == 0 or self.reduction.slices[self.communicator.rank].stop:
+            for _, _, gradient in blocks:
+                padded = np.zeros(-(-len(gradient) // QUANTUM) * QUANTUM)
+                np.square(gradient, out=padded[: len(gradient)], dtype=np.float64)
+                squares += np.add.reduce(padded.reshape(-1, QUANTUM), axis=1).tolist()
+        return math.sqrt(math.fsum(s for part in self.communicator.allgather(squares) for s in part))
+
+
+class _GradientSum:
+    """A flat gradient (length,), its dW and db views, and the scratch in which other shards' products wait for it."""
+
+    def __init__(self, layout: Layout, flat: NDArray[Any]) -> None:
+        self.flat = flat
+        self.dW, self.db = layout.views(flat)
+        self._waiting: dict[tuple[int, int], NDArray[Any]] = {}
+
+    def add_up(self, l: int, dz: Panel, A_prev: Panel, turns: list[Leaf], in_blocks: bool) -> None:
+        """Set dW[l] = Σ dz A_prevᵀ and db[l] = Σ dz: sums over the examples of each leaf, added in tree order."""
+        dW, db = self.dW[l], self.db[l]
+        n, n_prev = dW.shape
+        blocks = fusing.column_blocks(n, n_prev, dW.itemsize) if in_blocks else [slice(0, n_prev)]
+        for block in blocks:
+            out = dW[:, block]
+            for i, turn in enumerate(turns):
+                product = out if turn.height == 0 else self._wait(turn.height, *out.shape)
+                backprop.weight_gradient(dz.leaves[i], A_prev.leaves[i][block], product)
+                self._fold(turn, out)
+        for i, turn in enumerate(turns):
+            backprop.bias_gradient(dz.leaves[i], db if turn.height == 0 else self._wait(turn.height, n, 1))
+            self._fold(turn, db)
+
+    def _fold(self, turn: Leaf, out: NDArray[Any]) -> None:
+        for height in range(turn.height, turn.height - turn.folds, -1):
+            below = out if height == 1 else self._wait(height - 1, *out.shape)
+            np.add(below, self._wait(height, *out.shape), out=below)
+
+    def _wait(self, height: int, n: int, n_prev: int) -> NDArray[Any]:
+        key = height, n * n_prev
+        if key not in self._waiting:
+            self._waiting[key] = backprop.aligned_empty(n * n_prev, self.flat.dtype)
+        return self._waiting[key].reshape(n_prev, n).T
+
+
+def evaluate(
+    communicator: Communicator,
+    layout: Layout,
+    parameters: NDArray[Any],
+    source: Source,
+    chosen: NDArray[np.int64] | None,
+    groups: dict[int, Group],
+) -> Totals:
+    """Return loss and accuracy over the rows `chosen` (all where None): the same for every P. Collective.
+
+    Fixed blocks of rows are shared out among the ranks. `groups` keeps the buffers by size from call to call.
+    """
+    W, b = layout.views(parameters)
+    m = source.m if chosen is None else len(chosen)
+    blocks = [range(lo, min(lo + EVALUATION_ROWS, m)) for lo in range(0, m, EVALUATION_ROWS)]
+    share = cut(len(blocks), communicator.size)
+    found = []
+    with communicator.in_agreement():  # what a source has to read can be wrong on one rank alone
+        for block in blocks[share[communicator.rank] : share[communicator.rank + 1]]:
+            size = len(block)
+            if size not in groups:
+                groups[size] = Group(layout.widths, (size,), parameters.dtype)
+            group = groups[size]
+            numbers = np.arange(block.start, block.stop)
+            source.gather(numbers if chosen is None else chosen[numbers], group)
+            backprop.forward(W, b, group)
+            loss_sum, correct = backprop.output_gradient(group, 0)
+            weight_sum = float(size) if group.w is None else float(np.sum(group.w, dtype=np.float64))
+            found.append((loss_sum, weight_sum, correct))
+    loss, weight, correct_all = zip(*(row for part in communicator.allgather(found) for row in part), strict=True)
+    return Totals(math.fsum(loss), math.fsum(weight), sum(correct_all), m)

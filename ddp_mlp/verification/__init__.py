@@ -1,0 +1,1 @@
+"""Proof, on the user's machine, of what the program promises."""

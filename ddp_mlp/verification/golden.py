@@ -1,0 +1,85 @@
+"""A few short runs whose hashes are known for every kernel class: the same software must give the same bits.
+
+The examples are integers, drawn from Philox, so that they are the same everywhere. What a run's bits depend on besides
+the program is its kernel class: the builds of NumPy and BLAS, the BLAS kernel and the vector instructions NumPy uses.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import threadpoolctl
+from numpy.typing import NDArray
+
+from ddp_mlp.config import Config
+from ddp_mlp.nn.randomness import Purpose, generator
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.training.in_memory import data_of_arrays, standardization_of, train_in_memory
+
+ROWS, FEATURES, CLASSES = 603, 20, 5
+
+RUNS: Mapping[str, Mapping[str, Any]] = {
+    "adam": {},
+    "momentum, float64": {"optimizer": "momentum", "learning_rate": 0.01, "dtype": "float64"},
+    "softmax regression": {"hidden": (), "optimizer": "sgd", "learning_rate": 0.1},
+    "every option": {
+        "optimizer": "adamw",
+        "schedule": "cosine",
+        "l2": 1e-3,
+        "clip_norm": 0.5,
+        "dropout": 0.25,
+        "label_smoothing": 0.1,
+        "valid_fraction": 0.2,
+    },
+}
+"""By name, what differs from the defaults and from `COMMON`."""
+COMMON: Mapping[str, Any] = {"hidden": (33, 17), "batch_size": 100, "epochs": 3, "shards": 8, "quiet": True}
+"""Batches of 100 rows in 8 shards are uneven, and an epoch's last batch has 3 rows: empty shards."""
+
+
+class KernelClass(NamedTuple):
+    """What the bits of a run depend on besides the program and its configuration."""
+
+    numpy: str
+    blas: str
+    """Library and version."""
+    architecture: str
+    """The processor for which the BLAS library has chosen its kernels, such as SkylakeX."""
+    simd: tuple[str, ...]
+    """The vector instruction sets, beyond those it always needs, that NumPy has found; but for AVX512_ICL and the like,
+    which serve sorting and half precision."""
+
+
+def kernel_class() -> KernelClass:
+    """Return the kernel class of this process. Local."""
+    blas = next(entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "blas")
+    simd: Any = np.show_config(mode="dicts")
+    return KernelClass(
+        np.__version__,
+        f"{blas['internal_api']} {blas['version']}",
+        str(blas.get("architecture", "unknown")),
+        tuple(name for name in simd["SIMD Extensions"].get("found", ()) if not name.startswith("AVX512_")),
+    )
+
+
+def examples() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return X (ROWS, FEATURES) and y (ROWS,): the label is the largest of the first features, but for one in ten."""
+    random = generator(0, Purpose.CANARY, 1)
+    X = random.integers(0, 256, (ROWS, FEATURES), np.uint8)
+    y = X[:, :CLASSES].argmax(axis=1).astype(np.int64)
+    y[::10] = random.integers(0, CLASSES, len(y[::10]))
+    return X, y
+
+
+def golden_hashes(communicator: Communicator) -> dict[str, str]:
+    """Return the `parameters_sha256` of every run, by name: the same for any number of ranks. Collective."""
+    X, y = examples()
+    standardization = standardization_of(X, None)
+    classes = tuple(str(label) for label in range(CLASSES))
+    hashes = {}
+    for name, keys in RUNS.items():
+        config = Config(**{**COMMON, **keys})
+        data = data_of_arrays(X, y, None, classes, standardization, config)
+        events = train_in_memory(config, data, communicator).events
+        hashes[name] = str(events[-1]["parameters_sha256"])
+    return hashes

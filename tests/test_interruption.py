@@ -1,0 +1,99 @@
+"""Tests of training/interruption.py: signals noted, copies, the second one, in the main thread and in MPI."""
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from ddp_mlp.training import interruption
+from ddp_mlp.training.interruption import SIGNALS, Interruption
+
+STUCK = """
+import os, signal, sys, threading, time
+from ddp_mlp.parallel.communicator import connect
+from ddp_mlp.training import interruption
+communicator = connect()
+interruption.ECHO_SECONDS = 0.5
+
+def knock():
+    for _ in range(2):
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+with interruption.Interruption(communicator.abort):
+    if communicator.rank == 1:
+        time.sleep(40)
+    threading.Thread(target=knock, daemon=True).start()
+    communicator.barrier()  # for ever
+"""
+
+
+def wait_for(condition: Any) -> None:
+    """Wait until the condition holds, for 5 s at most."""
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_is_noted(number: int) -> None:
+    """Nothing ends; the number is there for whoever asks, and a copy that comes at once changes nothing."""
+    ended: list[int] = []
+    with Interruption(ended.append) as signals:
+        assert signals.signal == 0
+        os.kill(os.getpid(), number)
+        wait_for(lambda: signals.signal == number)
+        os.kill(os.getpid(), number)
+        time.sleep(0.1)
+    assert ended == []
+
+
+def test_the_second_signal_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later than an echo would come, any of the signals ends all, with the exit code that shells give."""
+    monkeypatch.setattr(interruption, "ECHO_SECONDS", 0.05)
+    ended: list[int] = []
+    with Interruption(ended.append) as signals:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        wait_for(lambda: signals.signal)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait_for(lambda: ended)
+    assert ended == [128 + signal.SIGTERM]
+    assert signals.signal == signal.SIGUSR1
+
+
+def test_handlers_are_put_back() -> None:
+    """After `with`, signals do what they did before, and nothing is left open."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    descriptors = len(os.listdir("/proc/self/fd"))
+    threads = threading.active_count()
+    with Interruption():
+        assert [signal.getsignal(number) for number in SIGNALS] != before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert threading.active_count() == threads
+
+
+def test_another_thread_may_train() -> None:
+    """Where signals cannot be caught, entering does nothing."""
+    before = signal.getsignal(signal.SIGTERM)
+    seen: list[Any] = []
+
+    def enter() -> None:
+        with Interruption():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_the_second_signal_ends_a_rank_that_is_stuck_in_mpi(mpirun: Any) -> None:
+    """While one rank sleeps and the other waits for it in a barrier, two signals to the latter end both."""
+    done = mpirun(2, "-c", STUCK, timeout=30)
+    assert done.returncode == 128 + signal.SIGTERM

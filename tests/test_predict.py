@@ -1,0 +1,253 @@
+"""`python -m ddp_mlp.predict`: probabilities against a forward pass by hand, the same bytes on any number of ranks."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import ddp_mlp
+from ddp_mlp import classification
+from ddp_mlp.classification import classify
+from ddp_mlp.errors import DataError, StorageError
+from ddp_mlp.model import Model
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.storage.dataset import inspect
+from ddp_mlp.storage.predictions import Writer
+from tests.conftest import Program
+
+PREDICT = ("-m", "ddp_mlp.predict")
+
+
+@pytest.fixture(scope="module")
+def trained(run_python: Program, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return the folder of a short run, and the line with its result."""
+    run_dir = tmp_path_factory.mktemp("run")
+    outcome = run_python("-m", "ddp_mlp.train", "--data", digits, "--epochs", "2", "--quiet", "--run_dir", run_dir)
+    assert outcome.returncode == 0, outcome.stderr
+    return run_dir, outcome.stdout
+
+
+@pytest.fixture(scope="module")
+def model(trained: tuple[Path, str]) -> Model:
+    """Return the model of that run."""
+    return ddp_mlp.load(trained[0])
+
+
+def by_hand(run_dir: Path, X: NDArray[Any]) -> NDArray[np.float64]:
+    """Return softmax probabilities in float64 from what the newest checkpoint file holds."""
+    with h5py.File(max((run_dir / "checkpoints").glob("step-*.h5"))) as file:
+        A = (X - file["standardization/mean"][:]) / file["standardization/scale"][:]
+        for l in (1, 2, 3):
+            z = A @ file[f"parameters/W{l}"][:].astype(np.float64).T + file[f"parameters/b{l}"][:]
+            A = np.maximum(z, 0)
+    shifted = np.exp(z - z.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+
+def split_of(path: Path, split: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return X and y of a split."""
+    with h5py.File(path) as file:
+        return file[f"{split}/X"][:], file[f"{split}/y"][:]
+
+
+def test_output_holds_the_probabilities_of_every_row_in_order(
+    trained: tuple[Path, str], digits: Path, run_python: Program, tmp_path: Path
+) -> None:
+    """Against a forward pass in float64 from the checkpoint's own arrays; labels are the largest."""
+    outcome = run_python(*PREDICT, trained[0], digits, "-o", tmp_path / "out.h5", "--split", "train")
+    assert outcome.returncode == 0, outcome.stderr
+    expected = by_hand(trained[0], split_of(digits, "train")[0])
+    with h5py.File(tmp_path / "out.h5") as file:
+        np.testing.assert_allclose(
+            file["probability"][:], expected, atol=2e-6
+        )  # float32: a few units in the last place
+        np.testing.assert_array_equal(file["label"][:], file["probability"][:].argmax(axis=1))
+        assert [name.decode() for name in file.attrs["classes"]] == [str(i) for i in range(10)]
+
+
+def test_scores_are_scikit_learns_and_trainings(
+    trained: tuple[Path, str], digits: Path, run_python: Program, tmp_path: Path
+) -> None:
+    """Precision, recall and confusion against scikit-learn, log-loss by hand; both as the run itself reported."""
+    metrics = pytest.importorskip("sklearn.metrics")
+    outcome = run_python(*PREDICT, trained[0], digits, "--scores", tmp_path / "scores.json")
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    X, y = split_of(digits, "test")
+    probabilities = by_hand(trained[0], X)
+    labels = probabilities.argmax(axis=1)
+    np.testing.assert_array_equal(scores["confusion"], metrics.confusion_matrix(y, labels))
+    np.testing.assert_allclose(scores["precision"], metrics.precision_score(y, labels, average=None), atol=1e-12)
+    np.testing.assert_allclose(scores["recall"], metrics.recall_score(y, labels, average=None), atol=1e-12)
+    loss = -np.log(probabilities[np.arange(len(y)), y]).mean()
+    assert scores["log_loss"] == pytest.approx(loss, abs=1e-5)  # float32
+    assert trained[1].startswith(f"test loss {scores['log_loss']:.4f}, test accuracy {scores['accuracy']:.4f}")
+    assert f"rows 360, accuracy {scores['accuracy']:.4f}" in outcome.stdout
+
+
+@pytest.mark.parametrize("suffix", ["h5", "csv"])
+def test_bytes_are_the_same_for_any_number_of_ranks(
+    suffix: str, trained: tuple[Path, str], digits: Path, mpirun: Program, tmp_path: Path
+) -> None:
+    """1,437 rows are 5 blocks and a rest: some ranks have no rows at all."""
+    found = set()
+    for ranks in (1, 2, 3, 4):
+        out = tmp_path / f"{ranks}.{suffix}"
+        outcome = mpirun(ranks, *PREDICT, trained[0], digits, "-o", out, "--split", "train")
+        assert outcome.returncode == 0, outcome.stderr
+        found.add((out.read_bytes(), outcome.stdout))
+    assert len(found) == 1
+
+
+def test_small_slabs_change_nothing(
+    model: Model, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is larger than a slab is read, computed and written piece by piece, with the same bytes."""
+    info = inspect(digits)
+    whole = classify(model, info, "train", Communicator(), tmp_path / "whole.h5")
+    monkeypatch.setattr(classification, "SLAB_BYTES", 1)
+    assert classify(model, info, "train", Communicator(), tmp_path / "pieces.h5") == whole
+    assert (tmp_path / "pieces.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_a_swap_of_two_slabs_would_be_seen(
+    model: Model, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planted fault: rows written in another order give other bytes."""
+    classify(model, inspect(digits), "train", Communicator(), tmp_path / "right.h5")
+    original = Writer.append
+    monkeypatch.setattr(Writer, "append", lambda self, labels, p: original(self, labels[::-1], p[::-1]))
+    classify(model, inspect(digits), "train", Communicator(), tmp_path / "wrong.h5")
+    assert (tmp_path / "wrong.h5").read_bytes() != (tmp_path / "right.h5").read_bytes()
+
+
+def test_csv_has_names_and_digits_that_are_exact(model: Model, tmp_path: Path) -> None:
+    """A class name with a comma is quoted, and every float32 comes back from its text."""
+    probabilities = np.random.default_rng(0).random((50, 3), np.float32)
+    with Writer(tmp_path / "a.csv", 50, ["a,b", 'c"', "d"], np.dtype(np.float32)) as writer:
+        writer.append(np.arange(50) % 3, probabilities)
+        writer.finish()
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["label", "a,b", 'c"', "d"]
+    assert [row[0] for row in rows[:3]] == ["a,b", 'c"', "d"]
+    np.testing.assert_array_equal(np.array([row[1:] for row in rows], np.float32), probabilities)
+
+
+def test_rows_without_labels_get_predictions_and_no_scores(
+    trained: tuple[Path, str], digits: Path, run_python: Program, tmp_path: Path
+) -> None:
+    """A file with X alone, at the root, is enough."""
+    X, _ = split_of(digits, "test")
+    with h5py.File(tmp_path / "new.h5", "w") as file:
+        file["images"] = X
+    outcome = run_python(*PREDICT, trained[0], tmp_path / "new.h5", "--x_name", "/images", "-o", tmp_path / "out.h5")
+    assert (outcome.returncode, outcome.stdout) == (0, ""), outcome.stderr
+    assert run_python(*PREDICT, trained[0], digits, "-o", tmp_path / "same.h5").returncode == 0
+    assert (tmp_path / "out.h5").read_bytes() == (tmp_path / "same.h5").read_bytes()
+    outcome = run_python(*PREDICT, trained[0], tmp_path / "new.h5", "--x_name", "/images")
+    assert outcome.returncode == 2
+    assert "no 'y'" in outcome.stderr
+
+
+def test_classes_are_matched_by_name(model: Model, digits: Path, tmp_path: Path) -> None:
+    """A file that numbers its classes in another order gets the same scores; an unknown class is refused."""
+    X, y = split_of(digits, "test")
+    with h5py.File(tmp_path / "reversed.h5", "w") as file:
+        file["test/X"], file["test/y"] = X, 9 - y
+        file.attrs["classes"] = [str(9 - i) for i in range(10)]
+    info = inspect(tmp_path / "reversed.h5", for_training=False)
+    assert classify(model, info, "test", Communicator()) == classify(model, inspect(digits), "test", Communicator())
+    with h5py.File(tmp_path / "reversed.h5", "a") as file:
+        file.attrs["classes"] = [*"abcdefghij"]
+    info = inspect(tmp_path / "reversed.h5", for_training=False)
+    with pytest.raises(DataError, match="the class 'a', but the network knows 0, 1"):
+        classify(model, info, "test", Communicator())
+
+
+def test_weights_enter_the_log_loss_as_in_training(model: Model, digits: Path, tmp_path: Path) -> None:
+    """The mean is weighted; accuracy is not."""
+    X, y = split_of(digits, "test")
+    w = np.random.default_rng(0).random(len(y))
+    with h5py.File(tmp_path / "weighted.h5", "w") as file:
+        file["test/X"], file["test/y"], file["test/w"] = X, y, w
+    scores = classify(model, inspect(tmp_path / "weighted.h5", for_training=False), "test", Communicator())
+    assert scores is not None
+    p = model.predict_proba(X)[np.arange(len(y)), y].astype(np.float64)
+    assert scores.log_loss == pytest.approx(np.average(-np.log(p), weights=w), rel=1e-5)  # p is float32
+    assert scores.accuracy == np.mean(model.predict(X) == y)
+
+
+def test_a_class_without_rows_has_no_recall(model: Model, digits: Path, tmp_path: Path) -> None:
+    """Neither zero nor an error: there is nothing to divide by."""
+    X, y = split_of(digits, "test")
+    with h5py.File(tmp_path / "zeros.h5", "w") as file:
+        file["test/X"], file["test/y"] = X[y == 0], y[y == 0]
+    scores = classify(model, inspect(tmp_path / "zeros.h5", for_training=False), "test", Communicator())
+    assert scores is not None
+    assert scores.recall[1:] == [None] * 9
+    assert scores.support == [int(np.sum(y == 0)), *[0] * 9]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("NaN", "row 700, column 3 is nan: must be a finite number"), ("label", "row 700 is 10: must be a class number")],
+)
+def test_a_bad_row_ends_all_ranks_and_leaves_no_file(
+    value: str, message: str, trained: tuple[Path, str], digits: Path, mpirun: Program, tmp_path: Path
+) -> None:
+    """The row lies in the second rank's share; one line names it, and the output has not begun to exist."""
+    X, y = split_of(digits, "train")
+    X = X.astype(np.float32)
+    if value == "NaN":
+        X[700, 3] = np.nan
+    else:
+        y[700] = 10
+    with h5py.File(tmp_path / "bad.h5", "w") as file:
+        file["test/X"], file["test/y"] = X, y
+    outcome = mpirun(3, *PREDICT, trained[0], tmp_path / "bad.h5", "-o", tmp_path / "out.h5")
+    assert outcome.returncode == 65
+    lines = [line for line in outcome.stderr.splitlines() if line.startswith("error: ")]  # launchers have their own
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.h5"]
+
+
+def test_an_output_that_cannot_be_written_leaves_the_old_one(model: Model, tmp_path: Path) -> None:
+    """A write that is not finished changes nothing under the name; a folder that is not there is one line."""
+    (tmp_path / "out.h5").write_bytes(b"before")
+    with pytest.raises(ZeroDivisionError), Writer(tmp_path / "out.h5", 9, model.classes, model.dtype):
+        raise ZeroDivisionError
+    assert (tmp_path / "out.h5").read_bytes() == b"before"
+    assert len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(StorageError, match=r"no/out\.h5: cannot be written"):
+        Writer(tmp_path / "no" / "out.h5", 9, model.classes, model.dtype)
+
+
+def test_flags_that_cannot_be_are_refused_before_mpi(
+    trained: tuple[Path, str], digits: Path, run_python: Program, tmp_path: Path
+) -> None:
+    """A wrong suffix, an output over an input, a split that is not there: exit code 2 and one line."""
+    (tmp_path / "data.h5").write_bytes(digits.read_bytes())
+    for flags, words in (
+        (["-o", "out.txt"], "must end in .h5 or .csv"),
+        (["-o", tmp_path / "data.h5"], "must not be overwritten"),
+        (["--split", "valid"], "has train, test"),
+    ):
+        outcome = run_python(*PREDICT, trained[0], tmp_path / "data.h5", *flags)
+        assert outcome.returncode == 2
+        assert words in outcome.stderr
+        assert outcome.stderr.count("\n") == 1
+
+
+def test_a_file_with_other_features_is_refused(model: Model, tmp_path: Path) -> None:
+    """The message has both numbers."""
+    with h5py.File(tmp_path / "narrow.h5", "w") as file:
+        file["test/X"] = np.zeros((3, 5))
+    info = inspect(tmp_path / "narrow.h5", for_training=False)
+    with pytest.raises(DataError, match="has 5 features, but the network takes 64"):
+        classify(model, info, "test", Communicator())

@@ -1,0 +1,117 @@
+"""TensorBoard event files, read back with TensorBoard's own reader."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ddp_mlp.errors import ConfigError
+from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.training.tensorboard import BUCKETS, TensorBoard
+from tests.conftest import Program
+
+TRAIN = [
+    "-m",
+    "ddp_mlp.train",
+    "--tensorboard",
+    "true",
+    "--log_every",
+    "7",
+    "--checkpoint_every",
+    "5",
+    "--epochs",
+    "300",
+]
+
+
+@pytest.fixture
+def reader() -> Any:
+    """Return TensorBoard's reader of a folder: everything, as it would be shown."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    def read(folder: Path) -> Any:
+        found = accumulator.EventAccumulator(str(folder), {"scalars": 0, "tensors": 0})
+        found.Reload()
+        return found
+
+    return read
+
+
+def test_scalars_are_those_of_the_journal(run_python: Program, reader: Any, tmp_path: Path) -> None:
+    """A run that was interrupted in mid-epoch and resumed shows each step once, with the journal's values."""
+    stopped = run_python(*TRAIN, "--max_seconds", "0.05", "--run_dir", tmp_path)
+    assert stopped.returncode == 75, stopped.stderr
+    done = run_python(*TRAIN, "--max_steps", "240", "--run_dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    board = reader(tmp_path / "tensorboard")
+    shown = {
+        "step": ("loss", "accuracy", "learning_rate", "gradient_norm", "examples_per_second"),
+        "epoch": ("train_loss", "train_accuracy"),
+        "final": ("test_loss", "test_accuracy"),
+    }
+    for kind, names in shown.items():
+        for name in names:
+            expected = [(event["step"], np.float32(event[name])) for event in events if event["event"] == kind]
+            assert expected
+            assert [(found.step, np.float32(found.value)) for found in board.Scalars(f"{kind}/{name}")] == expected
+
+
+def test_histograms_are_those_of_the_weights(run_python: Program, reader: Any, tmp_path: Path) -> None:
+    """There is a histogram of each layer's weights after an epoch, and at the end of the weights that are kept."""
+    pytest.importorskip("tensorboard")
+    done = run_python(*TRAIN, "--max_steps", "36", "--run_dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    board = reader(tmp_path / "tensorboard")
+    kept = checkpoints.load(tmp_path / "checkpoints" / "step-00000036.h5").parameters
+    from tensorboard.util.tensor_util import make_ndarray
+
+    assert set(kept) == {"W1", "b1", "W2", "b2", "W3", "b3"}
+    for name, array in kept.items():
+        found = board.Tensors(f"weights/{name}")
+        assert found[0].step == 12
+        assert found[-1].step == 36
+        lower, upper, counts = make_ndarray(found[-1].tensor_proto).T
+        assert len(counts) == BUCKETS
+        assert counts.sum() == array.size
+        np.testing.assert_allclose([lower[0], upper[-1]], [array.min(), array.max()], rtol=1e-6)
+        np.testing.assert_allclose(np.cumsum(counts), [(array <= edge).sum() for edge in upper], atol=2)  # at the edges
+        assert board.SummaryMetadata(f"weights/{name}").plugin_data.plugin_name == "histograms"
+
+
+def test_histograms_are_a_second_apart(reader: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of epochs that last 0.3 s by the clock, every fourth has histograms, and the last weights have them anyway."""
+    pytest.importorskip("tensorboard")
+    now = 100.0
+    monkeypatch.setattr("ddp_mlp.training.tensorboard.time.monotonic", lambda: now)
+    board = TensorBoard(tmp_path, 0)
+    for step in range(1, 11):
+        board.weights(step, {"W1": np.arange(6.0)})
+        now += 0.3
+    for _ in range(2):
+        board.weights(10, {"W1": np.arange(6.0)}, last=True)
+    monkeypatch.undo()
+    board.close()
+    assert [event.step for event in reader(tmp_path).Tensors("weights/W1")] == [1, 5, 9, 10]
+
+
+def test_what_was_after_the_checkpoint_is_dropped(reader: Any, tmp_path: Path) -> None:
+    """Where a killed run goes on from an earlier step, the later steps of the first file are not shown."""
+    pytest.importorskip("tensorboard")
+    for start, steps, loss in ((0, range(1, 9), 1.0), (5, range(6, 11), 2.0)):
+        board = TensorBoard(tmp_path, start)
+        for step in steps:
+            board.event({"event": "step", "step": step, "epoch": 0, "seconds": 0.1, "loss": loss})
+        board.close()
+    shown = [(found.step, found.value) for found in reader(tmp_path).Scalars("step/loss")]
+    assert shown == [(step, 1.0 if step < 6 else 2.0) for step in range(1, 11)]
+
+
+def test_without_tensorboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the package is not installed, one line says how to get it."""
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
+    with pytest.raises(ConfigError, match=r'pip install "ddp_mlp\[tensorboard\]"'):
+        TensorBoard(tmp_path, 0)

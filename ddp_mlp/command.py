@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,6 +27,9 @@ THREAD_VARIABLES = (
 
 BARRIER_SECONDS = 5.0
 """How long ranks that all know of an error wait for one another before they end the job."""
+
+HEAD_START_SECONDS = 2.0
+"""By how much the process that reports an error found before MPI starts may be later than the others."""
 
 
 def on_all_ranks(work: "Callable[[Communicator], Any]", threads: int = 1, debug: bool = False) -> NoReturn:
@@ -78,9 +82,14 @@ def ignore_signals() -> None:
 
 
 def exit_before_mpi(error: Exception) -> NoReturn:
-    """Exit with an error that every process of the job has met by itself; the first one reports it."""
+    """Exit with an error that every process of the job has met by itself; the first one reports it.
+
+    A launcher ends the job at the first exit it hears of, so the others let that one be first.
+    """
     from ddp_mlp.parallel.launcher import launched_rank
 
     if launched_rank() == 0:
         print(f"error: {error}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(HEAD_START_SECONDS)
     sys.exit(error.exit_code if isinstance(error, ProgramError) else 1)

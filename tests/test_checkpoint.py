@@ -31,6 +31,11 @@ from tests.test_atomic import FAILPOINTS, HALF_WRITTEN
 USER_BLOCK = 512
 
 
+def image_of(checkpoint: Checkpoint) -> bytes:
+    """Return the bytes of a checkpoint's file."""
+    return bytes(encode(checkpoint))
+
+
 def make(
     widths: tuple[int, ...] = (3, 4, 2),
     dtype: str = "float32",
@@ -135,7 +140,7 @@ def test_round_trip(
         before = dataclasses.replace(before, parameters={k: np.asfortranarray(a) for k, a in before.parameters.items()})
     if not standardized:
         before = dataclasses.replace(before, standardization=None)
-    after = decode(encode(before), "some.h5")
+    after = decode(image_of(before), "some.h5")
     assert_same(before, after)
     assert list(after.parameters) == list(before.parameters)  # W1, b1, W2, …
     assert all(a.flags.c_contiguous and a.flags.writeable for a in after.parameters.values())
@@ -146,13 +151,13 @@ def test_values_that_are_not_finite() -> None:
     before = make()
     before.parameters["W1"][0, :] = [math.nan, math.inf, -math.inf]
     before.parameters["b1"].view("u4")[0] = 0x7FC12345
-    assert_same(before, decode(encode(before), "some.h5"))
+    assert_same(before, decode(image_of(before), "some.h5"))
 
 
 def test_many_classes() -> None:
     """Names of classes that are too long for an HDF5 attribute are a data set of that name, and come back."""
     before = make((2, 20_000))
-    image = encode(before)
+    image = image_of(before)
     assert_same(before, decode(image, "some.h5"))
     with h5py.File(io.BytesIO(image)) as file:
         assert json.loads(file["classes"][()]) == list(before.classes)
@@ -162,13 +167,13 @@ def test_many_classes() -> None:
 def test_text_about_the_longest_attribute(length: int) -> None:
     """Text comes back on either side of the length where it is no longer an attribute."""
     before = make(data={"x": "x" * (length - len(json.dumps({"x": ""})))})
-    assert_same(before, decode(encode(before), "some.h5"))
+    assert_same(before, decode(image_of(before), "some.h5"))
 
 
 def test_many_layers() -> None:
     """A group of 600 arrays, whose B-tree in the file has two levels, comes back."""
     before = make((1,) * 301, slots=("velocity",))
-    assert_same(before, decode(encode(before), "some.h5"))
+    assert_same(before, decode(image_of(before), "some.h5"))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +191,7 @@ def test_many_layers() -> None:
 def test_encode_refuses_what_decode_would(changes: dict[str, Any], complaint: str) -> None:
     """A checkpoint that could not be read again is never written."""
     with pytest.raises(ValueError, match=re.escape(complaint)):
-        encode(make(**changes))
+        image_of(make(**changes))
 
 
 # --- The file ---
@@ -229,7 +234,7 @@ def test_parameters_sha256_by_hand() -> None:
     checkpoint = make((2, 2, 1), "float64", (), parameters=parameters)
     by_hand = hashlib.sha256(struct.pack("<9d", *range(1, 10))).hexdigest()
     assert checkpoint.parameters_sha256 == by_hand
-    assert decode(encode(checkpoint), "some.h5").parameters_sha256 == by_hand
+    assert decode(image_of(checkpoint), "some.h5").parameters_sha256 == by_hand
 
 
 def test_same_content_same_bytes(tmp_path: Path, run_python: Program) -> None:
@@ -241,7 +246,7 @@ def test_same_content_same_bytes(tmp_path: Path, run_python: Program) -> None:
         progress=dict(reversed(one.progress.items())),
     )
     path = save(tmp_path, one, keep=1)
-    assert encode(other) == path.read_bytes()
+    assert image_of(other) == path.read_bytes()
     script = (
         "import sys; from pathlib import Path; from ddp_mlp.storage import checkpoint as c; "
         "c.save(Path(sys.argv[2]), c.load(Path(sys.argv[1])), 1)"
@@ -308,7 +313,7 @@ def test_newest_of_nothing(tmp_path: Path) -> None:
 def test_newest_when_all_are_damaged(tmp_path: Path) -> None:
     """A folder whose checkpoints are all damaged is an error in one line, not a fresh start."""
     for step in (1, 2):
-        (tmp_path / f"step-0000000{step}.h5").write_bytes(encode(make(step=step))[:-1])
+        (tmp_path / f"step-0000000{step}.h5").write_bytes(image_of(make(step=step))[:-1])
     with pytest.raises(DataError, match=r"none of its 2 checkpoints can be used; newest: .*step-00000002.h5") as caught:
         newest(tmp_path)
     assert "\n" not in str(caught.value)
@@ -356,7 +361,7 @@ def test_killed_while_saving(tmp_path: Path, failpoint: str, run_python: Program
     """SIGKILL at any moment of a save, a half-written file among them, leaves the old checkpoint or the new one."""
     save(tmp_path, make(step=1, seed=1), keep=1)
     other = tmp_path.with_name(tmp_path.name + "-new.h5")
-    other.write_bytes(encode(make(step=2, seed=2)))
+    other.write_bytes(image_of(make(step=2, seed=2)))
     script = (
         "import sys; from pathlib import Path; from ddp_mlp.storage import checkpoint as c; "
         "c.save(Path(sys.argv[1]), c.load(Path(sys.argv[2])), keep=1)"
@@ -451,7 +456,7 @@ def damaged(image: bytes, random: np.random.Generator) -> bytes:
 
 def test_random_damage_is_detected() -> None:
     """Two thousand damaged files, none accepted."""
-    image = encode(make())
+    image = image_of(make())
     random = np.random.default_rng(1)
     tried = 0
     while tried < 2000:
@@ -463,7 +468,7 @@ def test_random_damage_is_detected() -> None:
 
 def test_damage_anywhere_in_the_first_lines_is_detected() -> None:
     """A flipped bit in any byte of the user block, its padding among them, is seen."""
-    image = encode(make())
+    image = image_of(make())
     for position in range(USER_BLOCK):
         broken = bytearray(image)
         broken[position] ^= 1 << (position % 8)
@@ -473,7 +478,7 @@ def test_damage_anywhere_in_the_first_lines_is_detected() -> None:
 def test_newest_passes_over_damaged_files(tmp_path: Path) -> None:
     """With a damaged newest file the run goes on from the one before, and the damage is told."""
     save(tmp_path, make(step=1, seed=1), keep=1)
-    image = encode(make(step=2, seed=2))
+    image = image_of(make(step=2, seed=2))
     random = np.random.default_rng(2)
     path = tmp_path / "step-00000002.h5"
     for _ in range(100):
@@ -490,7 +495,7 @@ def test_newest_passes_over_damaged_files(tmp_path: Path) -> None:
 
 def test_newer_format() -> None:
     """A file of a later format is not called damaged: the user is told to update."""
-    later = encode(make()).replace(b"checkpoint 1\n", b"checkpoint 2\n", 1)
+    later = image_of(make()).replace(b"checkpoint 1\n", b"checkpoint 2\n", 1)
     assert "format 2, this version reads format 1: written by a newer version" in refusal(later)
 
 
@@ -502,7 +507,7 @@ Change = Callable[[h5py.File], object]
 
 def tampered(change: Change, **options: Any) -> bytes:
     """Return a valid file after `change` has been at it, signed again."""
-    buffer = io.BytesIO(encode(make(**options)))
+    buffer = io.BytesIO(image_of(make(**options)))
     with h5py.File(buffer, "r+") as file:
         change(file)
     return signed(buffer.getvalue())
@@ -655,7 +660,7 @@ def test_tampering_with_nothing_is_accepted() -> None:
 
 def test_forged_shape_beyond_the_file() -> None:
     """A shape that was overwritten with a huge one in the bytes of the file allocates nothing."""
-    image = encode(make((5, 7, 2)))
+    image = image_of(make((5, 7, 2)))
     forged = image.replace(struct.pack("<QQ", 7, 5), struct.pack("<QQ", 2**32, 2**31))
     assert forged != image
     frugal_refusal(signed(forged))
@@ -664,7 +669,7 @@ def test_forged_shape_beyond_the_file() -> None:
 @pytest.mark.parametrize(("moved", "size"), [(0, 40), (2**20, 48)])
 def test_forged_place_of_the_bytes(moved: int, size: int) -> None:
     """An array whose bytes are said to be fewer than its shape needs, or behind the end of the file, is refused."""
-    image = encode(make())
+    image = image_of(make())
     with h5py.File(io.BytesIO(image)) as file:
         offset = file[W1].id.get_offset() - USER_BLOCK
     forged = image.replace(struct.pack("<QQ", offset, 48), struct.pack("<QQ", offset + moved, size))
@@ -692,7 +697,7 @@ def test_forged_arrays_on_the_same_bytes() -> None:
         slot.create_dataset("W1", (300, 300), "<f8")  # without any bytes yet
         slot.create_dataset("b1", data=np.zeros(300))
 
-    buffer = io.BytesIO(encode(before))
+    buffer = io.BytesIO(image_of(before))
     with h5py.File(buffer, "r+") as file:
         add_slot(file)
         offset = file["parameters/W1"].id.get_offset() - USER_BLOCK
@@ -704,7 +709,7 @@ def test_forged_arrays_on_the_same_bytes() -> None:
 
 def test_hdf5_elsewhere_in_the_file() -> None:
     """HDF5 behind more than the user block, no HDF5 at all, and nothing at all are refused."""
-    image = encode(make())
+    image = image_of(make())
     assert "HDF5 begins at byte 1024" in refusal(signed(image[:USER_BLOCK] + bytes(512) + image[USER_BLOCK:]))
     refusal(signed(bytes(5000)))
     refusal(signed(bytes(USER_BLOCK)))

@@ -22,7 +22,7 @@ from ddp_mlp.errors import ConfigError, StorageError
 _TEMPORARY_FILE = re.compile(r"\..+\.tmp-[0-9]+")
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Make `path` a file with the bytes `data`, on the disk when this returns, with mode 0600 less the umask.
 
     At any crash `path` is what it was, or whole. Raises StorageError with no temporary file left behind.
@@ -111,7 +111,7 @@ def failpoint(name: str) -> bool:
     return False
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+def _write_durably(path: Path, data: bytes | memoryview) -> None:
     failpoint("open")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

@@ -42,6 +42,7 @@ BEST = "best.h5"
 
 _JSON_ATTRIBUTES = {"config": dict, "progress": dict, "classes": list, "data": dict, "versions": dict}
 _ATTRIBUTES = {"format": str, "parameters_sha256": str, "epoch": int, "step": int, **_JSON_ATTRIBUTES}
+_ROOM_FOR_STRUCTURE = 8 * 1024  # bytes; more than what HDF5 adds to the file, to a group or to an array
 _LONGEST_ATTRIBUTE = 60_000  # bytes; HDF5's oldest layout ends just below 2^16
 
 _NAME = re.compile("[A-Za-z][A-Za-z0-9_]{,31}")
@@ -94,7 +95,7 @@ class Newest(NamedTuple):
     passed_over: list[tuple[Path, str]]
 
 
-def encode(checkpoint: Checkpoint) -> bytes:
+def encode(checkpoint: Checkpoint) -> memoryview:
     """Return the checkpoint as the bytes of its file; the same content gives the same bytes.
 
     A text that is too long for an HDF5 attribute is a data set of the same name. Raises ValueError where the arrays do
@@ -103,24 +104,58 @@ def encode(checkpoint: Checkpoint) -> bytes:
     _check_arrays(checkpoint.parameters, checkpoint.optimizer, checkpoint.standardization, checkpoint.classes)
     if min(checkpoint.epoch, checkpoint.step) < 0:
         raise ValueError(f"epoch {checkpoint.epoch}, step {checkpoint.step}: must not be negative")
-    buffer = io.BytesIO()
+    texts = {name: json.dumps(getattr(checkpoint, name), sort_keys=True) for name in _JSON_ATTRIBUTES}
+    groups = {"parameters": checkpoint.parameters, "optimizer": {}}
+    groups |= {f"optimizer/{slot}": arrays for slot, arrays in sorted(checkpoint.optimizer.items())}
+    if checkpoint.standardization is not None:
+        groups["standardization"] = checkpoint.standardization
+
+    everything = [array for arrays in groups.values() for array in arrays.values()]
+    room = sum(array.nbytes for array in everything) + sum(map(len, texts.values()))
+    room += _ROOM_FOR_STRUCTURE * (2 + len(groups) + len(everything))
+    memory = _Memory(room)
     # The oldest layout: every HDF5 reader knows it, it holds no times, and no later library changes it.
-    with h5py.File(buffer, "w", libver=("earliest", "v108"), userblock_size=USER_BLOCK) as file:
+    with h5py.File(memory, "w", libver=("earliest", "v108"), userblock_size=USER_BLOCK) as file:
+        written = {path: _write_arrays(file.create_group(path), arrays, memory) for path, arrays in groups.items()}
+        parameters = written["parameters"]
         _write_text(file, "format", FORMAT)
-        _write_text(file, "parameters_sha256", checkpoint.parameters_sha256)
+        digest = parameters_sha256(parameters[name] for name in _parameter_names(len(parameters) // 2))
+        _write_text(file, "parameters_sha256", digest)
         for name in ("epoch", "step"):
             file.attrs.create(name, getattr(checkpoint, name), dtype="<i8")
-        for name in _JSON_ATTRIBUTES:
-            _write_text(file, name, json.dumps(getattr(checkpoint, name), sort_keys=True))
-        _write_arrays(file, "parameters", checkpoint.parameters)
-        file.create_group("optimizer")
-        for slot, arrays in sorted(checkpoint.optimizer.items()):
-            _write_arrays(file, f"optimizer/{slot}", arrays)
-        if checkpoint.standardization is not None:
-            _write_arrays(file, "standardization", checkpoint.standardization)
-    with buffer.getbuffer() as view:
-        view[:USER_BLOCK] = _user_block(view[USER_BLOCK:])
-    return buffer.getvalue()
+        for name, text in texts.items():
+            _write_text(file, name, text)
+    image = memory.bytes[: memory.length].data
+    image[:USER_BLOCK] = _user_block(image[USER_BLOCK:])
+    return image
+
+
+class _Memory(io.RawIOBase):
+    """A file of at most `room` bytes for HDF5 to write: zeros, of which only those that are written take memory."""
+
+    def __init__(self, room: int) -> None:
+        self.bytes = np.zeros(room, np.uint8)
+        self.length = self._position = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.length}[whence]
+        return self._position
+
+    def readinto(self, out: Any) -> int:
+        part = self.bytes[self._position : self._position + len(out)]
+        out[: len(part)] = part.data
+        self._position += len(part)
+        return len(part)
+
+    def write(self, data: Any) -> int:
+        self.bytes[self._position : self._position + len(data)] = np.frombuffer(data, np.uint8)
+        self._position += len(data)
+        self.length = max(self.length, self._position)
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        self.length = self._position if size is None else size
+        return self.length
 
 
 def decode(image: bytes, name: str) -> Checkpoint:
@@ -244,10 +279,22 @@ def _write_text(file: h5py.File, name: str, text: str) -> None:
         file.create_dataset(name, data=np.bytes_(text.encode("ascii")))
 
 
-def _write_arrays(file: h5py.File, path: str, arrays: Mapping[str, Array]) -> None:
-    group = file.create_group(path)
+def _write_arrays(group: h5py.Group, arrays: Mapping[str, Array], memory: _Memory) -> dict[str, Array]:
+    """Write the arrays as data sets of a group in the file `memory`; return them as they lie there.
+
+    HDF5 only gives them their places: to copy them through h5py would hold up all of Python, and with it the training
+    that goes on meanwhile.
+    """
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    written = {}
     for name, array in sorted(arrays.items()):
-        group.create_dataset(name, data=np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")))
+        dtype = array.dtype.newbyteorder("<")
+        start = group.create_dataset(name, array.shape, dtype, dcpl=layout).id.get_offset()
+        written[name] = memory.bytes[start : start + array.nbytes].view(dtype).reshape(array.shape)
+        np.copyto(written[name], array)
+    return written
 
 
 # --- The user block ---

@@ -36,7 +36,7 @@ class Snapshot:
             gathered = communicator.gather(array[: counts[communicator.rank]], counts)
             if gathered is None:
                 continue
-            flat, position = np.zeros(layout.length, array.dtype), 0
+            flat, position = np.empty(layout.length, array.dtype), 0
             for part, count in zip(slices, counts, strict=True):
                 flat[part] = gathered[position : position + count]
                 position += count

@@ -26,7 +26,7 @@ def gradient_sums(
     group.A[0].whole.T[...] = X
     group.y[...] = y
     backprop.forward(W, b, group)
-    loss_sum, correct = backprop.output_gradient(group, 0)
+    [(loss_sum, correct)] = backprop.output_gradient(group)
 
     def add_up(l: int, dz: Panel, A_prev: Panel) -> None:
         backprop.weight_gradient(dz.leaves[0], A_prev.leaves[0], dW[l])
@@ -140,7 +140,7 @@ def test_label_smoothing_moves_the_target_only() -> None:
     group = Group(layout.widths, (5,), F64)
     group.A[0].whole.T[...], group.y[...] = X, y
     backprop.forward(W, b, group)
-    loss_sum, _ = backprop.output_gradient(group, 0, label_smoothing=0.3)
+    [(loss_sum, _)] = backprop.output_gradient(group, label_smoothing=0.3)
     z = X @ W[1].T + b[1].T
     probability = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     Y = 0.7 * np.eye(3)[y] + 0.1
@@ -177,7 +177,7 @@ def test_a_pass_allocates_next_to_nothing(dtype: type) -> None:
 
     def whole_pass() -> None:
         backprop.forward(W, b, group)
-        backprop.output_gradient(group, 0)
+        backprop.output_gradient(group)
         backprop.backward(W, group, add_up)
 
     whole_pass()
@@ -191,8 +191,33 @@ def test_a_pass_allocates_next_to_nothing(dtype: type) -> None:
 
 def test_of_equal_outputs_the_first_is_the_prediction() -> None:
     """A tie is not counted as correct for the later class."""
-    Z = np.array([[1.0, 2.0, 0.0], [1.0, 2.0, 3.0]])
-    assert backprop.count_correct(Z, np.array([0, 1, 1])) == 2
+    group = Group((1, 2), (3,), F64)
+    group.A[1].leaves[0][...] = [[1.0, 2.0, 0.0], [1.0, 2.0, 3.0]]
+    group.y[...] = [0, 1, 1]
+    [(_, correct)] = backprop.output_gradient(group)
+    assert correct == 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sizes", [(64, 64, 64), (1, 1, 1, 1), (2, 1, 1, 9, 9, 1), (300, 299, 299)])
+@pytest.mark.parametrize("classes", [1, 2, 3, 10, 33])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_leaf_among_others_has_the_bits_of_a_leaf_alone(
+    dtype: type, sizes: tuple[int, ...], classes: int, smoothing: float
+) -> None:
+    """Softmax, loss and dz of leaves that are computed together, whatever their sizes, are those of each by itself."""
+    random = np.random.default_rng(1)
+    together = Group((1, classes), sizes, np.dtype(dtype))
+    together.A[1].whole[...] = random.standard_normal(together.m * classes) * 3
+    together.y[...] = random.integers(0, classes, together.m)
+    together.w = random.random(together.m).astype(dtype)
+    expected = []
+    for size, place, leaf in zip(sizes, together.slices, together.A[1].leaves, strict=True):
+        alone = Group((1, classes), (size,), np.dtype(dtype))
+        alone.A[1].leaves[0][...], alone.y[...], alone.w = leaf, together.y[place], together.w[place]
+        expected.append((backprop.output_gradient(alone, smoothing), alone.A[1].whole.tobytes()))
+    sums = backprop.output_gradient(together, smoothing)
+    assert [([s], leaf.tobytes()) for s, leaf in zip(sums, together.A[1].leaves, strict=True)] == expected
 
 
 def test_aligned_empty_starts_on_a_cache_line() -> None:

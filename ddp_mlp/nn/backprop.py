@@ -19,7 +19,7 @@ bits of a matrix product depend on its shape; a product over the whole group is 
 """
 
 from collections.abc import Callable, Collection, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +42,8 @@ class Group:
     """The buffers for a pass over m examples that are cut into leaves of the given sizes, reused by every such pass.
 
     Hidden A[l] and dz[l] are Fortran-ordered: one example's values lie side by side, one leaf behind the other. The
-    output layer is C-ordered leaf by leaf: softmax and loss then run along the examples.
+    output layer is C-ordered leaf by leaf: softmax and loss then run along the examples, and along all leaves of one
+    size that follow one another, a *stack*.
     """
 
     def __init__(self, widths: Sequence[int], sizes: Sequence[int], dtype: np.dtype[Any]) -> None:
@@ -65,6 +66,13 @@ class Group:
         self.A[self.L] = output(classes)
         self.dz = {l: columns(n) for l, n in enumerate(inner) if l > 0}
         self.dz[self.L] = self.A[self.L]  # dz = A − Y is formed in place
+        self.stacks: list[tuple[slice, NDArray[Any]]] = []
+        """The output layer once more: the examples of a stack of k leaves, and (k, n_L, m_i), the same memory."""
+        start = 0
+        for size, leaves in groupby(self.sizes):
+            examples = slice(start, start := start + size * len(list(leaves)))
+            values = self.A[self.L].whole[classes * examples.start : classes * examples.stop]
+            self.stacks.append((examples, values.reshape(-1, classes, size)))
         self.y = np.empty(m, np.int64)
         self.w: NDArray[Any] | None = None
         """Sample weights (m,) of the dtype; None where every example weighs 1."""
@@ -72,7 +80,8 @@ class Group:
         self.positive = np.empty(m * max(inner), bool)
         self.per_example = aligned_empty(3 * m, dtype).reshape(3, m)
         self.index = np.empty(m, np.int64)
-        self.column = np.concatenate([np.arange(size) for size in self.sizes])
+        self.first = np.concatenate([classes * s.start + np.arange(s.stop - s.start) for s in self.slices])
+        """Where in the output layer, as a flat vector, each example's first value lies, (m,)."""
 
 
 AtOnce = Collection[tuple[str, int]]
@@ -97,46 +106,50 @@ def forward(
                 np.add(Z, b[l], out=Z)  #                                   z += b            (n_L, m_i)
 
 
-def output_gradient(group: Group, leaf: int, label_smoothing: float = 0.0) -> tuple[float, int]:
-    """Turn a leaf's output z into dz = A − Y, in place; return (loss sum in float64, number of correct predictions).
+def output_gradient(group: Group, label_smoothing: float = 0.0) -> list[tuple[float, int]]:
+    """Turn the output z into dz = A − Y, in place; return each leaf's loss sum, in float64, and correct predictions.
 
     Y is one-hot, or with label smoothing s: 1 − s + s/n_L at the label and s/n_L elsewhere (Szegedy et al., "Rethinking
     the Inception architecture", CVPR 2016, §7). With sample weights, dz and the loss of example i are times w_i.
     A label's probability enters the loss as a shifted log-sum-exp, so that no logarithm of zero is taken.
     """
-    Z, columns = group.A[group.L].leaves[leaf], group.slices[leaf]
-    n, m = Z.shape
-    y, at_label = group.y[columns], group.index[columns]
-    shift, total, label = (row[columns] for row in group.per_example)
-    np.multiply(y, m, out=at_label)
-    at_label += group.column[columns]
-    flat = Z.reshape(-1)
+    sums: list[tuple[float, int]] = []
+    flat = group.A[group.L].whole
+    for examples, Z in group.stacks:
+        k, n, m = Z.shape
+        y, at_label = group.y[examples], group.index[examples]
+        shift, total, label = (row[examples].reshape(k, 1, m) for row in group.per_example)
+        np.multiply(y, m, out=at_label)
+        np.add(at_label, group.first[examples], out=at_label)
+        at_label = at_label.reshape(k, 1, m)
 
-    correct = count_correct(Z, y)
-    np.max(Z, axis=0, out=shift)
-    np.subtract(Z, shift, out=Z)
-    np.take(flat, at_label, out=label, mode="clip")
-    if label_smoothing:
-        label *= 1 - label_smoothing
-        label += (label_smoothing / n) * np.sum(Z, axis=0)
-    np.exp(Z, out=Z)
-    np.sum(Z, axis=0, out=total)
-    np.divide(Z, total, out=Z)  #                                           A = softmax(z)    (n_L, m_i)
+        correct = np.count_nonzero(np.argmax(Z, axis=1) == y.reshape(k, m), axis=1)  # of equals, the first counts
+        np.maximum.reduce(Z, axis=1, keepdims=True, out=shift)
+        np.subtract(Z, shift, out=Z)
+        np.take(flat, at_label, out=label, mode="clip")
+        if label_smoothing:
+            label *= 1 - label_smoothing
+            label += (label_smoothing / n) * np.add.reduce(Z, axis=1, keepdims=True)
+        np.exp(Z, out=Z)
+        np.add.reduce(Z, axis=1, keepdims=True, out=total)
+        np.divide(Z, total, out=Z)  #                                       A = softmax(z)    (n_L, m_i)
 
-    np.log(total, out=total)
-    loss = np.subtract(total, label, out=label)  #                          −Σ_k Y log A      (m_i,)
+        np.log(total, out=total)
+        loss = np.subtract(total, label, out=label)  #                      −Σ_k Y log A      (m_i,)
 
-    if label_smoothing:
-        np.subtract(Z, label_smoothing / n, out=Z)
-    np.take(flat, at_label, out=shift, mode="clip")
-    np.subtract(shift, 1 - label_smoothing, out=shift)
-    np.put(flat, at_label, shift)  #                                        dz = A − Y        (n_L, m_i)
+        if label_smoothing:
+            np.subtract(Z, label_smoothing / n, out=Z)
+        np.take(flat, at_label, out=shift, mode="clip")
+        np.subtract(shift, 1 - label_smoothing, out=shift)
+        np.put(flat, at_label, shift)  #                                    dz = A − Y        (n_L, m_i)
 
-    if group.w is not None:
-        w = group.w[columns]
-        np.multiply(Z, w, out=Z)
-        np.multiply(loss, w, out=loss)
-    return float(np.sum(loss, dtype=np.float64)), correct
+        if group.w is not None:
+            w = group.w[examples].reshape(k, 1, m)
+            np.multiply(Z, w, out=Z)
+            np.multiply(loss, w, out=loss)
+        loss_sums = [float(np.add.reduce(row, dtype=np.float64)) for row in loss.reshape(k, m)]
+        sums += zip(loss_sums, correct.tolist(), strict=True)
+    return sums
 
 
 def probabilities(group: Group, leaf: int, out: NDArray[Any]) -> None:
@@ -203,11 +216,6 @@ def multiply(M: NDArray[Any], A: Panel, out: Panel, at_once: bool) -> None:
     else:
         for A_i, out_i in zip(A.leaves, out.leaves, strict=True):
             np.matmul(M, A_i, out=out_i)
-
-
-def count_correct(Z: NDArray[Any], y: NDArray[Any]) -> int:
-    """Return how many columns of Z (n_L, m) are largest at their label's row, y (m,); of equals, the first counts."""
-    return int(np.count_nonzero(np.argmax(Z, axis=0) == y))
 
 
 def aligned_empty(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -99,7 +99,7 @@ def _canary() -> str:
     group.A[0].whole[...] = np.sin(np.arange(19 * 37, dtype=np.float32)).reshape(19, 37)
     group.y[...] = np.arange(37) % 11
     backprop.forward(W, b, group)
-    backprop.output_gradient(group, 0)
+    backprop.output_gradient(group)
 
     def add_up(l: int, dz: backprop.Panel, A_prev: backprop.Panel) -> None:
         backprop.weight_gradient(dz.leaves[0], A_prev.leaves[0], dW[l])

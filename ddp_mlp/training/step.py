@@ -206,8 +206,8 @@ class TrainingStep:
 
         self.phases.enter("forward")
         backprop.forward(self.W, self.b, group, at_once, drop if self.regularization.dropout else None)
-        for i, turn in enumerate(turns):
-            loss_sum, correct = backprop.output_gradient(group, i, self.regularization.label_smoothing)
+        sums = backprop.output_gradient(group, self.regularization.label_smoothing)
+        for i, (turn, (loss_sum, correct)) in enumerate(zip(turns, sums, strict=True)):
             weight_sum = sizes[i] if group.w is None else np.sum(group.w[group.slices[i]], dtype=np.float64)
             self.reduction.tallies.of_shard[turn.shard] += (loss_sum, weight_sum, correct)
 
@@ -268,7 +268,7 @@ class _GradientSum:
     def __init__(self, layout: Layout, flat: NDArray[Any]) -> None:
         self.flat = flat
         self.dW, self.db = layout.views(flat)
-        self._waiting: dict[tuple[int, int], NDArray[Any]] = {}
+        self._waiting: dict[tuple[int, int, int], NDArray[Any]] = {}
 
     def add_up(self, l: int, dz: Panel, A_prev: Panel, turns: list[Leaf], in_blocks: bool) -> None:
         """Set dW[l] = Σ dz A_prevᵀ and db[l] = Σ dz: sums over the examples of each leaf, added in tree order."""
@@ -291,10 +291,10 @@ class _GradientSum:
             np.add(below, self._wait(height, *out.shape), out=below)
 
     def _wait(self, height: int, n: int, n_prev: int) -> NDArray[Any]:
-        key = height, n * n_prev
+        key = height, n, n_prev
         if key not in self._waiting:
-            self._waiting[key] = backprop.aligned_empty(n * n_prev, self.flat.dtype)
-        return self._waiting[key].reshape(n_prev, n).T
+            self._waiting[key] = backprop.aligned_empty(n * n_prev, self.flat.dtype).reshape(n_prev, n).T
+        return self._waiting[key]
 
 
 def evaluate(
@@ -323,7 +323,7 @@ def evaluate(
             numbers = np.arange(block.start, block.stop)
             source.gather(numbers if chosen is None else chosen[numbers], group)
             backprop.forward(W, b, group)
-            loss_sum, correct = backprop.output_gradient(group, 0)
+            [(loss_sum, correct)] = backprop.output_gradient(group)
             weight_sum = float(size) if group.w is None else float(np.sum(group.w, dtype=np.float64))
             found.append((loss_sum, weight_sum, correct))
     loss, weight, correct_all = zip(*(row for part in communicator.allgather(found) for row in part), strict=True)

@@ -92,7 +92,7 @@ def _pass(theta: NDArray[np.float64], rows: range) -> Local:
         backprop.bias_gradient(dz.leaves[0], db[l])
 
     backprop.forward(W, b, group)
-    loss_sum, _ = backprop.output_gradient(group, 0)
+    [(loss_sum, _)] = backprop.output_gradient(group)
     backprop.backward(W, group, add_up)
     return Local(rows, dz_of, gradient, loss_sum)
 

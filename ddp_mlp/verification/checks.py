@@ -149,7 +149,7 @@ def _sum_by_definition(
     group = Group(layout.widths, (len(span),), flat.dtype)
     source.gather(np.arange(span.start, span.stop), group)
     backprop.forward(W, b, group)
-    backprop.output_gradient(group, 0)
+    backprop.output_gradient(group)
 
     def put(l: int, dz: Panel, A_prev: Panel) -> None:
         backprop.weight_gradient(dz.leaves[0], A_prev.leaves[0], dW[l])

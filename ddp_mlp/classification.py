@@ -137,7 +137,7 @@ def _classify_slab(model: Model, reader: Reader, lo: int, hi: int, numbers: NDAr
     probabilities = np.empty((hi - lo, len(model.classes)), model.dtype)
     losses = []
     for block, group in model.forward(MemorySource(X, y, w, model.dtype, model.standardization)):
-        backprop.probabilities(group, 0, probabilities[block])
+        backprop.probabilities(group, probabilities[block])
         if structure.labelled:
             [(loss_sum, _)] = backprop.output_gradient(group)
             losses.append((loss_sum, group.m if group.w is None else float(np.sum(group.w, dtype=np.float64))))

@@ -71,7 +71,7 @@ class Model:
         probabilities = np.empty((len(rows), self.layout.widths[-1]), self.dtype)
         with _libraries().limit(limits=1, user_api="blas"):
             for block, group in self.forward(source):
-                backprop.probabilities(group, 0, probabilities[block])
+                backprop.probabilities(group, probabilities[block])
         return probabilities
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:

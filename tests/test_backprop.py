@@ -208,7 +208,7 @@ def test_a_leaf_among_others_has_the_bits_of_a_leaf_alone(
     """Softmax, loss and dz of leaves that are computed together, whatever their sizes, are those of each by itself."""
     random = np.random.default_rng(1)
     together = Group((1, classes), sizes, np.dtype(dtype))
-    together.A[1].whole[...] = random.standard_normal(together.m * classes) * 3
+    together.A[1].whole[...] = random.standard_normal((classes, together.m)) * 3
     together.y[...] = random.integers(0, classes, together.m)
     together.w = random.random(together.m).astype(dtype)
     expected = []

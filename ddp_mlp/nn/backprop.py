@@ -18,7 +18,7 @@ A group's examples are cut into leaves (shards of the batch). A leaf's products 
 bits of a matrix product depend on its shape; a product over the whole group is made only where `at_once` allows it.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
@@ -38,12 +38,31 @@ class Panel(NamedTuple):
     leaves: list[NDArray[Any]]
 
 
+class Stack(NamedTuple):
+    """The output layer of k leaves of one size m_i, one behind the other."""
+
+    examples: slice
+    """Their place among the group's examples."""
+    z: NDArray[Any]
+    """(k, n_L, m_i), the memory of A[L] and dz[L]."""
+    Z: NDArray[Any]
+    """(k, n_L, m_i), C-ordered memory of its own."""
+    y: NDArray[np.int64]
+    """(k, 1, m_i), as all below."""
+    at_label: NDArray[np.int64]
+    """Where in Z, as a vector, an example's value at its label lies."""
+    first: NDArray[np.int64]
+    """Where in Z, as a vector, an example's first value lies."""
+    shift: NDArray[Any]
+    total: NDArray[Any]
+    label: NDArray[Any]
+
+
 class Group:
     """The buffers for a pass over m examples that are cut into leaves of the given sizes, reused by every such pass.
 
-    Hidden A[l] and dz[l] are Fortran-ordered: one example's values lie side by side, one leaf behind the other. The
-    output layer is C-ordered leaf by leaf: softmax and loss then run along the examples, and along all leaves of one
-    size that follow one another, a *stack*.
+    A[l] and dz[l] are Fortran-ordered: one example's values lie side by side, one leaf behind the other. Softmax and
+    loss are formed in a `Stack`, where a leaf's examples lie side by side, and all leaves of one size are done at once.
     """
 
     def __init__(self, widths: Sequence[int], sizes: Sequence[int], dtype: np.dtype[Any]) -> None:
@@ -57,31 +76,28 @@ class Group:
             whole = aligned_empty(m * n, dtype).reshape(m, n).T
             return Panel(whole, [whole[:, s] for s in self.slices])
 
-        def output(n: int) -> Panel:
-            flat = aligned_empty(m * n, dtype)
-            return Panel(flat, [flat[n * s.start : n * s.stop].reshape(n, -1) for s in self.slices])
-
-        *inner, classes = widths
-        self.A = {l: columns(n) for l, n in enumerate(inner)}
-        self.A[self.L] = output(classes)
-        self.dz = {l: columns(n) for l, n in enumerate(inner) if l > 0}
-        self.dz[self.L] = self.A[self.L]  # dz = A − Y is formed in place
-        self.stacks: list[tuple[slice, NDArray[Any]]] = []
-        """The output layer once more: the examples of a stack of k leaves, and (k, n_L, m_i), the same memory."""
-        start = 0
-        for size, leaves in groupby(self.sizes):
-            examples = slice(start, start := start + size * len(list(leaves)))
-            values = self.A[self.L].whole[classes * examples.start : classes * examples.stop]
-            self.stacks.append((examples, values.reshape(-1, classes, size)))
+        self.A = {l: columns(n) for l, n in enumerate(widths)}
+        self.dz = {l: columns(n) for l, n in enumerate(widths) if 0 < l < self.L}
+        self.dz[self.L] = self.A[self.L]  # dz = A − Y takes the place of z
         self.y = np.empty(m, np.int64)
         self.w: NDArray[Any] | None = None
         """Sample weights (m,) of the dtype; None where every example weighs 1."""
-        self.zeros = np.zeros(max(*inner, CACHED), dtype)
-        self.positive = np.empty(m * max(inner), bool)
+        self.zeros = np.zeros(max(*widths, CACHED), dtype)
+        self.positive = np.empty(m * max(widths), bool)
+        self.softmax = aligned_empty(m * widths[-1], dtype)
         self.per_example = aligned_empty(3 * m, dtype).reshape(3, m)
-        self.index = np.empty(m, np.int64)
-        self.first = np.concatenate([classes * s.start + np.arange(s.stop - s.start) for s in self.slices])
-        """Where in the output layer, as a flat vector, each example's first value lies, (m,)."""
+        self.index = np.empty((2, m), np.int64)
+        self.stacks = [self._stack(first, k, size) for first, k, size in _runs(self.sizes)]
+
+    def _stack(self, start: int, k: int, size: int) -> Stack:
+        examples = slice(start, start + k * size)
+        n = len(self.softmax) // self.m
+        z = self.A[self.L].whole.T[examples].reshape(k, size, n).swapaxes(1, 2)
+        Z = self.softmax[n * start : n * examples.stop].reshape(k, n, size)
+        vectors = (self.y, *self.index, *self.per_example)
+        stack = Stack(examples, z, Z, *(vector[examples].reshape(k, 1, size) for vector in vectors))
+        stack.first[...] = n * size * np.arange(k)[:, None, None] + np.arange(size)
+        return stack
 
 
 AtOnce = Collection[tuple[str, int]]
@@ -102,8 +118,7 @@ def forward(
             if drop is not None:
                 drop(l, group.A[l])
         else:
-            for Z in group.A[l].leaves:
-                np.add(Z, b[l], out=Z)  #                                   z += b            (n_L, m_i)
+            np.add(group.A[l].whole, b[l], out=group.A[l].whole)  #         z += b            (n_L, m)
 
 
 def output_gradient(group: Group, label_smoothing: float = 0.0) -> list[tuple[float, int]]:
@@ -114,19 +129,17 @@ def output_gradient(group: Group, label_smoothing: float = 0.0) -> list[tuple[fl
     A label's probability enters the loss as a shifted log-sum-exp, so that no logarithm of zero is taken.
     """
     sums: list[tuple[float, int]] = []
-    flat = group.A[group.L].whole
-    for examples, Z in group.stacks:
+    for examples, z, Z, y, at_label, first, shift, total, label in group.stacks:
         k, n, m = Z.shape
-        y, at_label = group.y[examples], group.index[examples]
-        shift, total, label = (row[examples].reshape(k, 1, m) for row in group.per_example)
+        np.copyto(Z, z)
+        values = Z.reshape(-1)
         np.multiply(y, m, out=at_label)
-        np.add(at_label, group.first[examples], out=at_label)
-        at_label = at_label.reshape(k, 1, m)
+        np.add(at_label, first, out=at_label)
 
-        correct = np.count_nonzero(np.argmax(Z, axis=1) == y.reshape(k, m), axis=1)  # of equals, the first counts
+        correct = np.argmax(Z, axis=1, keepdims=True) == y  # of equals, the first counts
         np.maximum.reduce(Z, axis=1, keepdims=True, out=shift)
         np.subtract(Z, shift, out=Z)
-        np.take(flat, at_label, out=label, mode="clip")
+        np.take(values, at_label, out=label, mode="clip")
         if label_smoothing:
             label *= 1 - label_smoothing
             label += (label_smoothing / n) * np.add.reduce(Z, axis=1, keepdims=True)
@@ -135,29 +148,31 @@ def output_gradient(group: Group, label_smoothing: float = 0.0) -> list[tuple[fl
         np.divide(Z, total, out=Z)  #                                       A = softmax(z)    (n_L, m_i)
 
         np.log(total, out=total)
-        loss = np.subtract(total, label, out=label)  #                      −Σ_k Y log A      (m_i,)
+        loss = np.subtract(total, label, out=label)  #                      −Σ_k Y log A      (1, m_i)
 
         if label_smoothing:
             np.subtract(Z, label_smoothing / n, out=Z)
-        np.take(flat, at_label, out=shift, mode="clip")
+        np.take(values, at_label, out=shift, mode="clip")
         np.subtract(shift, 1 - label_smoothing, out=shift)
-        np.put(flat, at_label, shift)  #                                    dz = A − Y        (n_L, m_i)
+        np.put(values, at_label, shift)  #                                  dz = A − Y        (n_L, m_i)
 
         if group.w is not None:
             w = group.w[examples].reshape(k, 1, m)
             np.multiply(Z, w, out=Z)
             np.multiply(loss, w, out=loss)
-        loss_sums = [float(np.add.reduce(row, dtype=np.float64)) for row in loss.reshape(k, m)]
-        sums += zip(loss_sums, correct.tolist(), strict=True)
+        np.copyto(z, Z)
+        loss_sums = (float(np.add.reduce(leaf, axis=None, dtype=np.float64)) for leaf in loss)
+        sums += zip(loss_sums, np.add.reduce(correct, axis=(1, 2), dtype=np.int64).tolist(), strict=True)
     return sums
 
 
-def probabilities(group: Group, leaf: int, out: NDArray[Any]) -> None:
-    """Set out (m_i, n_L), C-ordered, to A = softmax(z) of a leaf's output z, example by example; z stays as it is."""
-    Z, A = group.A[group.L].leaves[leaf], out.T
-    np.subtract(Z, np.max(Z, axis=0), out=A)
-    np.exp(A, out=A)
-    np.divide(A, np.sum(A, axis=0), out=A)  #                               A = softmax(z)    (n_L, m_i)
+def probabilities(group: Group, out: NDArray[Any]) -> None:
+    """Set out (m, n_L) to A = softmax(z) of the output z, example by example; z stays as it is."""
+    for examples, z, Z, *_ in group.stacks:
+        np.subtract(z, np.max(z, axis=1, keepdims=True), out=Z)
+        np.exp(Z, out=Z)
+        np.divide(Z, np.sum(Z, axis=1, keepdims=True), out=Z)  #            A = softmax(z)    (n_L, m_i)
+        out[examples] = Z.swapaxes(1, 2).reshape(-1, Z.shape[1])
 
 
 def backward(
@@ -216,6 +231,15 @@ def multiply(M: NDArray[Any], A: Panel, out: Panel, at_once: bool) -> None:
     else:
         for A_i, out_i in zip(A.leaves, out.leaves, strict=True):
             np.matmul(M, A_i, out=out_i)
+
+
+def _runs(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Yield (first example, number, size) of the leaves of one size that follow one another."""
+    first = 0
+    for size, leaves in groupby(sizes):
+        k = len(list(leaves))
+        yield first, k, size
+        first += k * size
 
 
 def aligned_empty(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -34,7 +34,7 @@ def proven(widths: Sequence[int], group: Group, dtype: np.dtype[Any]) -> frozens
     for l in range(1, group.L + 1):
         n_prev, n = widths[l - 1], widths[l]
         A_prev, Z, dz = group.A[l - 1], group.A[l], group.dz[l]
-        same = {"dW"} | ({"z"} if l < group.L else set()) | ({"dA"} if 1 < l < group.L else set())
+        same = {"z", "dW"} | ({"dA"} if l > 1 else set())
         fewest = min(n * group.m, n_prev * group.m, n * n_prev * len(group.sizes))
         for turn in range(-(-ENOUGH // fewest)):
             random = generator(0, Purpose.CANARY, l, turn)

@@ -46,7 +46,8 @@ from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.train import main as train
 from ddp_mlp.training import loop
 
-EXIT_CODES = {0, 2, 65, 74, 75}
+EXIT_CODES = {0, 1, 2, 65, 74, 75}
+"""1 is a loss that is not finite: weights of 1e30 are weights."""
 CASE_SECONDS = 20
 FILE_BYTES = 256 << 20
 OPENED = 99
@@ -179,7 +180,7 @@ def restructured(path: Path, rng: Random, baits: Path) -> None:
             elif (
                 kind == 8
                 and isinstance(file[name], h5py.Dataset)
-                and file[name].size
+                and 0 < file[name].size <= 10**6
                 and file[name].dtype.kind in "fiu"
             ):
                 array = file[name][()]

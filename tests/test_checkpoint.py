@@ -185,6 +185,8 @@ def test_many_layers() -> None:
         ({"optimizer": {"m/../..": {}}}, "slot 'm/../..'"),
         ({"standardization": {"mean": np.zeros(3)}}, "must hold mean and scale"),
         ({"classes": ("one",)}, "1 classes for 2 outputs"),
+        ({"parameters": {"W1": np.full((2, 3), np.nan), "b1": np.zeros(2)}, "optimizer": {}}, "W1 holds numbers that"),
+        ({"standardization": {"mean": np.zeros(3), "scale": np.array([1, np.inf, 1])}}, "scale holds numbers that"),
         ({"step": -1}, "must not be negative"),
     ],
 )
@@ -656,6 +658,14 @@ def test_hostile_file_is_refused(kind: str) -> None:
 def test_tampering_with_nothing_is_accepted() -> None:
     """The hostile files above are refused for what was done to them, not for having been opened and signed again."""
     assert_same(decode(tampered(lambda _: None), "some.h5"), make())
+
+
+def test_numbers_that_are_not_finite() -> None:
+    """Parameters that no run could have saved are refused; the optimizer's state may overflow."""
+    infinite = np.full((4, 3), np.inf, "f4")
+    assert "W1 holds numbers that are not finite" in refusal(tampered(array(W1, infinite)))
+    kept = decode(tampered(array("optimizer/v/W1", infinite)), "some.h5")
+    assert np.array_equal(kept.optimizer["v"]["W1"], infinite)
 
 
 def test_forged_shape_beyond_the_file() -> None:

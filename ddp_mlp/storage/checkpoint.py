@@ -99,9 +99,10 @@ def encode(checkpoint: Checkpoint) -> memoryview:
     """Return the checkpoint as the bytes of its file; the same content gives the same bytes.
 
     A text that is too long for an HDF5 attribute is a data set of the same name. Raises ValueError where the arrays do
-    not fit together, TypeError where a dictionary is not JSON.
+    not fit together or are not finite (the optimizer's may be), TypeError where a dictionary is not JSON.
     """
     _check_arrays(checkpoint.parameters, checkpoint.optimizer, checkpoint.standardization, checkpoint.classes)
+    _check_finite(checkpoint)
     if min(checkpoint.epoch, checkpoint.step) < 0:
         raise ValueError(f"epoch {checkpoint.epoch}, step {checkpoint.step}: must not be negative")
     texts = {name: json.dumps(getattr(checkpoint, name), sort_keys=True) for name in _JSON_ATTRIBUTES}
@@ -353,6 +354,7 @@ def _read(file: h5py.File, file_size: int) -> Checkpoint:
         standardization=None if scaling is None else {name: array[()] for name, array in scaling.items()},
         **values,
     )
+    _check_finite(checkpoint)
     if checkpoint.parameters_sha256 != expected_sha256:
         raise _InvalidError("parameters_sha256 is not that of its parameters")
     return checkpoint
@@ -473,6 +475,12 @@ def _check_arrays(
             _check_array(name, array, inputs, np.dtype(np.float64))
     if (len(classes),) != widths:
         raise _InvalidError(f"{len(classes)} classes for {widths[0]} outputs")
+
+
+def _check_finite(checkpoint: Checkpoint) -> None:
+    for name, array in (checkpoint.parameters | (checkpoint.standardization or {})).items():
+        if not np.isfinite(array).all():
+            raise _InvalidError(f"{name} holds numbers that are not finite")
 
 
 def _check_array(name: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

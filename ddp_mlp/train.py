@@ -86,7 +86,12 @@ def train(config: "Config", comm: "MPI.Intracomm | None" = None) -> dict[str, An
     from ddp_mlp.parallel import communicator as ranks
     from ddp_mlp.training import loop
 
-    return loop.train(config, _everyone() if comm is None else ranks.MPICommunicator(comm))
+    if comm is None:
+        return loop.train(config, _everyone())
+    communicator = ranks.MPICommunicator(comm)
+    final = loop.train(config, communicator)
+    communicator.free()
+    return final
 
 
 @cache

@@ -20,6 +20,16 @@ def ranks(request: pytest.FixtureRequest) -> Iterator[Communicator]:
     made = MPICommunicator(MPI.COMM_WORLD, request.param)
     yield made
     made.close()
+    made.free()
+
+
+@pytest.mark.mpi
+def test_communicators_are_given_back() -> None:
+    """MPICH has no more than 2,048 of them for a process."""
+    from mpi4py import MPI
+
+    for _ in range(1100):
+        MPICommunicator(MPI.COMM_WORLD, 1).free()
 
 
 @pytest.mark.mpi

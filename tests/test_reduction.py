@@ -26,6 +26,7 @@ def communicator(request: pytest.FixtureRequest) -> Iterator[Communicator]:
     made = MPICommunicator(MPI.COMM_WORLD, request.param)
     yield made
     made.close()
+    made.free()
 
 
 def shard_sums(K: int, length: int, dtype: Any) -> NDArray[Any]:

@@ -28,6 +28,7 @@ def communicator() -> Iterator[Communicator]:
     made = MPICommunicator(MPI.COMM_WORLD)
     yield made
     made.close()
+    made.free()
 
 
 def make_step(

@@ -142,6 +142,9 @@ class Communicator:
     def close(self) -> None:
         """Give back the shared arrays. Collective."""
 
+    def free(self) -> None:
+        """Give back MPI's communicators, of which there are only so many; no use of this one afterwards. Collective."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -170,7 +173,8 @@ class MPICommunicator(Communicator):
         self.library = MPI.Get_library_version().splitlines()[0].strip(" ,\0")
         node = world.Split_type(MPI.COMM_TYPE_SHARED, key=world.rank)
         if node_size is not None:
-            node = node.Split(node.rank // node_size, key=node.rank)
+            machine, node = node, node.Split(node.rank // node_size, key=node.rank)
+            machine.Free()
         leader = node.bcast(world.rank)
         self._world = world.Split(0, key=leader * world.size + node.rank)
         self._node = node
@@ -243,6 +247,11 @@ class MPICommunicator(Communicator):
             window.Unlock_all()
             window.Free()
         self._windows.clear()
+
+    def free(self) -> None:
+        for communicator in (self._world, self._node, self._column):
+            if communicator != self._MPI.COMM_NULL:
+                communicator.Free()
 
     def abort(self, exit_code: int) -> NoReturn:
         sys.stdout.flush()

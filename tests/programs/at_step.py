@@ -3,6 +3,7 @@
 Usage: at_step.py STEP RANK EVENT FLAGS…; EVENT is the name of a signal to itself, or what is below.
 """
 
+import atexit
 import os
 import resource
 import signal
@@ -31,8 +32,10 @@ def happen(run: Run) -> None:
         raise RuntimeError("this rank alone")
     elif event == "flip":  # one bit of this rank's copy
         parameters[:1].view(np.uint8)[0] ^= 1
-    elif event.isdigit():  # from now on no file of this rank can have more bytes
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(event), int(event)))
+    elif event.isdigit():  # until it exits, no file of this rank can have more bytes
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(event), before[1]))
+        atexit.register(resource.setrlimit, resource.RLIMIT_FSIZE, before)  # what measures coverage writes then
     elif event == "overflow":
         parameters[...] = np.inf
     else:

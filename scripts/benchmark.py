@@ -331,7 +331,7 @@ def serve(kind: str, options: dict[str, Any], folder: Path) -> None:
     for number in itertools.count():
         path = folder / str(number)
         while not path.exists():
-            time.sleep(0.002)
+            time.sleep(0.05)
         order = json.loads(path.read_text())
         answer: Any = None
         if not order:
@@ -392,7 +392,7 @@ class Worker:
         while not answer.exists():
             if time.monotonic() > deadline or any(process.poll() is not None for process in self._processes):
                 return None
-            time.sleep(0.005)
+            time.sleep(0.02)
         return json.loads(answer.read_text())
 
     def close(self) -> None:

@@ -99,7 +99,7 @@ def test_the_plan_is_what_a_step_does(communicator: Counting, digits: Path, keys
     buffers = 0
     for group in groups:
         arrays = [group.A[l].whole for l in range(group.L + 1)] + [group.dz[l].whole for l in range(1, group.L)]
-        arrays += [group.y, group.zeros, group.positive, group.softmax, group.per_example, group.index]
+        arrays += [group.y, group.zeros, group.positive, group.softmax, group.turned, group.per_example, group.index]
         buffers += sum(array.nbytes for array in arrays) + (0 if group.w is None else group.w.nbytes)
         buffers += group.A[0].whole.size  # rows arrive as uint8
     evaluation = mine.activations - buffers

@@ -26,6 +26,28 @@ def test_a_shape_that_changes_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -
     assert not {entry for entry in fusing.proven(widths, group, F32) if entry[0] != "dW"}
 
 
+def test_a_turned_product_that_changes_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where dA formed in the other order differs by one bit, for one leaf as for several, it is not formed so."""
+    widths = (20, 300, 300, 4)
+    exact = backprop.multiply
+
+    def turned(M: Any, A: Panel, out: Panel, scratch: Any) -> None:
+        exact(M, A, out, at_once=False)
+
+    def one_bit_off(M: Any, A: Panel, out: Panel, scratch: Any) -> None:
+        exact(M, A, out, at_once=False)
+        out.whole[0, -1] = np.nextafter(out.whole[0, -1], F32.type(np.inf))
+
+    for sizes in ((16,), (8, 8)):
+        monkeypatch.setattr(fusing, "multiply_turned", turned)
+        assert ("dA turned", 2) in fusing.proven(widths, Group(widths, sizes, F32), F32)
+        assert ("dA turned", 3) not in fusing.proven(widths, Group(widths, sizes, F32), F32), "too few weights"
+        monkeypatch.setattr(fusing, "multiply_turned", one_bit_off)
+        assert ("dA turned", 2) not in fusing.proven(widths, Group(widths, sizes, F32), F32)
+    monkeypatch.setattr(fusing, "multiply_turned", turned)
+    assert ("dA turned", 2) not in fusing.proven(widths, Group(widths, (65,), F32), F32), "too many examples"
+
+
 def test_blocks_that_change_bits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a block of columns of dW differs from the same columns of the whole, blocks are not used."""
     exact = backprop.weight_gradient
@@ -44,7 +66,13 @@ def test_blocks_that_change_bits_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("widths", "sizes", "draws"),
-    [((64, 128, 64, 10), (32, 31, 32, 33), 1), ((3, 1, 1, 2), (1, 2), 200), ((3, 2, 2, 2), (1, 1), 200)],
+    [
+        ((64, 128, 64, 10), (32, 31, 32, 33), 1),
+        ((3, 1, 1, 2), (1, 2), 200),
+        ((3, 2, 2, 2), (1, 1), 200),
+        ((20, 300, 300, 10), (16, 15, 16), 1),
+        ((20, 300, 300, 10), (64,), 1),
+    ],
 )
 def test_what_is_proven_gives_the_leaves_bits(
     widths: tuple[int, ...], sizes: tuple[int, ...], draws: int, dtype: str
@@ -62,7 +90,10 @@ def test_what_is_proven_gives_the_leaves_bits(
         W = random.standard_normal((widths[l - 1], widths[l])).astype(kind).T
         M, A, out = (W, group.A[l - 1], group.A[l]) if what == "z" else (W.T, group.dz[l], group.dz[l - 1])
         A.whole[...] = random.standard_normal(A.whole.shape)
-        backprop.multiply(M, A, out, at_once=True)
+        if what == "dA turned":
+            backprop.multiply_turned(M, A, out, group.turned)
+        else:
+            backprop.multiply(M, A, out, at_once=True)
         at_once = out.whole.tobytes()
         backprop.multiply(M, A, out, at_once=False)
         assert out.whole.tobytes() == at_once, (what, l)

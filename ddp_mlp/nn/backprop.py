@@ -29,6 +29,8 @@ Weights = dict[int, NDArray[Any]]
 
 CACHED = 32 * 1024
 """Elements of a block on which several elementwise operations follow one another."""
+FEW = 64
+"""Examples: up to so many, OpenBLAS forms Wᵀ dz of wide layers faster, by up to 2.6, where the result is C-ordered."""
 
 
 class Panel(NamedTuple):
@@ -85,6 +87,7 @@ class Group:
         self.zeros = np.zeros(max(*widths, CACHED), dtype)
         self.positive = np.empty(m * max(widths), bool)
         self.softmax = aligned_empty(m * widths[-1], dtype)
+        self.turned = aligned_empty(m * max(widths) if m <= FEW else 0, dtype)
         self.per_example = aligned_empty(3 * m, dtype).reshape(3, m)
         self.index = np.empty((2, m), np.int64)
         self.stacks = [self._stack(first, k, size) for first, k, size in _runs(self.sizes)]
@@ -101,7 +104,7 @@ class Group:
 
 
 AtOnce = Collection[tuple[str, int]]
-"""Which products may run over the whole group: ("z", l) for W A_prev, ("dA", l) for Wᵀ dz."""
+"""Which products may run over the whole group: ("z", l) for W A_prev, ("dA", l) and ("dA turned", l) for Wᵀ dz."""
 
 
 def forward(
@@ -192,7 +195,10 @@ def backward(
         add_up(l, dz, A_prev)
         if l > 1:
             dz_prev = group.dz[l - 1]
-            multiply(W[l].T, dz, dz_prev, ("dA", l) in at_once)  #          dA_prev = Wᵀ dz   (n_{l-1}, m)
+            if ("dA turned", l) in at_once:  #                              dA_prev = Wᵀ dz   (n_{l-1}, m)
+                multiply_turned(W[l].T, dz, dz_prev, group.turned)
+            else:
+                multiply(W[l].T, dz, dz_prev, ("dA", l) in at_once)
             dA, A = dz_prev.whole, A_prev.whole
             positive = group.positive[: A.size].reshape(A.shape[::-1]).T
             np.greater(A, 0, out=positive)
@@ -231,6 +237,13 @@ def multiply(M: NDArray[Any], A: Panel, out: Panel, at_once: bool) -> None:
     else:
         for A_i, out_i in zip(A.leaves, out.leaves, strict=True):
             np.matmul(M, A_i, out=out_i)
+
+
+def multiply_turned(M: NDArray[Any], A: Panel, out: Panel, scratch: NDArray[Any]) -> None:
+    """Set out = M A, (k, n) times (n, m), in one product that is formed C-ordered in the scratch, at least (k m,)."""
+    turned = scratch[: out.whole.size].reshape(out.whole.shape)
+    np.matmul(M, A.whole, out=turned)
+    np.copyto(out.whole, turned)
 
 
 def _runs(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn.backprop import Group, Panel, multiply, weight_gradient
+from ddp_mlp.nn.backprop import FEW, Group, Panel, multiply, multiply_turned, weight_gradient
 from ddp_mlp.nn.randomness import Purpose, generator
 
 CACHE_BYTES = 1024 * 1024
 """Bytes of dW that are added up at a time."""
+WIDE = 2**16
+"""Weights of a layer from which on a product pays for being turned."""
 ENOUGH = 2048
 """Numbers of each product to compare: orders that agree on 99 of 100 of them are told apart but once in 10^9."""
 
@@ -25,18 +27,22 @@ ENOUGH = 2048
 def proven(widths: Sequence[int], group: Group, dtype: np.dtype[Any]) -> frozenset[tuple[str, int]]:
     """Return which products of this group may change shape, as (what, layer).
 
-    ("z", l) and ("dA", l): W A_prev and Wᵀ dz over the whole group; ("dW", l): dz A_prevᵀ in `column_blocks`. A group
-    of one leaf gains nothing and gets the empty set. The group's buffers are overwritten.
+    ("z", l) and ("dA", l): W A_prev and Wᵀ dz over the whole group; ("dW", l): dz A_prevᵀ in `column_blocks`: where
+    there are several leaves. ("dA turned", l): `multiply_turned` for few examples and at least WIDE weights. The
+    group's buffers are overwritten.
     """
-    if len(group.sizes) == 1:
-        return frozenset()
+    several = len(group.sizes) > 1
     found = set()
     for l in range(1, group.L + 1):
         n_prev, n = widths[l - 1], widths[l]
         A_prev, Z, dz = group.A[l - 1], group.A[l], group.dz[l]
-        same = {"z", "dW"} | ({"dA"} if l > 1 else set())
+        same = {"z", "dW"} if several else set()
+        if several and l > 1:
+            same.add("dA")
+        if l > 1 and n * n_prev >= WIDE and group.m <= FEW:
+            same.add("dA turned")
         fewest = min(n * group.m, n_prev * group.m, n * n_prev * len(group.sizes))
-        for turn in range(-(-ENOUGH // fewest)):
+        for turn in range(-(-ENOUGH // fewest) if same else 0):
             random = generator(0, Purpose.CANARY, l, turn)
             W = _draw(random, n_prev, n, dtype).T
             A_prev.whole[...] = _draw(random, n_prev, group.m, dtype)
@@ -48,6 +54,8 @@ def proven(widths: Sequence[int], group: Group, dtype: np.dtype[Any]) -> frozens
                 same.remove("dW")
             if "dA" in same and not _same_at_once(W.T, dz, group.dz[l - 1]):
                 same.remove("dA")
+            if "dA turned" in same and not _same_turned(W.T, dz, group.dz[l - 1], group.turned):
+                same.remove("dA turned")
         found |= {(what, l) for what in same}
     return frozenset(found)
 
@@ -63,6 +71,13 @@ def _same_at_once(M: NDArray[Any], A: Panel, out: Panel) -> bool:
     at_once = out.whole.tobytes()
     multiply(M, A, out, at_once=False)
     return out.whole.tobytes() == at_once
+
+
+def _same_turned(M: NDArray[Any], A: Panel, out: Panel, scratch: NDArray[Any]) -> bool:
+    multiply_turned(M, A, out, scratch)
+    turned = out.whole.tobytes()
+    multiply(M, A, out, at_once=False)
+    return out.whole.tobytes() == turned
 
 
 def _same_in_blocks(dz: Panel, A_prev: Panel) -> bool:

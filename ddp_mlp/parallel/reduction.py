@@ -22,7 +22,7 @@ from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.plan import QUANTUM, make_plan, tally_rows
 from ddp_mlp.parallel.shards import Additions, additions, cut, rows
 
-BLOCK = 32 * QUANTUM
+BLOCK = 64 * QUANTUM
 """Elements: a slice is summed and updated in blocks that stay in cache."""
 TALLY = 3
 """Numbers per shard and per rank that are exchanged each step."""

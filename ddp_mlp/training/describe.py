@@ -218,7 +218,7 @@ def _pass_bytes(layout: Layout, sizes: tuple[int, ...], info: DatasetInfo, weigh
     """Return the bytes of a pass's buffers, and of the one in which rows of another dtype arrive."""
     group = Group(layout.widths, sizes, dtype)
     arrays = [panel.whole for panel in (*group.A.values(), *(group.dz[l] for l in range(1, layout.L)))]
-    arrays += [group.y, group.zeros, group.positive, group.softmax, group.per_example, group.index]
+    arrays += [group.y, group.zeros, group.positive, group.softmax, group.turned, group.per_example, group.index]
     raw = np.dtype(info.splits["train"].dtype)
     arriving = 0 if raw == dtype else group.m * info.features * raw.itemsize
     return sum(array.nbytes for array in arrays) + arriving + weighted * group.m * dtype.itemsize

@@ -391,6 +391,7 @@ def broken_sources(folder: Path) -> dict[str, tuple[list[Path], int, str]]:
     (folder / "empty").write_bytes(b"")
     (folder / "cut.npz").write_bytes(b"PK\x03\x04" + bytes(100))
     (folder / "huge.idx").write_bytes(b"\0\0\x0e\x02" + b"\xff" * 8 + bytes(100))
+    (folder / "huge.idx.gz").write_bytes(gzip.compress((folder / "huge.idx").read_bytes()))
     return {
         "lengths": ([folder / "X.npy", folder / "short.npy"], 65, "labels must be (30,), one per row"),
         "fraction": ([folder / "X.npy", folder / "halves.npy"], 65, "row 0, the label, is 0.5"),
@@ -399,8 +400,13 @@ def broken_sources(folder: Path) -> dict[str, tuple[list[Path], int, str]]:
         "complex": ([folder / "complex.npy", folder / "y.npy"], 65, "must be integers, floats or, for labels, text"),
         "cut NPY": ([folder / "cut.npy", folder / "y.npy"], 65, "is cut short"),
         "cut gzip": ([folder / "cut.gz", folder / "labels.idx"], 65, "cut.gz: cannot be read"),
-        "cut IDX": ([folder / "few.idx", folder / "labels.idx"], 65, "is cut short: it declares 132 bytes and has 131"),
+        "cut IDX": (
+            [folder / "few.idx", folder / "labels.idx"],
+            65,
+            "is cut short: it declares 132 bytes and has at most 131",
+        ),
         "huge IDX": ([folder / "huge.idx", folder / "labels.idx"], 65, "is cut short"),
+        "huge IDX gzip": ([folder / "huge.idx.gz", folder / "labels.idx"], 65, "is cut short"),
         "cut NPZ": ([folder / "cut.npz"], 65, "cannot be read"),
         "zeros": ([folder / "zeros"], 65, "is no CSV"),
         "empty": ([folder / "empty"], 65, "is no CSV"),
@@ -416,7 +422,19 @@ def broken_sources(folder: Path) -> dict[str, tuple[list[Path], int, str]]:
 @pytest.mark.parametrize(
     "name",
     [
-        *["lengths", "fraction", "nan", "objects", "complex", "cut NPY", "cut gzip", "cut IDX", "huge IDX", "cut NPZ"],
+        *[
+            "lengths",
+            "fraction",
+            "nan",
+            "objects",
+            "complex",
+            "cut NPY",
+            "cut gzip",
+            "cut IDX",
+            "huge IDX",
+            "huge IDX gzip",
+            "cut NPZ",
+        ],
         *["zeros", "empty", "missing", "folder", "mixed", "three", "no sources", "no folder"],
     ],
 )

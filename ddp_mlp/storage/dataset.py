@@ -53,7 +53,7 @@ _FILTERS = {
     h5py.h5z.FILTER_LZF: "lzf",
 }
 _CHUNK_BYTES_AT_MOST = 1 << 30  # a filtered chunk is unpacked whole, whatever part of it is asked for
-_DEFLATE_RATIO = 1032  # the most that DEFLATE can shrink anything (zlib's technical notes)
+DEFLATE_RATIO = 1032  # the most that DEFLATE can shrink anything (zlib's technical notes)
 _HARMLESS_BYTES = 64 << 20  # below this, how well a data set is compressed is nobody's danger
 
 
@@ -283,7 +283,7 @@ def _check_extent(array: h5py.Dataset, where: str) -> None:
     filters = [properties.get_filter(position)[0] for position in range(properties.get_nfilters())]
     if filters and math.prod(chunk) * array.dtype.itemsize > _CHUNK_BYTES_AT_MOST:
         raise DataError(f"{where} is packed in chunks of {chunk}: a chunk must be at most 1 GiB (h5repack)")
-    ratio = _DEFLATE_RATIO if filters else 1
+    ratio = DEFLATE_RATIO if filters else 1
     if declared > max(_HARMLESS_BYTES if filters else 0, ratio * stored):
         raise refusal
 

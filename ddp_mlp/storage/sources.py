@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.errors import ConfigError, DataError, StorageError
 from ddp_mlp.storage import dataset
-from ddp_mlp.storage.dataset import one_line, size_and_mtime
+from ddp_mlp.storage.dataset import DEFLATE_RATIO, one_line, size_and_mtime
 
 _PIECE_BYTES = 8 << 20
 _CSV_BLOCK_BYTES = 1 << 20  # Arrow takes some 150 times as much at its peak
@@ -415,7 +415,7 @@ class _Parquet(_Table):
 
 @dataclass(frozen=True)
 class _Array:
-    """An array in a file: `open` gives a stream of `size` bytes (None: not known), the values from `start` on.
+    """An array in a file: `open` gives a stream of at most `size` bytes, the values from `start` on.
 
     They are in C order, or `by_column`: then its rows are scattered over the whole stream.
     """
@@ -426,13 +426,13 @@ class _Array:
     dtype: np.dtype[Any]
     start: int
     open: Callable[[], Stream]
-    size: int | None
+    size: int
     by_column: bool = False
 
     def __post_init__(self) -> None:
         declared = self.start + math.prod(self.shape) * self.dtype.itemsize
-        if self.size is not None and declared > self.size:
-            raise DataError(f"{self.name}: is cut short: it declares {declared} bytes and has {self.size}")
+        if declared > self.size:
+            raise DataError(f"{self.name}: is cut short: it declares {declared} bytes and has at most {self.size}")
 
     def rows(self, size: int) -> Iterator[NDArray[Any]]:
         """Read `size` rows at a time, each flattened: (k, values per row), native byte order."""
@@ -471,10 +471,10 @@ def _read_into(stream: Stream, values: NDArray[Any]) -> None:
         filled += len(piece)
 
 
-def _size(path: Path) -> int | None:
-    """Return the bytes that `_open` will give, None where gzip hides how many they are."""
+def _size(path: Path) -> int:
+    """Return how many bytes `_open` can give at most: gzip tells how many they are at their end alone."""
     with _open(path) as stream:
-        return None if isinstance(stream, gzip.GzipFile) else path.stat().st_size
+        return path.stat().st_size * (DEFLATE_RATIO if isinstance(stream, gzip.GzipFile) else 1)
 
 
 _IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -496,7 +496,7 @@ def _npy(path: Path) -> _Array:
     return _npy_array(path, str(path), lambda: _open(path), _size(path))
 
 
-def _npy_array(path: Path, name: str, opener: Callable[[], Stream], size: int | None) -> _Array:
+def _npy_array(path: Path, name: str, opener: Callable[[], Stream], size: int) -> _Array:
     """Describe an array in NumPy's format (numpy.lib.format), in a file of its own or inside an NPZ."""
     with _reading(path), opener() as stream:
         version = np.lib.format.read_magic(stream)
@@ -524,7 +524,10 @@ def _npz_splits(path: Path, x_name: str, y_name: str) -> dict[str, Source]:
 
     def array(member: str) -> _Array:
         info = members[member]
-        return _npy_array(path, f"{path}: {member!r}", lambda: zipfile.ZipFile(path).open(info), info.file_size)
+        size = info.file_size
+        if info.compress_type == zipfile.ZIP_DEFLATED:
+            size = min(size, info.compress_size * DEFLATE_RATIO)
+        return _npy_array(path, f"{path}: {member!r}", lambda: zipfile.ZipFile(path).open(info), size)
 
     if x_name in members and y_name in members:
         return {"train": _Arrays(array(x_name), array(y_name))}

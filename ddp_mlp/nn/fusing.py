@@ -1,10 +1,11 @@
 """Which matrix products may be made in another shape than the shards' own: those seen to give the same bits.
 
-One product over all of a group's examples is faster than one per leaf, and dW is added up faster in blocks of columns
-that stay in cache. Whether BLAS gives the same bits depends on the shapes and the kernel. The order of additions
-inside a product does not depend on the numbers, so that random numbers in the very shapes decide it. Two orders may
-well agree on a number (nine times in ten for sums of three): small products are drawn until `ENOUGH` numbers have been
-compared. Where the bits differ, the leaf's own shape is used: slower, never different.
+One product over all of a group's examples is faster than one per leaf, dW is added up faster in blocks of columns that
+stay in cache, and for few examples dA is formed faster in the other memory order. Whether BLAS gives the same bits
+depends on the shapes and the kernel. The order of additions inside a product does not depend on the numbers, so that
+random numbers in the very shapes decide it. Two orders may well agree on a number (nine times in ten for sums of
+three): small products are drawn until `ENOUGH` numbers have been compared. Where the bits differ, the leaf's own shape
+is used: slower, never different.
 """
 
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ def proven(widths: Sequence[int], group: Group, dtype: np.dtype[Any]) -> frozens
                 same.remove("dW")
             if "dA" in same and not _same_at_once(W.T, dz, group.dz[l - 1]):
                 same.remove("dA")
-            if "dA turned" in same and not _same_turned(W.T, dz, group.dz[l - 1], group.turned):
+            if "dA turned" in same and not _same_at_once(W.T, dz, group.dz[l - 1], group.turned):
                 same.remove("dA turned")
         found |= {(what, l) for what in same}
     return frozenset(found)
@@ -66,18 +67,15 @@ def column_blocks(n: int, n_prev: int, itemsize: int) -> list[slice]:
     return [slice(start, min(start + width, n_prev)) for start in range(0, n_prev, width)]
 
 
-def _same_at_once(M: NDArray[Any], A: Panel, out: Panel) -> bool:
-    multiply(M, A, out, at_once=True)
+def _same_at_once(M: NDArray[Any], A: Panel, out: Panel, scratch: NDArray[Any] | None = None) -> bool:
+    """Compare the product over the whole group, turned where there is a scratch for it, with the leaves' own."""
+    if scratch is None:
+        multiply(M, A, out, at_once=True)
+    else:
+        multiply_turned(M, A, out, scratch)
     at_once = out.whole.tobytes()
     multiply(M, A, out, at_once=False)
     return out.whole.tobytes() == at_once
-
-
-def _same_turned(M: NDArray[Any], A: Panel, out: Panel, scratch: NDArray[Any]) -> bool:
-    multiply_turned(M, A, out, scratch)
-    turned = out.whole.tobytes()
-    multiply(M, A, out, at_once=False)
-    return out.whole.tobytes() == turned
 
 
 def _same_in_blocks(dz: Panel, A_prev: Panel) -> bool:

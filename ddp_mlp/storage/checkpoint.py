@@ -84,7 +84,7 @@ class Checkpoint:
     @property
     def parameters_sha256(self) -> str:
         """SHA-256 (hex) of W1, b1, W2, b2, … in C order: the figure by which two runs are compared."""
-        return parameters_sha256(self.parameters[name] for name in _parameter_names(len(self.parameters) // 2))
+        return _sha256_in_order(self.parameters)
 
 
 class Newest(NamedTuple):
@@ -118,10 +118,8 @@ def encode(checkpoint: Checkpoint) -> memoryview:
     # The oldest layout: every HDF5 reader knows it, it holds no times, and no later library changes it.
     with h5py.File(memory, "w", libver=("earliest", "v108"), userblock_size=USER_BLOCK) as file:
         written = {path: _write_arrays(file.create_group(path), arrays, memory) for path, arrays in groups.items()}
-        parameters = written["parameters"]
         _write_text(file, "format", FORMAT)
-        digest = parameters_sha256(parameters[name] for name in _parameter_names(len(parameters) // 2))
-        _write_text(file, "parameters_sha256", digest)
+        _write_text(file, "parameters_sha256", _sha256_in_order(written["parameters"]))
         for name in ("epoch", "step"):
             file.attrs.create(name, getattr(checkpoint, name), dtype="<i8")
         for name, text in texts.items():
@@ -440,6 +438,10 @@ def _read_attributes(file: h5py.File, texts: dict[str, h5py.Dataset], file_size:
 
 def _parameter_names(layers: int) -> list[str]:
     return [f"{letter}{layer}" for layer in range(1, layers + 1) for letter in "Wb"]
+
+
+def _sha256_in_order(parameters: Mapping[str, Array]) -> str:
+    return parameters_sha256(parameters[name] for name in _parameter_names(len(parameters) // 2))
 
 
 def _check_arrays(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,19 @@ def test_any_number_of_ranks_gives_the_same_bits(
     """Both dtypes, two optimizers, with and without hidden layers, even and odd K: one hash each."""
     env = {} if node_size is None else {"DDP_MLP_NODE_SIZE": str(node_size)}
     assert hashes(mpirun(P, str(PROGRAM), str(tmp_path), with_data(RUNS, digits), env=env)) == alone
+
+
+@pytest.mark.parametrize("kernel", ["Nehalem", "Sandybridge", "Haswell", "SkylakeX"])
+def test_every_kernel_keeps_the_promise(
+    kernel: str, run_python: Program, mpirun: Program, digits: Path, tmp_path: Path
+) -> None:
+    """Whichever of OpenBLAS's kernels this processor can run: products are fused in other shapes on each."""
+    env = {"OPENBLAS_CORETYPE": kernel}
+    arguments = str(tmp_path), with_data(RUNS, digits)
+    alone = run_python(str(PROGRAM), *arguments, env=env)
+    if alone.returncode < 0:
+        pytest.skip(f"{kernel}: not run by this processor ({signal.Signals(-alone.returncode).name})")
+    assert hashes(mpirun(3, str(PROGRAM), str(tmp_path / "3"), arguments[1], env=env)) == hashes(alone)
 
 
 def test_more_ranks_than_shards_give_the_same_bits(

@@ -7,7 +7,6 @@ import argparse
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -55,16 +54,11 @@ def on_all_ranks(work: "Callable[[Communicator], Any]", threads: int = 1, debug:
         if communicator.rank == error.found_by:
             print(f"error: {error}", file=sys.stderr, flush=True)
         # The line is out before the launcher hears of the exit code; a rank that never comes holds nobody up.
-        impatience = threading.Timer(BARRIER_SECONDS, communicator.abort, [error.exit_code])
-        impatience.daemon = True
-        impatience.start()
-        communicator.barrier()
-        impatience.cancel()
-        sys.exit(error.exit_code)
+        communicator.leave(error.exit_code, BARRIER_SECONDS)
     except BaseException:
         ranks.end_on_exception(communicator)
     ignore_signals()
-    sys.exit(0)
+    communicator.leave(0)
 
 
 class Parser(argparse.ArgumentParser):

@@ -520,7 +520,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         fine = communicator.broadcast(all(finding.fine for finding in findings))
     except BaseException:
         ranks.end_on_exception(communicator)
-    sys.exit(0 if fine else EnvironmentMismatch.exit_code)
+    communicator.leave(0 if fine else EnvironmentMismatch.exit_code)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,19 @@ sys.addaudithook(note)
 """
 """As sitecustomize.py: tells which ranks open a file."""
 
+STUCK = """
+import ctypes, sys, time
+from types import SimpleNamespace
+from ddp_mlp.parallel import communicator as ranks
+
+ranks.FINALIZE_SECONDS = 1
+communicator = ranks.connect()
+if communicator.rank == 1:
+    ctypes.CDLL = lambda path: SimpleNamespace(MPI_Finalize=lambda: time.sleep(1000))
+communicator.leave(int(sys.argv[1]))
+"""
+"""Rank 1 never ends MPI, and rank 0 waits for it."""
+
 
 def final_hash(run_dir: Path) -> str:
     """Return the hash of a finished run's parameters."""
@@ -60,6 +73,15 @@ def test_a_launcher_of_another_library_is_refused(name: str, library: str, tmp_p
     assert len(lines) == 1, done.stderr
     assert "the launcher does not match the MPI library" in lines[0]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("code", [0, 75])
+@pytest.mark.parametrize("name", NAMES)
+def test_ranks_that_wait_for_ever_at_the_end_of_mpi_leave(name: str, code: int, tmp_path: Path) -> None:
+    """With the exit code that all agree on, which Open MPI's launcher doubts if it is 0."""
+    mpi = launcher(name, tmp_path)
+    done = run([mpi.mpirun, "-n", "2", sys.executable, "-c", STUCK, str(code)], 30, mpi.settings, None)
+    assert done.returncode == (code or int(mpi.open_mpi)), done.stderr
 
 
 @pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"])

@@ -8,9 +8,12 @@ MPI only moves bytes here. No sum of a run's numbers is left to it, but for `sum
 "allreduce"` asks for by name.
 """
 
+import ctypes
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +32,8 @@ from ddp_mlp.parallel.launcher import launched_size
 T = TypeVar("T")
 GOODBYE_SECONDS = 0.3
 """Between the last line of output and the end of a job: launchers drop what they have not read by then."""
+ABORT_SECONDS, FINALIZE_SECONDS = 3, 10
+"""How long MPI_Abort and MPI_Finalize may take, before the process ends without them."""
 PAGE = 4096
 """Bytes: shared arrays start on a page of their own."""
 
@@ -155,6 +160,10 @@ class Communicator:
         if error is None or (isinstance(error, ProgramError) and error.found_by is not None):
             self.close()
 
+    def leave(self, exit_code: int, patience: float | None = None) -> NoReturn:
+        """Exit with the code once all ranks have come here, or after `patience` seconds without one. Collective."""
+        sys.exit(exit_code)
+
     def abort(self, exit_code: int) -> NoReturn:
         """End all ranks at once with the exit code. Local: the others need not take part."""
         sys.stdout.flush()
@@ -253,10 +262,22 @@ class MPICommunicator(Communicator):
             if communicator != self._MPI.COMM_NULL:
                 communicator.Free()
 
+    def leave(self, exit_code: int, patience: float | None = None) -> NoReturn:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with _limited(patience, self.abort, exit_code):
+            self._world.Barrier()
+        # All work is done. Between hosts, MPICH 4.0 over UCX waits here for ever, one job in four on a busy machine.
+        # mpi4py's function would let no other thread run, so that the library's own is called.
+        with _limited(FINALIZE_SECONDS, _leave_without_mpi, exit_code):
+            ctypes.CDLL(self._MPI.__file__).MPI_Finalize()
+        sys.exit(exit_code)
+
     def abort(self, exit_code: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         time.sleep(GOODBYE_SECONDS)
+        signal.alarm(ABORT_SECONDS)  # the kernel ends this process if the MPI library cannot
         self._MPI.COMM_WORLD.Abort(exit_code)
         os._exit(exit_code)
 
@@ -316,6 +337,31 @@ def end_on_exception(communicator: Communicator, debug: bool = False) -> NoRetur
     prefix = f"rank {communicator.rank} on {host()}: " if communicator.size > 1 else ""
     print(f"{prefix}{''.join(traceback.format_exception(error))}", file=sys.stderr, end="")
     communicator.abort(error.exit_code if isinstance(error, ProgramError) else 1)
+
+
+@contextmanager
+def _limited(seconds: float | None, end: Callable[[int], Any], exit_code: int) -> Iterator[None]:
+    """Call end(exit_code), in another thread, if the block takes longer than `seconds`; None is no limit."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, end, [exit_code])
+    timer.daemon = True
+    timer.start()
+    yield
+    timer.cancel()
+
+
+def _leave_without_mpi(exit_code: int) -> NoReturn:
+    """End this process, and with MPICH's mpirun the job, while MPI_Finalize is waiting. Local.
+
+    Hydra takes the code from an abort in the words of PMI-1; from ranks that just exit, it takes 255 now and then. Open
+    MPI's mpirun makes 1 of code 0.
+    """
+    if "HYDI_CONTROL_FD" in os.environ:
+        os.write(int(os.environ["PMI_FD"]), f"cmd=abort exitcode={exit_code}\n".encode())
+        time.sleep(ABORT_SECONDS)  # Hydra is faster
+    os._exit(exit_code)
 
 
 def _agreed(error: ProgramError, rank: int) -> ProgramError:

@@ -8,7 +8,6 @@
 """
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -91,7 +90,6 @@ class Watchdog:
             print(f"error: {self.report(still)}", file=sys.stderr, flush=True)
         else:
             time.sleep(1)  # let it be said first
-        signal.alarm(3)  # the kernel ends this process if the MPI library cannot
         self._communicator.abort(Interrupted.exit_code)
 
     def report(self, still: float) -> str:

@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -263,8 +263,9 @@ class MPICommunicator(Communicator):
                 communicator.Free()
 
     def leave(self, exit_code: int, patience: float | None = None) -> NoReturn:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # Python tries again at its end, and reports it; nobody waits for this rank until then
+            sys.stdout.flush()
+            sys.stderr.flush()
         with _limited(patience, self.abort, exit_code):
             self._world.Barrier()
         # All work is done. Between hosts, MPICH 4.0 over UCX waits here for ever, one job in four on a busy machine.
@@ -356,7 +357,7 @@ def _leave_without_mpi(exit_code: int) -> NoReturn:
     """End this process, and with MPICH's mpirun the job, while MPI_Finalize is waiting. Local.
 
     Hydra takes the code from an abort in the words of PMI-1; from ranks that just exit, it takes 255 now and then. Open
-    MPI's mpirun makes 1 of code 0.
+    MPI's mpirun makes 1 of code 0, and may crash.
     """
     if "HYDI_CONTROL_FD" in os.environ:
         os.write(int(os.environ["PMI_FD"]), f"cmd=abort exitcode={exit_code}\n".encode())

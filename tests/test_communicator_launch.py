@@ -78,7 +78,7 @@ def test_a_launcher_of_another_library_is_refused(name: str, library: str, tmp_p
 @pytest.mark.parametrize("code", [0, 75])
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("mpich")])
 def test_ranks_that_wait_for_ever_at_the_end_of_mpi_leave(name: str, code: int, tmp_path: Path) -> None:
-    """With the exit code that all agree on. (Open MPI's ranks leave too, but its launcher may crash over that.)"""
+    """With the exit code that all agree on. Open MPI's ranks leave too, but its launcher may crash over that."""
     mpi = launcher(name, tmp_path)
     done = run([mpi.mpirun, "-n", "2", sys.executable, "-c", STUCK, str(code)], 50, mpi.settings, None)
     assert done.returncode == code, done.stderr

@@ -69,8 +69,8 @@ def test_every_kernel_keeps_the_promise(
     env = {"OPENBLAS_CORETYPE": kernel}
     arguments = str(tmp_path), with_data(RUNS, digits)
     alone = run_python(str(PROGRAM), *arguments, env=env)
-    if alone.returncode < 0:
-        pytest.skip(f"{kernel}: not run by this processor ({signal.Signals(-alone.returncode).name})")
+    if alone.returncode == -signal.SIGILL:  # OpenBLAS takes the name on trust; any other failure is one
+        pytest.skip(f"{kernel}: this processor lacks its instructions")
     assert hashes(mpirun(3, str(PROGRAM), str(tmp_path / "3"), arguments[1], env=env)) == hashes(alone)
 
 

@@ -105,8 +105,8 @@ def test_the_plan_is_what_a_step_does(communicator: Counting, digits: Path, keys
     evaluation = mine.activations - buffers
     assert 0 < evaluation == evaluation_bytes(config, found)
 
-    sums = [*step._partials, *step._scratch]
-    held = sum(part.flat.nbytes + sum(array.nbytes for array in part._waiting.values()) for part in sums)
+    held = sum(part.flat.nbytes for part in [*step._partials, *step._spares])
+    held += sum(array.nbytes for array in step._scratch.arrays.values())
     held += sum(getattr(reduction, name).nbytes for name in ("_send", "_receive") if hasattr(reduction, name))
     assert held <= mine.gradients <= 2 * held + 4096
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddp_mlp.nn import backprop, fusing
+from ddp_mlp.nn import backprop, blas, fusing
 from ddp_mlp.nn.backprop import Group, Panel
 
 F32 = np.dtype(np.float32)
@@ -80,8 +80,10 @@ def test_blocks_that_change_bits_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(fusing, "weight_gradient", one_bit_off)
     monkeypatch.setattr(fusing, "CACHE_BYTES", 16 * 4 * 7)
+    monkeypatch.setattr(fusing, "WIDE", 20 * 16)
     group = Group((20, 16, 4), (8, 8), F32)
     assert ("dW", 1) not in fusing.proven((20, 16, 4), group, F32)
+    assert ("dW added", 1) not in fusing.proven((20, 16, 4), group, F32), "it adds block by block"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -105,7 +107,7 @@ def test_what_is_proven_gives_the_leaves_bits(widths: tuple[int, ...], sizes: tu
     group = Group(widths, sizes, kind)
     random = np.random.default_rng(9)
     for what, l in sorted(fusing.proven(widths, group, kind)) * 200:
-        if what == "dW":
+        if what.startswith("dW"):
             continue
         W = random.standard_normal((widths[l - 1], widths[l])).astype(kind).T
         M, A, out = (W, group.A[l - 1], group.A[l]) if what == "z" else (W.T, group.dz[l], group.dz[l - 1])
@@ -117,6 +119,109 @@ def test_what_is_proven_gives_the_leaves_bits(widths: tuple[int, ...], sizes: tu
         at_once = out.whole.tobytes()
         backprop.multiply(M, A, out, at_once=False)
         assert out.whole.tobytes() == at_once, (what, l)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("widths", "sizes"), [((784, 130, 10), (16, 15, 16)), ((300, 300, 300), (64, 64))])
+def test_a_product_that_adds_itself_gives_the_bits_of_product_and_sum(
+    widths: tuple[int, ...], sizes: tuple[int, ...], dtype: str
+) -> None:
+    """On other numbers than those of the proof; in NumPy's own wheels, whose BLAS can be called, it is allowed."""
+    kind = np.dtype(dtype)
+    group = Group(widths, sizes, kind)
+    random = np.random.default_rng(9)
+    assert blas.can_add_products(kind)
+    assert ("dW added", 1) in fusing.proven(widths, group, kind)
+    dz, A_prev = group.dz[1], group.A[0]
+    for _ in range(50):
+        dz.whole[...], A_prev.whole[...] = (random.standard_normal(a.whole.shape) for a in (dz, A_prev))
+        for dz_i, A_i in zip(dz.leaves, A_prev.leaves, strict=True):
+            total = random.standard_normal(widths[:2]).astype(kind).T
+            product = np.empty_like(total)
+            backprop.weight_gradient(dz_i, A_i, product)
+            expected = total + product
+            for block in fusing.column_blocks(widths[1], widths[0], kind.itemsize):
+                blas.add_product(dz_i, A_i[block], total[:, block])
+            assert total.tobytes() == expected.tobytes()
+
+
+def test_a_sum_of_another_order_is_not_left_to_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the product's terms are added to what is there one after the other, product and sum stay apart."""
+
+    def one_after_the_other(dz: Any, A: Any, out: Any) -> None:
+        for i in range(dz.shape[1]):
+            out += np.outer(dz[:, i], A[:, i])
+
+    widths = (300, 300, 4)
+    monkeypatch.setattr(fusing, "add_product", one_after_the_other)
+    found = fusing.proven(widths, Group(widths, (8, 8), F32), F32)
+    assert ("dW", 1) in found
+    assert ("dW added", 1) not in found
+
+
+def test_without_a_known_name_in_the_library_products_are_formed_and_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another BLAS may have no C interface, or hide it."""
+    monkeypatch.setattr(blas, "NAMES", ("no_{}gemm",))
+    blas._gemm.cache_clear()
+    widths = (300, 300, 4)
+    assert not blas.can_add_products(F32)
+    assert ("dW added", 1) not in fusing.proven(widths, Group(widths, (8, 8), F32), F32)
+    blas._gemm.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_add_product_adds_a_product(dtype: str) -> None:
+    """To slices of larger arrays, and to nothing else: whole numbers show it exactly."""
+    random = np.random.default_rng(0)
+    dz, A, out = (random.integers(-9, 9, shape).astype(dtype).T for shape in ((20, 7), (20, 30), (30, 7)))
+    expected = out.copy()
+    expected[:, 4:19] += dz[:, 5:16] @ A[4:19, 5:16].T
+    blas.add_product(dz[:, 5:16], A[4:19, 5:16], out[:, 4:19])
+    assert out.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(16, 16, 16), (1, 1), (5, 4, 4, 5, 5), (33,)])
+@pytest.mark.parametrize("widths", [(64, 128, 10), (3, 1, 2), (17, 33, 26), (784, 100, 10)])
+def test_a_stack_of_leaves_has_the_bits_of_each_leaf(
+    widths: tuple[int, ...], sizes: tuple[int, ...], dtype: str
+) -> None:
+    """z, dW, db and dA of leaves of one size, formed in one call, are those of each leaf by itself."""
+    kind, random = np.dtype(dtype), np.random.default_rng(2)
+    group = Group(widths, sizes, kind)
+    W = random.standard_normal(widths[:2]).astype(kind).T
+    A_prev, dz = group.A[0], group.dz[1]
+
+    def fill() -> None:
+        A_prev.whole[...], dz.whole[...] = (random.standard_normal(a.whole.shape) for a in (A_prev, dz))
+
+    def product(M: Any, A_i: Any) -> bytes:
+        out = np.empty((A_i.shape[1], len(M)), kind).T
+        np.matmul(M, A_i, out=out)
+        return out.tobytes()
+
+    fill()
+    alone = [product(W, A_i) for A_i in A_prev.leaves]
+    backprop.multiply(W, A_prev, group.A[1], at_once=False)
+    assert [z.tobytes() for z in group.A[1].leaves] == alone
+
+    fill()
+    alone = [product(W.T, dz_i) for dz_i in dz.leaves]
+    backprop.multiply(W.T, dz, A_prev, at_once=False)
+    assert [dA.tobytes() for dA in A_prev.leaves] == alone
+
+    fill()
+    found = []
+    for dz_k, A_k in zip(dz.stacks, A_prev.stacks, strict=True):
+        dW, db = np.empty((len(dz_k), *widths[:2]), kind).mT, np.empty((len(dz_k), 1, widths[1]), kind).mT
+        backprop.weight_gradient(dz_k, A_k, dW)
+        backprop.bias_gradient(dz_k, db)
+        found += [(dW_i.tobytes(), db_i.tobytes()) for dW_i, db_i in zip(dW, db, strict=True)]
+    for dz_i, A_i, (dW_bytes, db_bytes) in zip(dz.leaves, A_prev.leaves, found, strict=True):
+        dW, db = np.empty(widths[:2], kind).T, np.empty((1, widths[1]), kind).T
+        backprop.weight_gradient(dz_i, A_i, dW)
+        backprop.bias_gradient(dz_i, db)
+        assert (dW.tobytes(), db.tobytes()) == (dW_bytes, db_bytes)
 
 
 def test_a_single_leaf_is_left_alone() -> None:

@@ -85,7 +85,7 @@ def test_a_stack_of_leaves_is_no_higher_than_the_tree(K: int, m: int) -> None:
 def test_a_sum_of_nothing_has_no_result() -> None:
     """A subtree without rows has no sum, rather than a zero that would be added."""
     assert additions((0, 4), [(0, 2), (2, 4)], m=0, K=4).result is None
-    assert leaves((0, 4), m=0, K=4) == []
+    assert leaves((0, 4), m=0, K=4) == ()
 
 
 def test_children_split_in_the_middle() -> None:

@@ -1,7 +1,8 @@
 """Which matrix products may be made in another shape than the shards' own: those seen to give the same bits.
 
 One product over all of a group's examples is faster than one per leaf, dW is added up faster in blocks of columns that
-stay in cache, and for few examples dA is formed faster in the other memory order. Whether BLAS gives the same bits
+stay in cache, and fastest by the product itself, and for few examples dA is formed faster in the other memory order.
+Whether BLAS gives the same bits
 depends on the shapes and the kernel: the last row and the last column of a product may be added up in another order
 than the rest, so that every single number has to be compared. The order does not depend on the numbers, so that some
 drawn in the very shapes decide it; where the bits differ, the leaf's own shape is used: slower, never different.
@@ -17,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn.backprop import FEW, Group, Panel, multiply, multiply_turned, weight_gradient
+from ddp_mlp.nn.blas import add_product, can_add_products
 from ddp_mlp.nn.randomness import Purpose, generator
 
-CACHE_BYTES = 1024 * 1024
+CACHE_BYTES = 2 * 1024 * 1024
 """Bytes of dW that are added up at a time."""
 WIDE = 2**16
-"""Weights of a layer from which on a product pays for being turned."""
+"""Weights of a layer from which on products are so large that memory counts, not the number of calls."""
 LARGEST = 2**11
 """Of the whole numbers that cancel: their differences are exact in every dtype."""
 
@@ -30,10 +32,11 @@ LARGEST = 2**11
 def proven(widths: Sequence[int], group: Group, dtype: np.dtype[Any]) -> frozenset[tuple[str, int]]:
     """Return which products of this group may change shape, as (what, layer).
 
-    ("z", l) and ("dA", l): W A_prev and Wᵀ dz over the whole group; ("dW", l): dz A_prevᵀ in `column_blocks`: where
-    there are several leaves. ("dA turned", l): `multiply_turned` for few examples and at least WIDE weights. The
-    group's buffers are overwritten.
+    Where there are several leaves, ("z", l) and ("dA", l): W A_prev and Wᵀ dz over the whole group; and for at least
+    WIDE weights ("dW", l): dz A_prevᵀ in `column_blocks`, and ("dW added", l): `add_product` in place of a product and
+    a sum. For so many weights and few examples, ("dA turned", l): `multiply_turned`. Overwrites the group's buffers.
     """
+    found: set[tuple[str, int]] = set()
 
     def same(what: str, l: int, random: np.random.Generator) -> bool:
         n_prev, n = widths[l - 1], widths[l]
@@ -42,26 +45,34 @@ def proven(widths: Sequence[int], group: Group, dtype: np.dtype[Any]) -> frozens
             W = _equal_columns(random, n, n_prev, dtype, "F")
             A_prev.whole[...] = _cancelling(random, n_prev, group.m)
             return _same_at_once(W, A_prev, group.A[l])
-        if what == "dW":
+        if what.startswith("dW"):
             one_of_each_size = dict(zip(group.sizes, zip(dz.leaves, A_prev.leaves, strict=True), strict=True))
             for m_i, (dz_i, A_i) in one_of_each_size.items():
                 dz_i[...] = _equal_columns(random, n, m_i, dtype, "F")
                 A_i[...] = _cancelling(random, m_i, n_prev).T
-            return all(_same_in_blocks(dz_i, A_i) for dz_i, A_i in one_of_each_size.values())
+            blocks = column_blocks(n, n_prev, dtype.itemsize)
+            compare = _same_in_blocks if what == "dW" else _same_added
+            return all(compare(dz_i, A_i, blocks) for dz_i, A_i in one_of_each_size.values())
         W_T = _equal_columns(random, n_prev, n, dtype, "C")
         dz.whole[...] = _cancelling(random, n, group.m)
         return _same_at_once(W_T, dz, group.dz[l - 1], group.turned if what == "dA turned" else None)
 
-    found = set()
     several = len(group.sizes) > 1
     for l in range(1, group.L + 1):
         n_prev, n = widths[l - 1], widths[l]
-        terms = {"z": n_prev, "dW": min(group.sizes)} if several else {}
+        wide = n * n_prev >= WIDE
+        terms: dict[str, int] = {}
+        if several:
+            terms["z"] = n_prev
         if several and l > 1:
             terms["dA"] = n
-        if l > 1 and n * n_prev >= WIDE and group.m <= FEW:
+        if several and wide:
+            terms["dW"] = terms["dW added"] = min(group.sizes)
+        if wide and l > 1 and group.m <= FEW:
             terms["dA turned"] = n
         for what, number in terms.items():
+            if what == "dW added" and not (("dW", l) in found and can_add_products(dtype)):
+                continue  # it adds block by block
             if all(same(what, l, generator(0, Purpose.CANARY, l, turn)) for turn in range(draws(number))):
                 found.add((what, l))
     return frozenset(found)
@@ -94,14 +105,24 @@ def _same_at_once(M: NDArray[Any], A: Panel, out: Panel, scratch: NDArray[Any] |
     return out.whole.tobytes() == at_once
 
 
-def _same_in_blocks(dz: NDArray[Any], A_prev: NDArray[Any]) -> bool:
-    """Compare a leaf's dW formed in `column_blocks` with dW formed as a whole."""
-    n, n_prev = len(dz), len(A_prev)
-    whole, blocked = np.empty((n_prev, n), dz.dtype), np.empty((n_prev, n), dz.dtype)
-    weight_gradient(dz, A_prev, whole.T)
-    for block in column_blocks(n, n_prev, dz.itemsize):
-        weight_gradient(dz, A_prev[block], blocked.T[:, block])
+def _same_in_blocks(dz: NDArray[Any], A_prev: NDArray[Any], blocks: Sequence[slice]) -> bool:
+    """Compare a leaf's dW formed in blocks of columns with dW formed as a whole."""
+    whole, blocked = (np.empty((len(A_prev), len(dz)), dz.dtype).T for _ in range(2))
+    weight_gradient(dz, A_prev, whole)
+    for block in blocks:
+        weight_gradient(dz, A_prev[block], blocked[:, block])
     return whole.tobytes() == blocked.tobytes()
+
+
+def _same_added(dz: NDArray[Any], A_prev: NDArray[Any], blocks: Sequence[slice]) -> bool:
+    """Compare a leaf's dW added by `add_product`, block by block, with dW formed and then added."""
+    added, product = (np.empty((len(A_prev), len(dz)), dz.dtype).T for _ in range(2))
+    weight_gradient(dz, A_prev[::-1], added)  # rounding errors too: anything larger would hide those of the sum
+    weight_gradient(dz, A_prev, product)
+    total = added + product
+    for block in blocks:
+        add_product(dz, A_prev[block], added[:, block])
+    return total.tobytes() == added.tobytes()
 
 
 def _equal_columns(

@@ -206,12 +206,15 @@ class _Tallies:
         self._flat = communicator.share_one((K + communicator.size) * TALLY, np.dtype(np.float64))
         self._bounds = [TALLY * row for row in tally_rows(K, communicator.nodes)]
         rows = self._flat.reshape(-1, TALLY)
-        self.of_shard = {i: rows[i + rank] for i in range(owned[rank], owned[rank + 1])}
-        """This rank's shards' rows (TALLY,), by shard, to be written before `collect`."""
-        self.of_rank = rows[owned[rank + 1] + rank]
+        self.own = rows[owned[rank] + rank : owned[rank + 1] + rank + 1]
+        """All that is to be written here before `collect`: this rank's shards' rows and its own."""
+        self.of_shard = dict(zip(range(owned[rank], owned[rank + 1]), self.own, strict=False))
+        """This rank's shards' rows (TALLY,), by shard."""
+        self.of_rank = self.own[-1]
         """This rank's own row (TALLY,)."""
-        self._shard_rows = [i + p for p in range(communicator.size) for i in range(owned[p], owned[p + 1])]
-        self._rank_rows = [owned[p + 1] + p for p in range(communicator.size)]
+        shard_rows = [i + p for p in range(communicator.size) for i in range(owned[p], owned[p + 1])]
+        rank_rows = [owned[p + 1] + p for p in range(communicator.size)]
+        self._order = np.array(shard_rows + rank_rows)
 
     def collect(self) -> NDArray[np.float64]:
         """Return the rows of all shards, then those of all ranks: (K + P, TALLY). Collective."""
@@ -220,7 +223,7 @@ class _Tallies:
             if self._communicator.local_rank == 0:
                 self._communicator.complete(self._flat, self._bounds)
             self._communicator.node_barrier()
-        rows: NDArray[np.float64] = self._flat.reshape(-1, TALLY)[self._shard_rows + self._rank_rows]
+        rows: NDArray[np.float64] = self._flat.reshape(-1, TALLY).take(self._order, axis=0)
         return rows
 
 

@@ -11,6 +11,7 @@ alone.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 Subtree = tuple[int, int]
@@ -95,7 +96,8 @@ class Leaf(NamedTuple):
     """So many times, the topmost entry is added to the one below it: stack[height − 1] += stack[height], and so on."""
 
 
-def leaves(subtree: Subtree, m: int, K: int) -> list[Leaf]:
+@cache
+def leaves(subtree: Subtree, m: int, K: int) -> tuple[Leaf, ...]:
     """Return the turns that add up the shards of a subtree in tree order with as few sums at hand as possible.
 
     Empty shards have no turn. At the end the subtree's sum lies at height 0. The stack grows no higher than the tree.
@@ -114,4 +116,4 @@ def leaves(subtree: Subtree, m: int, K: int) -> list[Leaf]:
 
     if rows(subtree, m, K):
         visit(subtree, 0)
-    return turns
+    return tuple(turns)

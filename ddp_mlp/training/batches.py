@@ -207,13 +207,13 @@ class MemorySource:
         X = group.A[0].whole.T  # (m, n_0), C-ordered
         straight = self.X.dtype == X.dtype
         raw = X if straight else self._raw_buffer(X)
-        np.take(self.X, rows, axis=0, out=raw, mode="clip")
+        self.X.take(rows, axis=0, out=raw, mode="clip")
         if self._standardize:
             np.subtract(raw, self._mean, out=X, casting="same_kind")
             np.divide(X, self._scale, out=X)
         elif not straight:
             X[...] = raw
-        np.take(self.y, rows, out=group.y, mode="clip")
+        self.y.take(rows, out=group.y, mode="clip")
         if self.w is not None or self._class_weight is not None:
             if group.w is None:
                 group.w = np.empty(group.m, self._dtype)

@@ -18,6 +18,7 @@ from ddp_mlp.config import Config
 from ddp_mlp.errors import printable
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn.fusing import WIDE
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.plan import Plan, make_plan
@@ -227,22 +228,26 @@ def _pass_bytes(layout: Layout, sizes: tuple[int, ...], info: DatasetInfo, weigh
 def _gradient_sums(subtrees: Sequence[Subtree], layout: Layout, batches: set[int], K: int, chunk_rows: int) -> int:
     """Return the elements of all gradient sums at hand; at most, since products may be added up in smaller blocks."""
 
-    def visit(subtree: Subtree, m: int, depth: int) -> tuple[int, int]:
-        """Return how many sums of chunks or groups wait at a time, and how many of leaves within a group."""
+    def visit(subtree: Subtree, m: int, depth: int) -> tuple[int, int, int]:
+        """Return how many sums of chunks or groups wait at a time, and how many of leaves, one by one or all."""
         n = len(rows(subtree, m, K))
         if n <= chunk_rows:
-            return depth, max((turn.height for turn in leaves(subtree, m, K)), default=0)
+            turns = leaves(subtree, m, K)
+            return depth, max((turn.height for turn in turns), default=0), len(turns)
         if subtree[1] - subtree[0] == 1:
-            return depth + 1, 0
+            return depth + 1, 0, 1
         first, *second = [child for child in children(subtree) if rows(child, m, K)]
         found = [visit(first, m, depth), *(visit(child, m, depth + 1) for child in second)]
-        return max(depth for depth, _ in found), max(height for _, height in found)
+        depths, heights, counts = zip(*found, strict=True)
+        return max(depths), max(heights), max(counts)
 
-    visited = [visit(subtree, m, 0) for m in batches for subtree in subtrees]
-    waiting = max((depth for depth, _ in visited), default=0)
-    height = max((height for _, height in visited), default=0)
-    products = sum({n * k for n_prev, n in pairwise(layout.widths) for k in (n_prev, 1)})
-    return (len(subtrees) + waiting) * (layout.length + height * products)
+    visited = [visit(subtree, m, 0) for m in batches for subtree in subtrees] or [(0, 0, 0)]
+    waiting = max(depth for depth, _, _ in visited)
+    height = max(height for _, height, _ in visited)
+    count = max(count for _, _, count in visited)
+    sizes = [n * k for n, k in {(n, k) for n_prev, n in pairwise(layout.widths) for k in (n_prev, 1)}]
+    products = sum(size * (height if size >= WIDE else count if count > 1 else 0) for size in sizes)
+    return (len(subtrees) + waiting) * layout.length + products
 
 
 # ---- words -----------------------------------------------------------------------------------------------------------

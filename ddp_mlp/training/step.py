@@ -4,7 +4,7 @@ dz, dW, db of my shards  →  tree over all shards  →  ÷ global m (or the glo
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn import backprop, fusing, optimizers
-from ddp_mlp.nn.backprop import Group, Panel
+from ddp_mlp.nn.backprop import AtOnce, Group, Panel
+from ddp_mlp.nn.blas import add_product
 from ddp_mlp.nn.optimizers import Optimizer
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.randomness import Purpose, generator
@@ -105,8 +106,9 @@ class TrainingStep:
         """The optimizer's state for the elements reduction.slice of the flat vector: {slot: (slice length,)}."""
         decays = regularization.l2 or regularization.weight_decay
         self._mask = layout.weights_mask(dtype)[own].copy() if decays else None
-        self._partials = [_GradientSum(layout, flat) for flat in reduction.partials]
-        self._scratch: list[_GradientSum] = []
+        self._scratch = _Scratch()
+        self._partials = [_GradientSum(layout, flat, self._scratch) for flat in reduction.partials]
+        self._spares: list[_GradientSum] = []
         self.phases = Phases(trace)
         self._block = np.empty(BLOCK, dtype)
         self._groups: dict[tuple[int, ...], tuple[Group, frozenset[tuple[str, int]]]] = {}
@@ -117,15 +119,14 @@ class TrainingStep:
         """Train on one batch. Collective; `signal`, at most TALLY numbers, is passed on to all ranks."""
         m = len(batch.rows)
         reduction, tallies, phases = self.reduction, self.reduction.tallies, self.phases
-        for row in tallies.of_shard.values():
-            row[...] = 0
+        tallies.own[...] = 0
         tallies.of_rank[: len(signal)] = signal
         for subtree, partial in zip(reduction.subtrees, self._partials, strict=True):
             self._sum_subtree(batch, subtree, partial, depth=0)
 
         phases.enter("waiting")
         everyone = reduction.collect(m)
-        loss, weight, correct = (math.fsum(column) for column in everyone[: reduction.K].T)
+        loss, weight, correct = map(math.fsum, everyone[: reduction.K].T.tolist())
         totals = Totals(loss, weight, int(correct), m)
         if not math.isfinite(loss):
             reduction.publish()  # as it is: nothing that is not finite gets into the parameters
@@ -182,7 +183,7 @@ class TrainingStep:
                 if chunk:
                     np.add(out.flat, part.flat, out=out.flat)
 
-    def _sum_group(self, batch: Batch, span: range, turns: list[Leaf], out: "_GradientSum", chunk: int = 0) -> None:
+    def _sum_group(self, batch: Batch, span: range, turns: Sequence[Leaf], out: "_GradientSum", chunk: int = 0) -> None:
         """Put the gradient sum over the batch's rows `span` into `out`: the turns' shards, or a chunk of one shard."""
         m, K = len(batch.rows), self.reduction.K
         sizes = [len(span)]
@@ -202,14 +203,17 @@ class TrainingStep:
                 leaf *= leaf.dtype.type(keep_scale)
 
         def add_up(l: int, dz: Panel, A_prev: Panel) -> None:
-            out.add_up(l, dz, A_prev, turns, in_blocks=("dW", l) in at_once)
+            out.add_up(l, dz, A_prev, turns, at_once)
 
         self.phases.enter("forward")
         backprop.forward(self.W, self.b, group, at_once, drop if self.regularization.dropout else None)
         sums = backprop.output_gradient(group, self.regularization.label_smoothing)
         for i, (turn, (loss_sum, correct)) in enumerate(zip(turns, sums, strict=True)):
             weight_sum = sizes[i] if group.w is None else np.sum(group.w[group.slices[i]], dtype=np.float64)
-            self.reduction.tallies.of_shard[turn.shard] += (loss_sum, weight_sum, correct)
+            tally = self.reduction.tallies.of_shard[turn.shard]
+            tally[0] += loss_sum
+            tally[1] += weight_sum
+            tally[2] += correct
 
         self.phases.enter("backward")
         backprop.backward(self.W, group, add_up, at_once, keep_scale)
@@ -221,16 +225,21 @@ class TrainingStep:
         return self._groups[sizes]
 
     def _spare(self, depth: int) -> "_GradientSum":
-        while len(self._scratch) <= depth:
-            self._scratch.append(_GradientSum(self.layout, np.zeros(self.layout.length, self.dtype)))
-        return self._scratch[depth]
+        while len(self._spares) <= depth:
+            flat = np.zeros(self.layout.length, self.dtype)
+            self._spares.append(_GradientSum(self.layout, flat, self._scratch))
+        return self._spares[depth]
 
     # ---- the update of one's own slice -------------------------------------------------------------------------------
 
     def _mean_gradient(self, block: Block, weight_sum: float) -> Block:
         """Divide a block of the global sum by the global sum of weights, the only 1/m there is; add the L2 term."""
         lo, hi, gradient = block
-        np.divide(gradient, self.dtype.type(weight_sum or 1), out=gradient)  # where nothing weighs, the sum is 0
+        m = self.dtype.type(weight_sum or 1)  # where nothing weighs, the sum is 0
+        if math.frexp(m)[0] == 0.5:  # a power of two: the same bits, sooner
+            np.multiply(gradient, 1 / m, out=gradient)
+        else:
+            np.divide(gradient, m, out=gradient)
         if self.regularization.l2:
             theta = self.reduction.parameters[lo:hi]
             optimizers.add_l2(gradient, theta, self._mask_of(lo, hi), self.regularization.l2, self._block[: hi - lo])
@@ -263,38 +272,74 @@ class TrainingStep:
 
 
 class _GradientSum:
-    """A flat gradient (length,), its dW and db views, and the scratch in which other shards' products wait for it."""
+    """A flat gradient (length,) and its dW and db views; the scratch is for what the leaves bring to it."""
 
-    def __init__(self, layout: Layout, flat: NDArray[Any]) -> None:
+    def __init__(self, layout: Layout, flat: NDArray[Any], scratch: "_Scratch") -> None:
         self.flat = flat
         self.dW, self.db = layout.views(flat)
-        self._waiting: dict[tuple[int, int, int], NDArray[Any]] = {}
+        self._scratch = scratch
 
-    def add_up(self, l: int, dz: Panel, A_prev: Panel, turns: list[Leaf], in_blocks: bool) -> None:
+    def add_up(self, l: int, dz: Panel, A_prev: Panel, turns: Sequence[Leaf], at_once: AtOnce) -> None:
         """Set dW[l] = Σ dz A_prevᵀ and db[l] = Σ dz: sums over the examples of each leaf, added in tree order."""
         dW, db = self.dW[l], self.db[l]
-        n, n_prev = dW.shape
-        blocks = fusing.column_blocks(n, n_prev, dW.itemsize) if in_blocks else [slice(0, n_prev)]
-        for block in blocks:
-            out = dW[:, block]
-            for i, turn in enumerate(turns):
-                product = out if turn.height == 0 else self._wait(turn.height, *out.shape)
-                backprop.weight_gradient(dz.leaves[i], A_prev.leaves[i][block], product)
-                self._fold(turn, out)
-        for i, turn in enumerate(turns):
-            backprop.bias_gradient(dz.leaves[i], db if turn.height == 0 else self._wait(turn.height, n, 1))
-            self._fold(turn, db)
+        if len(turns) > 1 and dW.size >= fusing.WIDE:
+            n, n_prev = dW.shape
+            blocks = fusing.column_blocks(n, n_prev, dW.itemsize) if ("dW", l) in at_once else [slice(0, n_prev)]
+            for block in blocks:
+                A_block = [A_i[block] for A_i in A_prev.leaves]
+                self._add_leaf_by_leaf(dz.leaves, A_block, turns, dW[:, block], ("dW added", l) in at_once)
+        else:
+            self._add_all(backprop.weight_gradient, zip(dz.stacks, A_prev.stacks, strict=True), turns, dW)
+        self._add_all(backprop.bias_gradient, zip(dz.stacks), turns, db)
 
-    def _fold(self, turn: Leaf, out: NDArray[Any]) -> None:
-        for height in range(turn.height, turn.height - turn.folds, -1):
-            below = out if height == 1 else self._wait(height - 1, *out.shape)
-            np.add(below, self._wait(height, *out.shape), out=below)
+    def _add_all(
+        self, product: Callable[..., None], stacks: Iterable[tuple[NDArray[Any], ...]], turns: Sequence[Leaf], out: Any
+    ) -> None:
+        """Form the products of all leaves, then their sum: few calls, for what is small or of one leaf alone."""
+        products = self._scratch.like(out, len(turns)) if len(turns) > 1 else out[np.newaxis]
+        first = 0
+        for factors in stacks:
+            k = len(factors[0])
+            product(*factors, products[first : first + k])
+            first += k
+        if len(turns) > 1:
+            sums: list[NDArray[Any]] = []
+            for turn, leaf in zip(turns, products, strict=True):
+                sums.append(leaf)
+                for _ in range(turn.folds):
+                    top = sums.pop()
+                    np.add(sums[-1], top, out=sums[-1])
+            np.copyto(out, sums[0])
 
-    def _wait(self, height: int, n: int, n_prev: int) -> NDArray[Any]:
-        key = height, n, n_prev
-        if key not in self._waiting:
-            self._waiting[key] = backprop.aligned_empty(n * n_prev, self.flat.dtype).reshape(n_prev, n).T
-        return self._waiting[key]
+    def _add_leaf_by_leaf(
+        self, dz: list[NDArray[Any]], A: list[NDArray[Any]], turns: Sequence[Leaf], out: NDArray[Any], added: bool
+    ) -> None:
+        """Form one leaf's product after the other, each added as soon as it can be: little memory."""
+        sums = [out, *self._scratch.like(out, max(turn.height for turn in turns))]
+        for turn, dz_i, A_i in zip(turns, dz, A, strict=True):
+            height, folds = turn.height, turn.folds
+            if folds and added:  # the product and the first fold in one
+                height, folds = height - 1, folds - 1
+                add_product(dz_i, A_i, sums[height])
+            else:
+                backprop.weight_gradient(dz_i, A_i, sums[height])
+            for top in range(height, height - folds, -1):
+                np.add(sums[top - 1], sums[top], out=sums[top - 1])
+
+
+class _Scratch:
+    """Memory for products on their way into a sum, by shape, used again and again."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[tuple[int, ...], NDArray[Any]] = {}
+
+    def like(self, out: NDArray[Any], count: int) -> NDArray[Any]:
+        """Return so many arrays of out's shape (n, n_prev) and dtype, each in Fortran order: (count, n, n_prev)."""
+        n, n_prev = out.shape
+        if out.shape not in self.arrays or len(self.arrays[out.shape]) < count:
+            memory = backprop.aligned_empty(count * out.size, out.dtype)
+            self.arrays[out.shape] = memory.reshape(count, n_prev, n).mT
+        return self.arrays[out.shape][:count]
 
 
 def evaluate(

@@ -1,0 +1,54 @@
+"""The one product of matrices that NumPy does not offer, from the BLAS that NumPy itself calls: C += A B.
+
+A product that is added where it belongs saves two passes over memory: the one in which BLAS clears C first, and the
+sum afterwards. Where NumPy's BLAS has no C interface under a name known here, `can_add_products` says so.
+"""
+
+import ctypes
+import importlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm")
+"""In NumPy's own wheels, in builds with 64-bit integers, and in others; those read the lower half of what they get."""
+COLUMN_MAJOR, PLAIN, TRANSPOSED = 102, 111, 112
+"""The values of CBLAS_LAYOUT and CBLAS_TRANSPOSE in cblas.h, Netlib."""
+
+
+def can_add_products(dtype: np.dtype[Any]) -> bool:
+    """Return whether `add_product` works here for float32 or float64."""
+    return _gemm(dtype) is not None
+
+
+def add_product(dz: NDArray[Any], A: NDArray[Any], out: NDArray[Any]) -> None:
+    """Set out += dz Aᵀ, a sum over the columns: (n, m) times (p, m) transposed. All of one dtype, Fortran-ordered.
+
+    Rows and columns may be slices of larger arrays, as long as a column's elements lie side by side. A sum of products
+    and `out` is formed in BLAS's own order, which need not be that of a product and one addition.
+    """
+    (n, m), p, size = dz.shape, len(A), out.itemsize
+    gemm = _gemm(out.dtype)
+    assert gemm is not None, "as can_add_products says"
+    assert all(a.strides[0] == size and a.dtype == out.dtype for a in (dz, A, out))
+    ld_dz, ld_A, ld_out = (a.strides[1] // size for a in (dz, A, out))
+    dz_at, A_at, out_at = (a.ctypes.data for a in (dz, A, out))
+    gemm(COLUMN_MAJOR, PLAIN, TRANSPOSED, n, p, m, 1.0, dz_at, ld_dz, A_at, ld_A, 1.0, out_at, ld_out)
+
+
+@cache
+def _gemm(dtype: np.dtype[Any]) -> Callable[..., None] | None:
+    """Return cblas_?gemm of the dtype from the library that NumPy's matmul is linked with; None where it has none."""
+    library = ctypes.CDLL(importlib.import_module("numpy._core._multiarray_umath").__file__)
+    letter, real = ("s", ctypes.c_float) if dtype == np.float32 else ("d", ctypes.c_double)
+    size, array = ctypes.c_int64, ctypes.c_void_p
+    for name in NAMES:
+        gemm = getattr(library, name.format(letter), None)
+        if gemm is not None:
+            gemm.argtypes = [*3 * [ctypes.c_int], *3 * [size], real, *2 * [array, size], real, array, size]
+            gemm.restype = None
+            return gemm  # type: ignore[no-any-return]
+    return None

@@ -8,7 +8,8 @@ than the rest, so that every single number has to be compared. The order does no
 drawn in the very shapes decide it; where the bits differ, the leaf's own shape is used: slower, never different.
 
 What is drawn cancels: every exact sum is zero, and the result is nothing but rounding errors, which tell one order from
-another nearly always (sums of ordinary random numbers hide the order of their last terms nine times in ten).
+another nearly always (sums of ordinary random numbers hide the order of their last terms nine times in ten). One more
+draw makes every term −0, since some kernels give the sum of such another sign than others do.
 """
 
 from collections.abc import Sequence
@@ -33,30 +34,29 @@ def proven(widths: Sequence[int], group: Group, dtype: np.dtype[Any]) -> frozens
     """Return which products of this group may change shape, as (what, layer).
 
     Where there are several leaves, ("z", l) and ("dA", l): W A_prev and Wᵀ dz over the whole group; and for at least
-    WIDE weights ("dW", l): dz A_prevᵀ in `column_blocks`, and ("dW added", l): `add_product` in place of a product and
-    a sum. For so many weights and few examples, ("dA turned", l): `multiply_turned`. Overwrites the group's buffers.
+    WIDE weights ("dW", l): dz A_prevᵀ in `column_blocks`, and, as far as `can_add_products`, `add_product` in place of
+    a product and a sum. For so many weights and few examples, ("dA turned", l): `multiply_turned`. Overwrites the
+    group's buffers.
     """
-    found: set[tuple[str, int]] = set()
 
-    def same(what: str, l: int, random: np.random.Generator) -> bool:
+    def same(what: str, l: int, random: np.random.Generator | None) -> bool:
         n_prev, n = widths[l - 1], widths[l]
         A_prev, dz = group.A[l - 1], group.dz[l]
         if what == "z":
             W = _equal_columns(random, n, n_prev, dtype, "F")
             A_prev.whole[...] = _cancelling(random, n_prev, group.m)
             return _same_at_once(W, A_prev, group.A[l])
-        if what.startswith("dW"):
+        if what == "dW":
             one_of_each_size = dict(zip(group.sizes, zip(dz.leaves, A_prev.leaves, strict=True), strict=True))
             for m_i, (dz_i, A_i) in one_of_each_size.items():
                 dz_i[...] = _equal_columns(random, n, m_i, dtype, "F")
                 A_i[...] = _cancelling(random, m_i, n_prev).T
-            blocks = column_blocks(n, n_prev, dtype.itemsize)
-            compare = _same_in_blocks if what == "dW" else _same_added
-            return all(compare(dz_i, A_i, blocks) for dz_i, A_i in one_of_each_size.values())
+            return _same_in_blocks(list(one_of_each_size.values()), column_blocks(n, n_prev, dtype.itemsize))
         W_T = _equal_columns(random, n_prev, n, dtype, "C")
         dz.whole[...] = _cancelling(random, n, group.m)
         return _same_at_once(W_T, dz, group.dz[l - 1], group.turned if what == "dA turned" else None)
 
+    found = set()
     several = len(group.sizes) > 1
     for l in range(1, group.L + 1):
         n_prev, n = widths[l - 1], widths[l]
@@ -67,13 +67,12 @@ def proven(widths: Sequence[int], group: Group, dtype: np.dtype[Any]) -> frozens
         if several and l > 1:
             terms["dA"] = n
         if several and wide:
-            terms["dW"] = terms["dW added"] = min(group.sizes)
+            terms["dW"] = min(group.sizes)
         if wide and l > 1 and group.m <= FEW:
             terms["dA turned"] = n
         for what, number in terms.items():
-            if what == "dW added" and not (("dW", l) in found and can_add_products(dtype)):
-                continue  # it adds block by block
-            if all(same(what, l, generator(0, Purpose.CANARY, l, turn)) for turn in range(draws(number))):
+            drawn = (generator(0, Purpose.CANARY, l, turn) for turn in range(draws(number)))
+            if same(what, l, None) and all(same(what, l, random) for random in drawn):
                 found.add((what, l))
     return frozenset(found)
 
@@ -105,36 +104,51 @@ def _same_at_once(M: NDArray[Any], A: Panel, out: Panel, scratch: NDArray[Any] |
     return out.whole.tobytes() == at_once
 
 
-def _same_in_blocks(dz: NDArray[Any], A_prev: NDArray[Any], blocks: Sequence[slice]) -> bool:
-    """Compare a leaf's dW formed in blocks of columns with dW formed as a whole."""
-    whole, blocked = (np.empty((len(A_prev), len(dz)), dz.dtype).T for _ in range(2))
-    weight_gradient(dz, A_prev, whole)
-    for block in blocks:
-        weight_gradient(dz, A_prev[block], blocked[:, block])
-    return whole.tobytes() == blocked.tobytes()
+def _same_in_blocks(leaves: Sequence[tuple[NDArray[Any], NDArray[Any]]], blocks: Sequence[slice]) -> bool:
+    """Compare the dW of leaves, each (dz, A_prev), formed and added in blocks of columns with what whole ones give."""
+    products = []
+    for dz, A_prev in leaves:
+        whole, blocked = (np.empty((len(A_prev), len(dz)), dz.dtype).T for _ in range(2))
+        weight_gradient(dz, A_prev, whole)
+        for block in blocks:
+            weight_gradient(dz, A_prev[block], blocked[:, block])
+        if not _same_bits(whole, blocked):
+            return False
+        products.append(whole)
+    if not can_add_products(products[0].dtype):
+        return True
+    for (dz, A_prev), product in zip(leaves, products, strict=True):
+        for other in products:
+            dW = other[:, ::-1].copy("F")  # rounding errors too: anything larger would hide those of the sum
+            expected = np.add(dW, product)
+            for block in blocks:
+                add_product(dz, A_prev[block], dW[:, block])
+            if not _same_bits(expected, dW):
+                return False
+    return True
 
 
-def _same_added(dz: NDArray[Any], A_prev: NDArray[Any], blocks: Sequence[slice]) -> bool:
-    """Compare a leaf's dW added by `add_product`, block by block, with dW formed and then added."""
-    added, product = (np.empty((len(A_prev), len(dz)), dz.dtype).T for _ in range(2))
-    weight_gradient(dz, A_prev[::-1], added)  # rounding errors too: anything larger would hide those of the sum
-    weight_gradient(dz, A_prev, product)
-    total = added + product
-    for block in blocks:
-        add_product(dz, A_prev[block], added[:, block])
-    return total.tobytes() == added.tobytes()
+def _same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Compare two Fortran-ordered arrays of one dtype, signs of zeros included."""
+    bits = np.dtype(f"u{a.itemsize}")
+    return np.array_equal(a.T.view(bits), b.T.view(bits))
 
 
 def _equal_columns(
-    random: np.random.Generator, n: int, terms: int, dtype: np.dtype[Any], order: Literal["C", "F"]
+    random: np.random.Generator | None, n: int, terms: int, dtype: np.dtype[Any], order: Literal["C", "F"]
 ) -> NDArray[Any]:
-    """Return M (n, terms), the same random numbers in every column."""
+    """Return M (n, terms), the same random numbers in every column; without a generator, −1."""
     M = np.empty((n, terms), dtype, order)
-    M[...] = random.standard_normal((n, 1), dtype)
+    M[...] = -1 if random is None else random.standard_normal((n, 1), dtype)
     return M
 
 
-def _cancelling(random: np.random.Generator, terms: int, m: int) -> NDArray[Any]:
-    """Return whole numbers (terms, m), each column of which adds up to zero, if there are several to add."""
+def _cancelling(random: np.random.Generator | None, terms: int, m: int) -> NDArray[Any]:
+    """Return whole numbers (terms, m), each column of which adds up to zero, if there are several to add.
+
+    Without a generator, zeros.
+    """
+    if random is None:
+        return np.zeros((terms, m))
     whole = random.integers(-LARGEST, LARGEST, (terms, m), np.int16)
     return whole - np.roll(whole, random.integers(1, terms), axis=0) if terms > 1 else whole

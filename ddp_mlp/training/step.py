@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.nn import backprop, fusing, optimizers
 from ddp_mlp.nn.backprop import AtOnce, Group, Panel
-from ddp_mlp.nn.blas import add_product
+from ddp_mlp.nn.blas import add_product, can_add_products
 from ddp_mlp.nn.optimizers import Optimizer
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.randomness import Purpose, generator
@@ -284,10 +284,11 @@ class _GradientSum:
         dW, db = self.dW[l], self.db[l]
         if len(turns) > 1 and dW.size >= fusing.WIDE:
             n, n_prev = dW.shape
-            blocks = fusing.column_blocks(n, n_prev, dW.itemsize) if ("dW", l) in at_once else [slice(0, n_prev)]
-            for block in blocks:
+            proven = ("dW", l) in at_once
+            for block in fusing.column_blocks(n, n_prev, dW.itemsize) if proven else [slice(0, n_prev)]:
                 A_block = [A_i[block] for A_i in A_prev.leaves]
-                self._add_leaf_by_leaf(dz.leaves, A_block, turns, dW[:, block], ("dW added", l) in at_once)
+                added = proven and can_add_products(dW.dtype)
+                self._add_leaf_by_leaf(dz.leaves, A_block, turns, dW[:, block], added)
         else:
             self._add_all(backprop.weight_gradient, zip(dz.stacks, A_prev.stacks, strict=True), turns, dW)
         self._add_all(backprop.bias_gradient, zip(dz.stacks), turns, db)

@@ -34,9 +34,9 @@ def proven(widths: Sequence[int], group: Group, dtype: np.dtype[Any]) -> frozens
     """Return which products of this group may change shape, as (what, layer).
 
     Where there are several leaves, ("z", l) and ("dA", l): W A_prev and Wᵀ dz over the whole group; and for at least
-    WIDE weights ("dW", l): dz A_prevᵀ in `column_blocks`, and, as far as `can_add_products`, `add_product` in place of
-    a product and a sum. For so many weights and few examples, ("dA turned", l): `multiply_turned`. Overwrites the
-    group's buffers.
+    WIDE weights ("dW in blocks", l): dz A_prevᵀ in `column_blocks`, and added, as far as `can_add_products`, by
+    `add_product` in place of a product and a sum; or ("dW added", l): the latter alone. For so many weights and few
+    examples, ("dA turned", l): `multiply_turned`. Overwrites the group's buffers.
     """
 
     def same(what: str, l: int, random: np.random.Generator | None) -> bool:
@@ -46,12 +46,13 @@ def proven(widths: Sequence[int], group: Group, dtype: np.dtype[Any]) -> frozens
             W = _equal_columns(random, n, n_prev, dtype, "F")
             A_prev.whole[...] = _cancelling(random, n_prev, group.m)
             return _same_at_once(W, A_prev, group.A[l])
-        if what == "dW":
+        if what in ("dW in blocks", "dW added"):
             one_of_each_size = dict(zip(group.sizes, zip(dz.leaves, A_prev.leaves, strict=True), strict=True))
             for m_i, (dz_i, A_i) in one_of_each_size.items():
                 dz_i[...] = _equal_columns(random, n, m_i, dtype, "F")
                 A_i[...] = _cancelling(random, m_i, n_prev).T
-            return _same_in_blocks(list(one_of_each_size.values()), column_blocks(n, n_prev, dtype.itemsize))
+            blocks = column_blocks(n, n_prev, dtype.itemsize) if what == "dW in blocks" else [slice(0, n_prev)]
+            return _same_in_blocks(list(one_of_each_size.values()), blocks)
         W_T = _equal_columns(random, n_prev, n, dtype, "C")
         dz.whole[...] = _cancelling(random, n, group.m)
         return _same_at_once(W_T, dz, group.dz[l - 1], group.turned if what == "dA turned" else None)
@@ -67,10 +68,12 @@ def proven(widths: Sequence[int], group: Group, dtype: np.dtype[Any]) -> frozens
         if several and l > 1:
             terms["dA"] = n
         if several and wide:
-            terms["dW"] = min(group.sizes)
+            terms["dW in blocks"] = terms["dW added"] = min(group.sizes)
         if wide and l > 1 and group.m <= FEW:
             terms["dA turned"] = n
         for what, number in terms.items():
+            if what == "dW added" and (("dW in blocks", l) in found or not can_add_products(dtype)):
+                continue  # no better, or not to be had
             drawn = (generator(0, Purpose.CANARY, l, turn) for turn in range(draws(number)))
             if same(what, l, None) and all(same(what, l, random) for random in drawn):
                 found.add((what, l))

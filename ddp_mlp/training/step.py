@@ -284,10 +284,10 @@ class _GradientSum:
         dW, db = self.dW[l], self.db[l]
         if len(turns) > 1 and dW.size >= fusing.WIDE:
             n, n_prev = dW.shape
-            proven = ("dW", l) in at_once
-            for block in fusing.column_blocks(n, n_prev, dW.itemsize) if proven else [slice(0, n_prev)]:
+            in_blocks = ("dW in blocks", l) in at_once
+            added = can_add_products(dW.dtype) and (in_blocks or ("dW added", l) in at_once)
+            for block in fusing.column_blocks(n, n_prev, dW.itemsize) if in_blocks else [slice(0, n_prev)]:
                 A_block = [A_i[block] for A_i in A_prev.leaves]
-                added = proven and can_add_products(dW.dtype)
                 self._add_leaf_by_leaf(dz.leaves, A_block, turns, dW[:, block], added)
         else:
             self._add_all(backprop.weight_gradient, zip(dz.stacks, A_prev.stacks, strict=True), turns, dW)

@@ -4,7 +4,7 @@ dz, dW, db of my shards  →  tree over all shards  →  ÷ global m (or the glo
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn import backprop, fusing, optimizers
-from ddp_mlp.nn.backprop import AtOnce, Group, Panel
-from ddp_mlp.nn.blas import add_product, can_add_products
+from ddp_mlp.nn.backprop import Group, Panel
 from ddp_mlp.nn.optimizers import Optimizer
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.randomness import Purpose, generator
@@ -22,6 +21,7 @@ from ddp_mlp.parallel.plan import QUANTUM
 from ddp_mlp.parallel.reduction import BLOCK, Block, Reduction
 from ddp_mlp.parallel.shards import Leaf, Subtree, children, cut, leaves, rows
 from ddp_mlp.training.batches import Batch, Source
+from ddp_mlp.training.gradients import GradientSum, Scratch
 from ddp_mlp.training.phases import Phases
 
 EVALUATION_ROWS = 256
@@ -106,9 +106,9 @@ class TrainingStep:
         """The optimizer's state for the elements reduction.slice of the flat vector: {slot: (slice length,)}."""
         decays = regularization.l2 or regularization.weight_decay
         self._mask = layout.weights_mask(dtype)[own].copy() if decays else None
-        self._scratch = _Scratch()
-        self._partials = [_GradientSum(layout, flat, self._scratch) for flat in reduction.partials]
-        self._spares: list[_GradientSum] = []
+        self._scratch = Scratch()
+        self._partials = [GradientSum(layout, flat, self._scratch) for flat in reduction.partials]
+        self._spares: list[GradientSum] = []
         self.phases = Phases(trace)
         self._block = np.empty(BLOCK, dtype)
         self._groups: dict[tuple[int, ...], tuple[Group, frozenset[tuple[str, int]]]] = {}
@@ -160,7 +160,7 @@ class TrainingStep:
 
     # ---- the sums over one's own examples ----------------------------------------------------------------------------
 
-    def _sum_subtree(self, batch: Batch, subtree: Subtree, out: "_GradientSum", depth: int) -> None:
+    def _sum_subtree(self, batch: Batch, subtree: Subtree, out: GradientSum, depth: int) -> None:
         """Put the gradient sum over a subtree's examples into `out`; its tallies into their rows."""
         m, K = len(batch.rows), self.reduction.K
         span = rows(subtree, m, K)
@@ -183,7 +183,7 @@ class TrainingStep:
                 if chunk:
                     np.add(out.flat, part.flat, out=out.flat)
 
-    def _sum_group(self, batch: Batch, span: range, turns: Sequence[Leaf], out: "_GradientSum", chunk: int = 0) -> None:
+    def _sum_group(self, batch: Batch, span: range, turns: Sequence[Leaf], out: GradientSum, chunk: int = 0) -> None:
         """Put the gradient sum over the batch's rows `span` into `out`: the turns' shards, or a chunk of one shard."""
         m, K = len(batch.rows), self.reduction.K
         sizes = [len(span)]
@@ -224,10 +224,10 @@ class TrainingStep:
             self._groups[sizes] = group, fusing.proven(self.layout.widths, group, self.dtype)
         return self._groups[sizes]
 
-    def _spare(self, depth: int) -> "_GradientSum":
+    def _spare(self, depth: int) -> GradientSum:
         while len(self._spares) <= depth:
             flat = np.zeros(self.layout.length, self.dtype)
-            self._spares.append(_GradientSum(self.layout, flat, self._scratch))
+            self._spares.append(GradientSum(self.layout, flat, self._scratch))
         return self._spares[depth]
 
     # ---- the update of one's own slice -------------------------------------------------------------------------------
@@ -269,78 +269,6 @@ class TrainingStep:
                 np.square(gradient, out=padded[: len(gradient)], dtype=np.float64)
                 squares += np.add.reduce(padded.reshape(-1, QUANTUM), axis=1).tolist()
         return math.sqrt(math.fsum(s for part in self.communicator.allgather(squares) for s in part))
-
-
-class _GradientSum:
-    """A flat gradient (length,) and its dW and db views; the scratch is for what the leaves bring to it."""
-
-    def __init__(self, layout: Layout, flat: NDArray[Any], scratch: "_Scratch") -> None:
-        self.flat = flat
-        self.dW, self.db = layout.views(flat)
-        self._scratch = scratch
-
-    def add_up(self, l: int, dz: Panel, A_prev: Panel, turns: Sequence[Leaf], at_once: AtOnce) -> None:
-        """Set dW[l] = Σ dz A_prevᵀ and db[l] = Σ dz: sums over the examples of each leaf, added in tree order."""
-        dW, db = self.dW[l], self.db[l]
-        if len(turns) > 1 and dW.size >= fusing.WIDE:
-            n, n_prev = dW.shape
-            in_blocks = ("dW in blocks", l) in at_once
-            added = can_add_products(dW.dtype) and (in_blocks or ("dW added", l) in at_once)
-            for block in fusing.column_blocks(n, n_prev, dW.itemsize) if in_blocks else [slice(0, n_prev)]:
-                A_block = [A_i[block] for A_i in A_prev.leaves]
-                self._add_leaf_by_leaf(dz.leaves, A_block, turns, dW[:, block], added)
-        else:
-            self._add_all(backprop.weight_gradient, zip(dz.stacks, A_prev.stacks, strict=True), turns, dW)
-        self._add_all(backprop.bias_gradient, zip(dz.stacks), turns, db)
-
-    def _add_all(
-        self, product: Callable[..., None], stacks: Iterable[tuple[NDArray[Any], ...]], turns: Sequence[Leaf], out: Any
-    ) -> None:
-        """Form the products of all leaves, then their sum: few calls, for what is small or of one leaf alone."""
-        products = self._scratch.like(out, len(turns)) if len(turns) > 1 else out[np.newaxis]
-        first = 0
-        for factors in stacks:
-            k = len(factors[0])
-            product(*factors, products[first : first + k])
-            first += k
-        if len(turns) > 1:
-            sums: list[NDArray[Any]] = []
-            for turn, leaf in zip(turns, products, strict=True):
-                sums.append(leaf)
-                for _ in range(turn.folds):
-                    top = sums.pop()
-                    np.add(sums[-1], top, out=sums[-1])
-            np.copyto(out, sums[0])
-
-    def _add_leaf_by_leaf(
-        self, dz: list[NDArray[Any]], A: list[NDArray[Any]], turns: Sequence[Leaf], out: NDArray[Any], added: bool
-    ) -> None:
-        """Form one leaf's product after the other, each added as soon as it can be: little memory."""
-        sums = [out, *self._scratch.like(out, max(turn.height for turn in turns))]
-        for turn, dz_i, A_i in zip(turns, dz, A, strict=True):
-            height, folds = turn.height, turn.folds
-            if folds and added:  # the product and the first fold in one
-                height, folds = height - 1, folds - 1
-                add_product(dz_i, A_i, sums[height])
-            else:
-                backprop.weight_gradient(dz_i, A_i, sums[height])
-            for top in range(height, height - folds, -1):
-                np.add(sums[top - 1], sums[top], out=sums[top - 1])
-
-
-class _Scratch:
-    """Memory for products on their way into a sum, by shape, used again and again."""
-
-    def __init__(self) -> None:
-        self.arrays: dict[tuple[int, ...], NDArray[Any]] = {}
-
-    def like(self, out: NDArray[Any], count: int) -> NDArray[Any]:
-        """Return so many arrays of out's shape (n, n_prev) and dtype, each in Fortran order: (count, n, n_prev)."""
-        n, n_prev = out.shape
-        if out.shape not in self.arrays or len(self.arrays[out.shape]) < count:
-            memory = backprop.aligned_empty(count * out.size, out.dtype)
-            self.arrays[out.shape] = memory.reshape(count, n_prev, n).mT
-        return self.arrays[out.shape][:count]
 
 
 def evaluate(

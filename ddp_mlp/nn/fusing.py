@@ -1,11 +1,11 @@
 """Which matrix products may be made in another shape than the shards' own: those seen to give the same bits.
 
-One product over all of a group's examples is faster than one per leaf, dW is added up faster in blocks of columns that
-stay in cache, and fastest by the product itself, and for few examples dA is formed faster in the other memory order.
-Whether BLAS gives the same bits
-depends on the shapes and the kernel: the last row and the last column of a product may be added up in another order
-than the rest, so that every single number has to be compared. The order does not depend on the numbers, so that some
-drawn in the very shapes decide it; where the bits differ, the leaf's own shape is used: slower, never different.
+One product over all of a group's examples is faster than one per leaf; dW is added up faster in blocks of columns that
+stay in cache, and by BLAS itself as it forms a product; and for few examples dA is formed faster in the other memory
+order. Whether BLAS gives the same bits depends on the shapes and the kernel: the last row and the last column of a
+product may be added up in another order than the rest, so that every single number has to be compared. The order does
+not depend on the numbers, so that some drawn in the very shapes decide it; where the bits differ, the leaf's own shape
+is used: slower, never different.
 
 What is drawn cancels: every exact sum is zero, and the result is nothing but rounding errors, which tell one order from
 another nearly always (sums of ordinary random numbers hide the order of their last terms nine times in ten). One more

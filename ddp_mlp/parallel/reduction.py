@@ -153,7 +153,7 @@ class ExactSum:
         if self.plan.halving and self._range is not None:
             for swap in reversed(self._swaps):
                 self.communicator.swap(swap.partner, self.parameters[swap.kept], self.parameters[swap.given])
-        elif self._range is not None:
+        elif len(self.communicator.nodes) > 1 and self._range is not None:
             self.communicator.complete(self.parameters, self._range)
         self.communicator.node_barrier()
 

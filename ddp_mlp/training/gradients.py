@@ -42,15 +42,19 @@ class GradientSum:
         The turns are the leaves'; `at_once` is what `fusing.proven` says of their group.
         """
         dW, db = self.dW[l], self.db[l]
-        if len(turns) > 1 and dW.size >= WIDE:
+        if len(turns) == 1:
+            weight_gradient(dz.whole, A_prev.whole, dW)
+            bias_gradient(dz.whole, db)
+            return
+        if dW.size < WIDE:
+            self._add_all(weight_gradient, zip(dz.stacks, A_prev.stacks, strict=True), turns, dW)
+        else:
             n, n_prev = dW.shape
             in_blocks = ("dW in blocks", l) in at_once
             added = can_add_products(dW.dtype) and (in_blocks or ("dW added", l) in at_once)
             for block in column_blocks(n, n_prev, dW.itemsize) if in_blocks else [slice(0, n_prev)]:
                 A_block = [A_i[block] for A_i in A_prev.leaves]
                 self._add_leaf_by_leaf(dz.leaves, A_block, turns, dW[:, block], added)
-        else:
-            self._add_all(weight_gradient, zip(dz.stacks, A_prev.stacks, strict=True), turns, dW)
         self._add_all(bias_gradient, zip(dz.stacks), turns, db)
 
     def _add_all(
@@ -61,7 +65,7 @@ class GradientSum:
         out: NDArray[Any],
     ) -> None:
         """Form the products of all leaves, stack by stack, and then their sum: the fewest calls."""
-        products = self._scratch.like(out, len(turns)) if len(turns) > 1 else out[np.newaxis]
+        products = self._scratch.like(out, len(turns))
         first = 0
         for factors in stacks:
             k = len(factors[0])
@@ -73,8 +77,7 @@ class GradientSum:
             for _ in range(turn.folds):
                 top = sums.pop()
                 np.add(sums[-1], top, out=sums[-1])
-        if len(turns) > 1:
-            np.copyto(out, sums[0])
+        np.copyto(out, sums[0])
 
     def _add_leaf_by_leaf(
         self, dz: list[NDArray[Any]], A: list[NDArray[Any]], turns: Sequence[Leaf], out: NDArray[Any], added: bool

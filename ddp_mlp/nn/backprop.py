@@ -243,7 +243,7 @@ def rectify(Z: NDArray[Any], b: NDArray[Any], zeros: NDArray[Any]) -> None:
 
 def multiply(M: NDArray[Any], A: Panel, out: Panel, at_once: bool) -> None:
     """Set out = M A, (k, n) times (n, m), in one product or leaf by leaf."""
-    if at_once:
+    if at_once or len(A.leaves) == 1:
         np.matmul(M, A.whole, out=out.whole)
     else:
         for A_k, out_k in zip(A.stacks, out.stacks, strict=True):

@@ -95,6 +95,31 @@ def test_a_rank_that_scales_its_gradient_is_seen(communicator: Communicator) -> 
     assert reduction.parameters.tobytes() != expected.tobytes()
 
 
+def test_within_one_node_nothing_is_sent(communicator: Communicator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step asks MPI for bytes where there are several nodes, and there alone."""
+    asked: list[str] = []
+
+    def counted(name: str) -> Any:
+        call = getattr(communicator, name)
+
+        def count_and_call(*arguments: Any) -> None:
+            asked.append(name)
+            call(*arguments)
+
+        return count_and_call
+
+    for name in ("exchange", "swap", "complete"):
+        monkeypatch.setattr(communicator, name, counted(name))
+    values = shard_sums(8, 4 * QUANTUM, np.float32)
+    reduction = ExactSum(communicator, values.shape[1], np.dtype(np.float32), 8)
+    write_partials(reduction, values, 100)
+    reduction.collect(100)
+    list(reduction.sums(100))
+    reduction.publish()
+    everyone = communicator.allgather(asked)
+    assert any(everyone) == (len(communicator.nodes) > 1)
+
+
 def test_slices_cover_the_vector(communicator: Communicator) -> None:
     """Every element is updated by one rank; slices begin and end on quanta."""
     reduction = ExactSum(communicator, 10 * QUANTUM + 3, np.dtype(np.float64), 8)

@@ -31,7 +31,6 @@ CACHED = 32 * 1024
 """Elements of a block on which several elementwise operations follow one another."""
 FEW = 64
 """Examples: up to so many, OpenBLAS forms Wᵀ dz of wide layers faster, by up to 2.6, where the result is C-ordered."""
-
 TILE = 64
 """Rows that are turned at a time: all at once, most memory is fetched again for every column."""
 
@@ -112,7 +111,7 @@ class Group:
 
 
 AtOnce = Collection[tuple[str, int]]
-"""Which products may run over the whole group: ("z", l) for W A_prev, ("dA", l) and ("dA turned", l) for Wᵀ dz."""
+"""Which products may change shape, as `fusing.proven` names them; here ("z", l), ("dA", l), ("dA turned", l) count."""
 
 
 def forward(

@@ -45,10 +45,8 @@ def _gemm(dtype: np.dtype[Any]) -> Callable[..., None] | None:
     library = ctypes.CDLL(importlib.import_module("numpy._core._multiarray_umath").__file__)
     letter, real = ("s", ctypes.c_float) if dtype == np.float32 else ("d", ctypes.c_double)
     size, array = ctypes.c_int64, ctypes.c_void_p
+    prototype = ctypes.CFUNCTYPE(None, *3 * [ctypes.c_int], *3 * [size], real, *2 * [array, size], real, array, size)
     for name in NAMES:
-        gemm = getattr(library, name.format(letter), None)
-        if gemm is not None:
-            gemm.argtypes = [*3 * [ctypes.c_int], *3 * [size], real, *2 * [array, size], real, array, size]
-            gemm.restype = None
-            return gemm  # type: ignore[no-any-return]
+        if hasattr(library, name.format(letter)):
+            return prototype((name.format(letter), library))
     return None

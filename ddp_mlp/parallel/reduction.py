@@ -72,13 +72,14 @@ class ExactSum:
             return additions((0, K), local_terms if len(nodes) == 1 else all_terms, m, K)
 
         self._within_node, self._overall = within_node, overall
-        self._range = plan.columns[local_rank] if local_rank < len(plan.columns) else None
-        """The bounds of the pieces of this rank's column; None where it is in no column."""
+        travels = len(nodes) > 1 and local_rank < len(plan.columns)
+        self._range = plan.columns[local_rank] if travels else None
+        """The bounds of the pieces of this rank's column; None where it has nothing to do with other nodes."""
         self._send = self._receive = np.zeros(0, dtype)
         if plan.halving and self._range is not None:
             self._swaps = plan.swaps(node, local_rank)
             self._receive = np.zeros(max(swap.kept.stop - swap.kept.start for swap in self._swaps), dtype)
-        elif len(nodes) > 1 and self._range is not None:
+        elif self._range is not None:
             self._sent, self._received = plan.sent(node, local_rank), plan.received(node, local_rank)
             self._send, self._receive = np.zeros(sum(self._sent), dtype), np.zeros(sum(self._received), dtype)
 
@@ -89,7 +90,7 @@ class ExactSum:
         `_Tallies` orders it.
         """
         tallies = self.tallies.collect()
-        if len(self.communicator.nodes) > 1 and self._range is not None:
+        if self._range is not None:
             parts = self._within_node(min(m, self.K))
             for lo, hi in _blocks(self._range[0], self._range[-1]):
                 for part in parts:
@@ -153,7 +154,7 @@ class ExactSum:
         if self.plan.halving and self._range is not None:
             for swap in reversed(self._swaps):
                 self.communicator.swap(swap.partner, self.parameters[swap.kept], self.parameters[swap.given])
-        elif len(self.communicator.nodes) > 1 and self._range is not None:
+        elif self._range is not None:
             self.communicator.complete(self.parameters, self._range)
         self.communicator.node_barrier()
 

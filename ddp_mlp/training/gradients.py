@@ -1,6 +1,6 @@
 """The sums dW and db over a group's leaves, in tree order: what is small all at once, what is large leaf by leaf."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,19 +71,17 @@ class GradientSum:
             k = len(factors[0])
             product(*factors, products[first : first + k])
             first += k
-        sums: list[NDArray[Any]] = []
+        sums: dict[int, NDArray[Any]] = {}
         for turn, leaf in zip(turns, products, strict=True):
-            sums.append(leaf)
-            for _ in range(turn.folds):
-                top = sums.pop()
-                np.add(sums[-1], top, out=sums[-1])
+            sums[turn.height] = leaf
+            _fold(sums, turn.height, turn.folds)
         np.copyto(out, sums[0])
 
     def _add_leaf_by_leaf(
         self, dz: list[NDArray[Any]], A: list[NDArray[Any]], turns: Sequence[Leaf], out: NDArray[Any], added: bool
     ) -> None:
         """Form one leaf's product after the other, and add each as soon as the tree allows: the least memory."""
-        sums = [out, *self._scratch.like(out, max(turn.height for turn in turns))]
+        sums = dict(enumerate([out, *self._scratch.like(out, max(turn.height for turn in turns))]))
         for turn, dz_i, A_i in zip(turns, dz, A, strict=True):
             height, folds = turn.height, turn.folds
             if folds and added:  # the product and the first fold in one
@@ -91,5 +89,10 @@ class GradientSum:
                 add_product(dz_i, A_i, sums[height])
             else:
                 weight_gradient(dz_i, A_i, sums[height])
-            for top in range(height, height - folds, -1):
-                np.add(sums[top - 1], sums[top], out=sums[top - 1])
+            _fold(sums, height, folds)
+
+
+def _fold(sums: Mapping[int, NDArray[Any]], height: int, folds: int) -> None:
+    """Add the sum at a height to the one below it, that to the one below, and so on, as `shards.Leaf` says."""
+    for top in range(height, height - folds, -1):
+        np.add(sums[top - 1], sums[top], out=sums[top - 1])

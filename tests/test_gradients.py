@@ -1,27 +1,14 @@
 """Tests of the sums over a group's leaves: the definition's tree, leaf by leaf, is the oracle."""
 
-from typing import Any
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from ddp_mlp.nn import backprop, fusing
 from ddp_mlp.nn.backprop import Group
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.shards import leaves
 from ddp_mlp.training.gradients import GradientSum, Scratch
-
-
-def tree_sum(products: dict[int, NDArray[Any]], lo: int, hi: int) -> NDArray[Any] | None:
-    """Return sum(lo, hi) = sum(lo, mid) + sum(mid, hi) of the shards that have rows."""
-    if hi - lo == 1:
-        return products.get(lo)
-    mid = (lo + hi) // 2
-    left, right = tree_sum(products, lo, mid), tree_sum(products, mid, hi)
-    if left is None or right is None:
-        return right if left is None else left
-    return np.asarray(left + right)
+from tests.test_reduction import tree_sum
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -39,14 +26,13 @@ def test_the_sum_is_that_of_the_tree(widths: tuple[int, ...], K: int, m: int, dt
     for l in (2, 1, 2, 1):
         dz, A_prev = group.dz[l], group.A[l - 1]
         dz.whole[...], A_prev.whole[...] = (random.standard_normal(a.whole.shape) for a in (dz, A_prev))
-        dW, db = {}, {}
+        n_prev, n = widths[l - 1], widths[l]
+        dW, db = np.zeros((K, n_prev, n), kind).mT, np.zeros((K, 1, n), kind).mT  # of every shard
         for turn, dz_i, A_i in zip(turns, dz.leaves, A_prev.leaves, strict=True):
-            dW[turn.shard] = np.empty((widths[l - 1], widths[l]), kind).T
-            db[turn.shard] = np.empty((1, widths[l]), kind).T
             backprop.weight_gradient(dz_i, A_i, dW[turn.shard])
             backprop.bias_gradient(dz_i, db[turn.shard])
         total.add_up(l, dz, A_prev, turns, at_once)
-        for found, products in ((total.dW[l], dW), (total.db[l], db)):
-            expected = tree_sum(products, 0, K)
+        for found, of_shards in ((total.dW[l], dW), (total.db[l], db)):
+            expected = tree_sum(of_shards, m, 0, K)
             assert expected is not None
             assert found.tobytes() == expected.tobytes()

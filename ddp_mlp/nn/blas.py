@@ -1,4 +1,4 @@
-"""The one product of matrices that NumPy does not offer, from the BLAS that NumPy itself calls: C += A B.
+"""The BLAS that NumPy calls: what it is, and the one product of matrices that NumPy does not offer: C += A B.
 
 A product that is added where it belongs saves two passes over memory: the one in which BLAS clears C first, and the
 sum afterwards. Where NumPy's BLAS has no C interface under a name known here, `can_add_products` says so.
@@ -8,15 +8,40 @@ import ctypes
 import importlib
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import threadpoolctl
 from numpy.typing import NDArray
 
 NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm")
 """In NumPy's own wheels, in builds with 64-bit integers, and in others; those read the lower half of what they get."""
 COLUMN_MAJOR, PLAIN, TRANSPOSED = 102, 111, 112
 """The values of CBLAS_LAYOUT and CBLAS_TRANSPOSE in cblas.h, Netlib."""
+UNKNOWN = "unknown"
+
+
+class Library(NamedTuple):
+    """A BLAS library, and the processor for which it has chosen its kernels, such as SkylakeX."""
+
+    name: str
+    architecture: str
+
+
+def libraries() -> list[Library]:
+    """Return the BLAS libraries that this process has loaded, or the one NumPy was built with.
+
+    The latter where threadpoolctl knows none of them: Accelerate, Netlib's own, MKL without its libmkl_rt.
+    """
+    loaded = [entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "blas"]
+    if not loaded:
+        config: Any = np.show_config(mode="dicts")
+        built = config["Build Dependencies"]["blas"]
+        return [Library(f"{built['name']} {built['version']}", UNKNOWN)]
+    found = {
+        Library(f"{entry['internal_api']} {entry['version']}", entry.get("architecture", UNKNOWN)) for entry in loaded
+    }
+    return sorted(found)
 
 
 def can_add_products(dtype: np.dtype[Any]) -> bool:

@@ -23,7 +23,7 @@ import ddp_mlp
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
 from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch, StorageError, by_all_ranks
-from ddp_mlp.nn import backprop, optimizers
+from ddp_mlp.nn import backprop, blas, optimizers
 from ddp_mlp.nn.backprop import Group
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.schedules import Patience
@@ -67,9 +67,9 @@ def agree_on_machine(threads: int, communicator: Communicator) -> Machine:
         "h5py": h5py.__version__,
         "mpi": communicator.library,
     }
-    libraries = [entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "blas"]
-    kernel = "; ".join(sorted({f"{b['internal_api']} {b['version']} {b.get('architecture', '?')}" for b in libraries}))
-    found_threads = sorted({entry["num_threads"] for entry in libraries} - {threads})
+    kernel = "; ".join(f"{library.name} {library.architecture}" for library in blas.libraries())
+    loaded = [entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "blas"]
+    found_threads = sorted({entry["num_threads"] for entry in loaded} - {threads})
     mine = {**versions, "BLAS kernel": kernel, "canary": _canary()}
     everyone = communicator.allgather((mine, host()))
     with communicator.in_agreement():

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import threadpoolctl
 from numpy.typing import NDArray
 
 from ddp_mlp.config import Config
+from ddp_mlp.nn import blas
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.training.in_memory import data_of_arrays, standardization_of, train_in_memory
@@ -52,12 +52,10 @@ class KernelClass(NamedTuple):
 
 def kernel_class() -> KernelClass:
     """Return the kernel class of this process. Local."""
-    blas = next(entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "blas")
     simd: Any = np.show_config(mode="dicts")
     return KernelClass(
         np.__version__,
-        f"{blas['internal_api']} {blas['version']}",
-        str(blas.get("architecture", "unknown")),
+        *blas.libraries()[0],
         tuple(name for name in simd["SIMD Extensions"].get("found", ()) if not name.startswith("AVX512_")),
     )
 

@@ -153,7 +153,7 @@ def test_a_sum_of_another_order_is_not_left_to_the_product(
 ) -> None:
     """Where the product's terms are added to what is there one or some after the other, product and sum stay apart.
 
-    MKL does so where it has a single column to form, as the last of `column_blocks` may be.
+    MKL does so where it has a single column to form.
     """
 
     def one_after_the_other(dz: Any, A: Any, out: Any) -> None:

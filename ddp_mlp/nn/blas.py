@@ -29,19 +29,21 @@ class Library(NamedTuple):
 
 
 def libraries() -> list[Library]:
-    """Return the BLAS libraries that this process has loaded, or the one NumPy was built with.
+    """Return the BLAS libraries that this process has loaded, NumPy's first, or the one NumPy was built with.
 
-    The latter where threadpoolctl knows none of them: Accelerate, Netlib's own, MKL without its libmkl_rt.
+    The latter where threadpoolctl knows none of them: Accelerate, Netlib's own, MKL without its libmkl_rt. SciPy, for
+    one, may bring another.
     """
-    loaded = [entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "blas"]
-    if not loaded:
-        config: Any = np.show_config(mode="dicts")
-        built = config["Build Dependencies"]["blas"]
-        return [Library(f"{built['name']} {built['version']}", UNKNOWN)]
-    found = {
-        Library(f"{entry['internal_api']} {entry['version']}", entry.get("architecture", UNKNOWN)) for entry in loaded
+    config: Any = np.show_config(mode="dicts")
+    built = config["Build Dependencies"]["blas"]
+    loaded = {
+        Library(f"{entry['internal_api']} {entry['version']}", entry.get("architecture", UNKNOWN))
+        for entry in threadpoolctl.threadpool_info()
+        if entry["user_api"] == "blas"
     }
-    return sorted(found)
+    if not loaded:
+        return [Library(f"{built['name']} {built['version']}", UNKNOWN)]
+    return sorted(loaded, key=lambda library: (str(built["version"]) not in library.name, library))
 
 
 def can_add_products(dtype: np.dtype[Any]) -> bool:

@@ -110,6 +110,34 @@ def test_what_was_after_the_checkpoint_is_dropped(reader: Any, tmp_path: Path) -
     assert shown == [(step, 1.0 if step < 6 else 2.0) for step in range(1, 11)]
 
 
+@pytest.mark.parametrize(
+    "clocks", [(1000.0, 1000.5, 1000.9), (1000.0, 990.0, 980.0)], ids=["a second", "clocks behind"]
+)
+def test_files_are_read_in_the_order_of_the_sessions(
+    reader: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clocks: tuple[float, ...]
+) -> None:
+    """Sessions within one second, or on nodes whose clocks are behind, are read one after the other; none is lost.
+
+    The hosts' names and process ids count down, and what is written last before a kill may be torn.
+    """
+    pytest.importorskip("tensorboard")
+    for session, now in enumerate(clocks):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        monkeypatch.setattr("socket.gethostname", lambda session=session: f"node-{9 - session}.cluster")
+        monkeypatch.setattr("os.getpid", lambda session=session: 100 - session)
+        board = TensorBoard(tmp_path, 4 * session)
+        for step in range(4 * session + 1, 4 * session + 7):
+            board.event({"event": "step", "step": step, "epoch": 0, "seconds": 0.1, "loss": float(session)})
+        board.close()
+        if session == 0:
+            (path,) = tmp_path.iterdir()
+            path.write_bytes(path.read_bytes()[:-5])
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 3
+    shown = [(found.step, found.value) for found in reader(tmp_path).Scalars("step/loss")]
+    assert shown == [(step, min((step - 1) // 4, 2)) for step in range(1, 15)]
+
+
 def test_without_tensorboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where the package is not installed, one line says how to get it."""
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)

@@ -1,13 +1,18 @@
 """A run's events as TensorBoard event files: scalars, and histograms of all weights after epochs. Rank 0 alone.
 
 A resumed run writes a further file that begins with a session start, by which TensorBoard drops what an earlier file
-says about later steps; so that its curves are those of the journal. Epochs may be over in milliseconds, and encoding
-takes as long as a step: so events are encoded once a second, and histograms are made as often at most, and at the end.
+says about later steps; so that its curves are those of the journal. TensorBoard takes the files by name, which begins
+with the second of their making: a file's second is later than that of every other there, be they made within one second
+or on a node whose clock is behind. Epochs may be over in milliseconds, and encoding takes as long as a step: so events
+are encoded once a second, and histograms are made as often at most, and at the end.
 """
 
 import math
+import re
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,6 @@ from ddp_mlp.training.journal import Event
 FOLDER = "tensorboard"
 """The event files' folder in a run's folder."""
 BUCKETS = 30
-FLUSH_SECONDS = 10
 ENCODE_SECONDS = 1.0
 """Least time between two encodings of the events since, and between the histograms of two epochs."""
 
@@ -33,7 +37,7 @@ class TensorBoard:
         try:
             from tensorboard.compat.proto import event_pb2, summary_pb2
             from tensorboard.plugins.histogram import metadata
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+            from tensorboard.summary.writer.record_writer import RecordWriter
             from tensorboard.util import tensor_util
         except ImportError as error:
             raise ConfigError('tensorboard = true: needs TensorBoard: pip install "ddp_mlp[tensorboard]"') from error
@@ -43,11 +47,11 @@ class TensorBoard:
         self._histograms_of = step
         self._events, self._summaries, self._tensors = event_pb2, summary_pb2, tensor_util
         self._is_histogram = metadata.create_summary_metadata(display_name=None, description=None)
-        try:
-            self._file = EventFileWriter(str(folder), flush_secs=FLUSH_SECONDS)
-        except OSError as error:
-            raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = RecordWriter(_next_path(folder).open("xb"))
         began = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(time.time(), 0, file_version="brain.Event:2")
         self._add(time.time(), step + 1, session_log=began)
 
     def event(self, event: Event) -> None:
@@ -78,10 +82,8 @@ class TensorBoard:
     def close(self) -> None:
         """Bring all that was added into the file. Raises StorageError."""
         self._encode()
-        try:
+        with _writing(self._folder):
             self._file.close()
-        except OSError as error:
-            raise StorageError(f"{self._folder}: cannot be written: {error.strerror}") from error
 
     def _encode(self) -> None:
         self._next_encoding = time.monotonic() + ENCODE_SECONDS
@@ -94,9 +96,27 @@ class TensorBoard:
             ]
             if values:
                 self._add(wall_time, event["step"], summary=self._summaries.Summary(value=values))
+        with _writing(self._folder):
+            self._file.flush()
 
     def _add(self, wall_time: float, step: int, **content: Any) -> None:
-        try:
-            self._file.add_event(self._events.Event(wall_time=wall_time, step=step, **content))
-        except OSError as error:
-            raise StorageError(f"{self._folder}: cannot be written: {error.strerror}") from error
+        event = self._events.Event(wall_time=wall_time, step=step, **content)
+        with _writing(self._folder):
+            self._file.write(event.SerializeToString())
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn what the system says against writing in `folder` into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def _next_path(folder: Path) -> Path:
+    """Return a path for an event file that TensorBoard reads after those in `folder`."""
+    names = (re.match(r"events\.out\.tfevents\.(\d{10})\.", path.name) for path in folder.iterdir())
+    seconds = [int(name[1]) for name in names if name]
+    second = max([int(time.time()), *(second + 1 for second in seconds)])
+    return folder / f"events.out.tfevents.{second:010d}.{socket.gethostname()}"

@@ -26,6 +26,8 @@ TRAIN = [
     "300",
 ]
 
+REMEDY = "mend that, or go on with --tensorboard false"
+
 
 @pytest.fixture
 def reader() -> Any:
@@ -136,6 +138,41 @@ def test_files_are_read_in_the_order_of_the_sessions(
     assert len(list(tmp_path.iterdir())) == 3
     shown = [(found.step, found.value) for found in reader(tmp_path).Scalars("step/loss")]
     assert shown == [(step, min((step - 1) // 4, 2)) for step in range(1, 15)]
+
+
+FILL = """
+import resource, sys
+from pathlib import Path
+from ddp_mlp.errors import StorageError
+from ddp_mlp.training.tensorboard import TensorBoard
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+board = TensorBoard(Path(sys.argv[1]), 0)
+try:
+    for step in range(1, 1001):
+        board.event({"event": "step", "step": step, "epoch": 0, "seconds": 0.1, "loss": 1.0})
+    board.close()
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_full_disk(run_python: Program, reader: Any, tmp_path: Path) -> None:
+    """What the file has no room for is one line that says what to do; what is in it stays readable."""
+    done = run_python("-c", FILL, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path}: cannot be written: File too large; {REMEDY}\n"
+    shown = [found.step for found in reader(tmp_path).Scalars("step/loss")]
+    assert 0 < len(shown) < 1000
+    assert shown == list(range(1, len(shown) + 1))
+
+
+def test_folder_that_cannot_be_made(run_python: Program, tmp_path: Path) -> None:
+    """A file in the folder's place ends the run with one line, and exit code 74."""
+    pytest.importorskip("tensorboard")
+    (tmp_path / "tensorboard").touch()
+    done = run_python(*TRAIN, "--run_dir", tmp_path)
+    assert done.returncode == 74, done.stderr
+    assert done.stderr == f"error: {tmp_path / 'tensorboard'}: cannot be written: File exists; {REMEDY}\n"
 
 
 def test_without_tensorboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

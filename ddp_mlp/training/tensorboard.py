@@ -111,12 +111,13 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
+        remedy = "mend that, or go on with --tensorboard false"
+        raise StorageError(f"{folder}: cannot be written: {error.strerror}; {remedy}") from error
 
 
 def _next_path(folder: Path) -> Path:
     """Return a path for an event file that TensorBoard reads after those in `folder`."""
     names = (re.match(r"events\.out\.tfevents\.(\d{10})\.", path.name) for path in folder.iterdir())
-    seconds = [int(name[1]) for name in names if name]
-    second = max([int(time.time()), *(second + 1 for second in seconds)])
+    latest = max((int(name[1]) for name in names if name), default=0)
+    second = max(int(time.time()), latest + 1)
     return folder / f"events.out.tfevents.{second:010d}.{socket.gethostname()}"

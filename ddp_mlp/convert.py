@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ddp_mlp import __version__
 from ddp_mlp.command import Parser
+from ddp_mlp.conversion.sources import Header, Label, Piece, Source, open_sources
 from ddp_mlp.errors import ConfigError, DataError, ProgramError, StorageError
 from ddp_mlp.storage.dataset import (
     CLASSES_AT_MOST,
@@ -35,7 +36,6 @@ from ddp_mlp.storage.dataset import (
     survey_block,
     survey_blocks,
 )
-from ddp_mlp.storage.sources import Header, Label, Piece, Source, open_sources
 
 _INTEGERS = [np.dtype(name) for name in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")]
 

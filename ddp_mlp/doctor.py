@@ -377,8 +377,8 @@ def measure_reduction(communicator: "Communicator", room: int) -> dict[int, floa
     """Return the median seconds of the exact sum by number of parameters, where it fits in `room` bytes. Collective."""
     import numpy as np
 
-    from ddp_mlp.parallel.reduction import ExactSum
-    from ddp_mlp.parallel.shards import automatic_shards
+    from ddp_mlp.summing.between import ExactSum
+    from ddp_mlp.summing.tree import automatic_shards
 
     K, seconds = automatic_shards(communicator.size), {}
     for count in REDUCED:

@@ -25,14 +25,14 @@ except ImportError as error:
     raise ImportError(f'ddp_mlp.MLPClassifier needs scikit-learn: pip install "ddp_mlp[sklearn]" ({error})') from error
 
 from ddp_mlp.config import Config
+from ddp_mlp.data.batches import Standardization
 from ddp_mlp.errors import ConfigError, DataError, Interrupted
 from ddp_mlp.model import Model
 from ddp_mlp.parallel.communicator import Communicator, connect
 from ddp_mlp.parallel.launcher import launched_size
-from ddp_mlp.parallel.shards import automatic_shards
-from ddp_mlp.training.batches import Standardization
+from ddp_mlp.run_dir.saving import State
+from ddp_mlp.summing.tree import automatic_shards
 from ddp_mlp.training.in_memory import data_of_arrays, standardization_of, train_in_memory
-from ddp_mlp.training.saving import State
 
 
 class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn ships no annotations

@@ -12,7 +12,7 @@ from ddp_mlp import __version__, command
 from ddp_mlp.errors import ConfigError, ProgramError, printable
 
 if TYPE_CHECKING:
-    from ddp_mlp.classification import Scores
+    from ddp_mlp.inference.apply import Scores
     from ddp_mlp.parallel.communicator import Communicator
     from ddp_mlp.storage.dataset import DatasetInfo
 
@@ -60,7 +60,7 @@ def _check(asked: argparse.Namespace) -> None:
 
 
 def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
-    from ddp_mlp.classification import classify
+    from ddp_mlp.inference.apply import classify
     from ddp_mlp.model import load
     from ddp_mlp.storage.atomic import write_atomically
     from ddp_mlp.storage.dataset import inspect

@@ -48,8 +48,8 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
     from ddp_mlp.reporting import charts, page
     from ddp_mlp.reporting.outcome import Outcome, image_shape, outcome_on_test
     from ddp_mlp.reporting.runs import read_all
+    from ddp_mlp.run_dir.journal import duration
     from ddp_mlp.storage.atomic import write_atomically
-    from ddp_mlp.training.journal import duration
 
     runs = read_all(folders)
     try:
@@ -79,7 +79,7 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
 def follow(folder: Path) -> None:
     """Print what a run does as it happens, until its final event. Raises DataError or StorageError."""
     from ddp_mlp.reporting.follower import Follower, journal_of
-    from ddp_mlp.training import journal
+    from ddp_mlp.run_dir import journal
 
     path = journal_of(folder)
     if not path.exists():

@@ -53,7 +53,8 @@ def _read_by_rank_0(arguments: Sequence[str], communicator: "Communicator") -> N
 
 def _work(chosen: "Config", communicator: "Communicator") -> None:
     """Train, or describe what would be trained, or teach. Collective."""
-    from ddp_mlp.training import describe, loop, teach
+    from ddp_mlp.explaining import describe, teach
+    from ddp_mlp.training import loop
 
     if chosen.teach:
         teach.teach(communicator)

@@ -121,7 +121,7 @@ def _certificate(
     communicator: "Communicator",
     seconds: float,
 ) -> dict[str, Any]:
-    from ddp_mlp.training.journal import utc_now
+    from ddp_mlp.run_dir.journal import utc_now
     from ddp_mlp.verification.golden import kernel_class
 
     kernel = kernel_class()

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 import ddp_mlp
 from ddp_mlp import classification
-from ddp_mlp.classification import classify
 from ddp_mlp.errors import DataError, StorageError
+from ddp_mlp.inference.apply import classify
 from ddp_mlp.model import Model
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import inspect

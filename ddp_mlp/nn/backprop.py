@@ -111,7 +111,7 @@ class Group:
 
 
 AtOnce = Collection[tuple[str, int]]
-"""Which products may change shape, as `fusing.proven` names them; here ("z", l), ("dA", l), ("dA turned", l) count."""
+"""Which products may change shape, as `proven.proven` names them; here ("z", l), ("dA", l), ("dA turned", l) count."""
 
 
 def forward(

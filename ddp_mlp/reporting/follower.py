@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from ddp_mlp.errors import DataError, StorageError
-from ddp_mlp.training import journal
-from ddp_mlp.training.journal import Event
+from ddp_mlp.run_dir import journal
+from ddp_mlp.run_dir.journal import Event
 
 LATEST = 20
 """Events since the last start that are told when the watch begins."""

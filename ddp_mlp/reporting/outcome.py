@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp import model
+from ddp_mlp.data.batches import survey
 from ddp_mlp.errors import ProgramError, StorageError
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.reporting.runs import RunLog
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage.dataset import DatasetInfo, Reader, inspect
-from ddp_mlp.training.batches import survey
 from ddp_mlp.training.step import EVALUATION_ROWS
 
 READ_BYTES = 64 << 20

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError, StorageError
-from ddp_mlp.training import journal
-from ddp_mlp.training.journal import Event
+from ddp_mlp.run_dir import journal
+from ddp_mlp.run_dir.journal import Event
 from ddp_mlp.training.phases import PHASES
 
 START_FIELDS = {

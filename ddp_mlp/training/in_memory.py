@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.config import Config
+from ddp_mlp.data.batches import MemorySource, Standardization, stratified
 from ddp_mlp.errors import ConfigError, by_all_ranks
 from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.run_dir.journal import Event, make_event
+from ddp_mlp.run_dir.saving import Snapshot, State
 from ddp_mlp.storage.dataset import DatasetInfo, SplitInfo
-from ddp_mlp.training.batches import MemorySource, Standardization, stratified
 from ddp_mlp.training.interruption import Interruption
-from ddp_mlp.training.journal import Event, make_event
 from ddp_mlp.training.loop import complete, settled
 from ddp_mlp.training.preparation import Data, Machine, Start
 from ddp_mlp.training.run import Run
-from ddp_mlp.training.saving import Snapshot, State
 
 
 class Trained(NamedTuple):

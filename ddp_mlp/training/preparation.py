@@ -22,24 +22,24 @@ from numpy.typing import NDArray
 import ddp_mlp
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
+from ddp_mlp.data.access import Access, choose_access
+from ddp_mlp.data.batches import MemorySource, Source, Standardization, hold_out, load_split, survey
+from ddp_mlp.data.stream import FileSource, StreamSource
 from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch, StorageError, by_all_ranks
 from ddp_mlp.nn import backprop, blas, optimizers
 from ddp_mlp.nn.backprop import Group
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.schedules import Patience
 from ddp_mlp.parallel.communicator import Communicator, host
-from ddp_mlp.parallel.shards import automatic_shards
+from ddp_mlp.run_dir.journal import FILE
+from ddp_mlp.run_dir.lock import Lock
+from ddp_mlp.run_dir.saving import State
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage import weights
 from ddp_mlp.storage.atomic import sweep
 from ddp_mlp.storage.checkpoint import Checkpoint, Newest
 from ddp_mlp.storage.dataset import DatasetInfo, inspect
-from ddp_mlp.training.access import Access, choose_access
-from ddp_mlp.training.batches import MemorySource, Source, Standardization, hold_out, load_split, survey
-from ddp_mlp.training.journal import FILE
-from ddp_mlp.training.lock import Lock
-from ddp_mlp.training.saving import State
-from ddp_mlp.training.stream import FileSource, StreamSource
+from ddp_mlp.summing.tree import automatic_shards
 
 Rows = NDArray[np.int64] | None
 """Row numbers of a source; None is all of them."""

@@ -13,26 +13,27 @@ import numpy as np
 
 from ddp_mlp import config as configuration
 from ddp_mlp.config import parse_interval
+from ddp_mlp.data.batches import Source
+from ddp_mlp.data.stream import make_batches
 from ddp_mlp.errors import ConfigError, DataError, Interrupted, StorageError, TrainingFailed, by_all_ranks
 from ddp_mlp.nn import optimizers, schedules
 from ddp_mlp.nn.backprop import Group
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
 from ddp_mlp.nn.schedules import observe
 from ddp_mlp.parallel.communicator import Communicator, host
-from ddp_mlp.parallel.reduction import ExactSum, PlainSum
+from ddp_mlp.run_dir import journal, tensorboard
+from ddp_mlp.run_dir.journal import Console, Journal, Rate
+from ddp_mlp.run_dir.saving import Saving, Snapshot, State, checksum, restore
+from ddp_mlp.run_dir.tensorboard import TensorBoard
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage.atomic import write_atomically
 from ddp_mlp.storage.checkpoint import Checkpoint
-from ddp_mlp.training import interruption, journal, phases, tensorboard
-from ddp_mlp.training.batches import Source
+from ddp_mlp.summing.between import ExactSum, PlainSum
+from ddp_mlp.training import interruption, phases
 from ddp_mlp.training.interruption import Interruption
-from ddp_mlp.training.journal import Console, Journal, Rate
 from ddp_mlp.training.preparation import Data, Machine, Rows, Start
 from ddp_mlp.training.progress import Progress
-from ddp_mlp.training.saving import Saving, Snapshot, State, checksum, restore
 from ddp_mlp.training.step import Regularization, StepResult, Totals, TrainingStep, evaluate
-from ddp_mlp.training.stream import make_batches
-from ddp_mlp.training.tensorboard import TensorBoard
 from ddp_mlp.training.watchdog import Watchdog
 
 SIGNAL, STOP, SAVE = range(3)

@@ -11,17 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn import backprop, fusing, optimizers
+from ddp_mlp.data.batches import Batch, Source
+from ddp_mlp.nn import backprop, optimizers
 from ddp_mlp.nn.backprop import Group, Panel
 from ddp_mlp.nn.optimizers import Optimizer
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.parallel.plan import QUANTUM
-from ddp_mlp.parallel.reduction import BLOCK, Block, Reduction
-from ddp_mlp.parallel.shards import Leaf, Subtree, children, cut, leaves, rows
-from ddp_mlp.training.batches import Batch, Source
-from ddp_mlp.training.gradients import GradientSum, Scratch
+from ddp_mlp.summing import proven
+from ddp_mlp.summing.between import BLOCK, Block, Reduction
+from ddp_mlp.summing.plan import QUANTUM
+from ddp_mlp.summing.tree import Leaf, Subtree, children, cut, leaves, rows
+from ddp_mlp.summing.within import GradientSum, Scratch
 from ddp_mlp.training.phases import Phases
 
 EVALUATION_ROWS = 256
@@ -221,7 +222,7 @@ class TrainingStep:
     def _group(self, sizes: tuple[int, ...]) -> tuple[Group, frozenset[tuple[str, int]]]:
         if sizes not in self._groups:
             group = Group(self.layout.widths, sizes, self.dtype)
-            self._groups[sizes] = group, fusing.proven(self.layout.widths, group, self.dtype)
+            self._groups[sizes] = group, proven.proven(self.layout.widths, group, self.dtype)
         return self._groups[sizes]
 
     def _spare(self, depth: int) -> GradientSum:

@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.config import Config
+from ddp_mlp.data.batches import Batch, Source
 from ddp_mlp.nn import backprop
 from ddp_mlp.nn.backprop import Group, Panel
 from ddp_mlp.nn.optimizers import Array, Optimizer
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.parallel.reduction import ExactSum
-from ddp_mlp.parallel.shards import Subtree, automatic_shards, children, rows
+from ddp_mlp.summing.between import ExactSum
+from ddp_mlp.summing.tree import Subtree, automatic_shards, children, rows
 from ddp_mlp.training import loop
-from ddp_mlp.training.batches import Batch, Source
 from ddp_mlp.training.step import Regularization, TrainingStep
 
 DIFFERENCE = 1e-6

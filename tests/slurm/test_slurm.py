@@ -1,4 +1,4 @@
-"""Jobs on a real Slurm, the private one that scripts/test-slurm makes, with the scripts of scripts/slurm as shipped.
+"""Jobs on a real Slurm, the private one that scripts/test-slurm makes, with the shipped scripts of scripts/jobs/slurm.
 
 What a run must give is taken from one process without Slurm. Whatever a test leaves in the queue is cancelled.
 """
@@ -22,8 +22,8 @@ from tests.launchers import launcher
 pytestmark = pytest.mark.timeout(400)
 
 ROOT = Path(__file__).resolve().parents[2]
-TEMPLATE = ROOT / "scripts" / "slurm" / "train.sbatch"
-SWEEP = ROOT / "scripts" / "slurm" / "sweep.sbatch"
+TEMPLATE = ROOT / "scripts" / "jobs" / "slurm" / "train.sbatch"
+SWEEP = ROOT / "scripts" / "jobs" / "slurm" / "sweep.sbatch"
 ENDLESS = 1_000_000
 """Epochs: no job gets so far."""
 

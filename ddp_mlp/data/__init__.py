@@ -1,0 +1,1 @@
+"""The rows of a data set, and how they become batches."""

@@ -1,0 +1,1 @@
+"""What a run would do, and one step of it in words."""

@@ -1,0 +1,1 @@
+"""What a trained network does: it is evaluated and applied."""

@@ -1,0 +1,238 @@
+"""Global sums of the ranks' gradients, and who updates which slice of the parameters.
+
+`ExactSum` adds the partials of all ranks along the fixed tree of `shards.py`, slice by slice, so that the result has
+the same bits for every number of ranks, and for every MPI library and network. Within a node the partials lie in shared
+memory and are added in place; between nodes only slices travel, among ranks with the same local rank, as `plan.py`
+says. `PlainSum` leaves the sum to one MPI_Allreduce: equal to rounding.
+
+A step uses either in the same way, and every call is collective:
+
+    write partials, tallies  →  collect(m)  →  sums(m): update one's own slice, block by block  →  publish()
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.summing.plan import QUANTUM, make_plan, tally_rows
+from ddp_mlp.summing.tree import Additions, additions, cut, rows
+
+BLOCK = 64 * QUANTUM
+"""Elements: a slice is summed and updated in blocks that stay in cache."""
+TALLY = 3
+"""Numbers per shard and per rank that are exchanged each step."""
+
+Block = tuple[int, int, NDArray[Any]]
+"""(lo, hi, gradient): the elements [lo, hi) of the flat vector and their global gradient sum (hi − lo,)."""
+
+
+class ExactSum:
+    """The sum over K shards with bits that depend on nothing but the shards' own sums. Collective to make."""
+
+    def __init__(
+        self,
+        communicator: Communicator,
+        length: int,
+        dtype: np.dtype[Any],
+        K: int,
+        halving: bool = True,
+    ) -> None:
+        self.communicator, self.length, self.K = communicator, length, K
+        nodes, node, local_rank = communicator.nodes, communicator.node, communicator.local_rank
+        self.plan = plan = make_plan(K, length, nodes, halving)
+
+        self.subtrees = plan.of_rank[communicator.rank]
+        """The subtrees whose partials this rank writes."""
+        self.parameters = communicator.share_one(length, dtype)
+        """The flat parameter vector (length,), one copy per node; each rank writes its own slice of it."""
+        shared = communicator.share(len(self.subtrees) * length, dtype)
+        local = [array.reshape(-1, length) for array in shared]
+        self.partials = local[local_rank]
+        """This rank's partials (len(subtrees), length): gradient sums, written anew each step."""
+        self.tallies = _Tallies(communicator, K)
+        self.slices = plan.slices()
+        """The slice of every rank: what it updates, and keeps optimizer state for."""
+        self.slice = self.slices[communicator.rank]
+
+        self._local = [row for array in local for row in array]
+        local_terms = [subtree for p in nodes[node] for subtree in plan.of_rank[p]]
+        all_terms = [subtree for subtrees in plan.of_node for subtree in subtrees]
+
+        @cache
+        def within_node(m: int) -> list[Additions]:
+            return [additions(subtree, local_terms, m, K) for subtree in plan.of_node[node]]
+
+        @cache
+        def overall(m: int) -> Additions:
+            return additions((0, K), local_terms if len(nodes) == 1 else all_terms, m, K)
+
+        self._within_node, self._overall = within_node, overall
+        travels = len(nodes) > 1 and local_rank < len(plan.columns)
+        self._range = plan.columns[local_rank] if travels else None
+        """The bounds of the pieces of this rank's column; None where it has nothing to do with other nodes."""
+        self._send = self._receive = np.zeros(0, dtype)
+        if plan.halving and self._range is not None:
+            self._swaps = plan.swaps(node, local_rank)
+            self._receive = np.zeros(max(swap.kept.stop - swap.kept.start for swap in self._swaps), dtype)
+        elif self._range is not None:
+            self._sent, self._received = plan.sent(node, local_rank), plan.received(node, local_rank)
+            self._send, self._receive = np.zeros(sum(self._sent), dtype), np.zeros(sum(self._received), dtype)
+
+    def collect(self, m: int) -> NDArray[np.float64]:
+        """Wait for all ranks' partials and tallies of a batch of m rows; return all tallies. Collective.
+
+        Between nodes, sum within the node, and exchange slices or add up by halving. Returns (K + P, TALLY) as
+        `_Tallies` orders it.
+        """
+        tallies = self.tallies.collect()
+        if self._range is not None:
+            parts = self._within_node(min(m, self.K))
+            for lo, hi in _blocks(self._range[0], self._range[-1]):
+                for part in parts:
+                    _add(self._local, part, lo, hi)
+            if self.plan.halving:
+                self._halve(self._place(m), m)
+            else:
+                self._exchange(parts, self._range)
+        return tallies
+
+    def _exchange(self, parts: list[Additions], bounds: list[int]) -> None:
+        """Send every node its piece of this node's partials, and receive one's own piece of all nodes' partials."""
+        position = 0
+        for lo, hi in pairwise(bounds):
+            for part in parts:
+                if part.result is not None:
+                    self._send[position : position + hi - lo] = self._local[part.result][lo:hi]
+                position += hi - lo
+        self.communicator.exchange(self._send, self._sent, self._receive, self._received)
+
+    def _halve(self, held: NDArray[Any], m: int) -> None:
+        """Add up with one sibling after the other, in tree order, in place; half of the range is left each time."""
+        for swap in self._swaps:
+            kept = held[swap.kept]
+            received = self._receive[: len(kept)]
+            self.communicator.swap(swap.partner, held[swap.given], received)
+            if not rows(swap.theirs, m, self.K):
+                continue
+            if not rows(swap.mine, m, self.K):
+                kept[...] = received
+            elif swap.mine < swap.theirs:
+                np.add(kept, received, out=kept)
+            else:
+                np.add(received, kept, out=kept)
+
+    def _place(self, m: int) -> NDArray[Any]:
+        """Return the array of the node's sum where halving is done; without rows, one that nobody reads."""
+        (part,) = self._within_node(min(m, self.K))
+        return self._local[part.result or 0]
+
+    def sums(self, m: int) -> Iterator[Block]:
+        """Yield this rank's slice of the global gradient sum, block by block; the arrays may be overwritten. Local."""
+        if self.plan.halving:
+            for lo, hi in _blocks(self.slice.start, self.slice.stop):
+                yield lo, hi, self._place(m)[lo:hi]
+            return
+        overall = self._overall(min(m, self.K))
+        assert overall.result is not None, "a batch has at least one row"
+        origin = 0 if len(self.communicator.nodes) == 1 else self.slice.start
+        terms = self._local if len(self.communicator.nodes) == 1 else self._receive.reshape(-1, self._width)
+        for lo, hi in _blocks(self.slice.start, self.slice.stop):
+            _add(terms, overall, lo - origin, hi - origin)
+            yield lo, hi, terms[overall.result][lo - origin : hi - origin]
+
+    @property
+    def _width(self) -> int:
+        return max(1, int(self.slice.stop - self.slice.start))
+
+    def publish(self) -> None:
+        """Let every rank see the parameters that all have updated. Collective."""
+        if self.plan.halving and self._range is not None:
+            for swap in reversed(self._swaps):
+                self.communicator.swap(swap.partner, self.parameters[swap.kept], self.parameters[swap.given])
+        elif self._range is not None:
+            self.communicator.complete(self.parameters, self._range)
+        self.communicator.node_barrier()
+
+
+class PlainSum:
+    """The sum by one MPI_Allreduce; every rank keeps and updates all parameters. Collective to make.
+
+    A rank's share of the batch is one shard, K = P. The bits depend on P and on the MPI library.
+    """
+
+    def __init__(self, communicator: Communicator, length: int, dtype: np.dtype[Any]) -> None:
+        self.communicator, self.length, self.K = communicator, length, communicator.size
+        self.subtrees = [(communicator.rank, communicator.rank + 1)]
+        self.parameters = np.zeros(length, dtype)
+        self.partials = np.zeros((1, length), dtype)
+        self.tallies = _Tallies(communicator, self.K)
+        self.slices = [slice(0, length if p == 0 else 0) for p in range(communicator.size)]
+        self.slice = slice(0, length)
+
+    def collect(self, m: int) -> NDArray[np.float64]:
+        """Sum the partials over all ranks (zeros where a rank has no rows); return all tallies. Collective."""
+        tallies = self.tallies.collect()
+        self.communicator.sum_in_place(self.partials[0])
+        return tallies
+
+    def sums(self, m: int) -> Iterator[Block]:
+        """Yield the global gradient sum, block by block. Local."""
+        for lo, hi in _blocks(0, self.length):
+            yield lo, hi, self.partials[0, lo:hi]
+
+    def publish(self) -> None:
+        """Keep the ranks in step: nobody writes the next tallies while one still reads these. Collective."""
+        self.communicator.node_barrier()
+
+
+Reduction = ExactSum | PlainSum
+
+
+class _Tallies:
+    """A few float64 numbers per shard and one row per rank, known to all ranks after `collect`.
+
+    The rows of rank p, its shards' first and its own last, follow those of rank p − 1. Sums over them are formed with
+    `math.fsum`, whose result does not depend on the order.
+    """
+
+    def __init__(self, communicator: Communicator, K: int) -> None:
+        owned = cut(K, communicator.size)
+        rank = communicator.rank
+        self._communicator = communicator
+        self._flat = communicator.share_one((K + communicator.size) * TALLY, np.dtype(np.float64))
+        self._bounds = [TALLY * row for row in tally_rows(K, communicator.nodes)]
+        rows = self._flat.reshape(-1, TALLY)
+        self.own = rows[owned[rank] + rank : owned[rank + 1] + rank + 1]
+        """All that is to be written here before `collect`: this rank's shards' rows and its own."""
+        self.of_shard = dict(zip(range(owned[rank], owned[rank + 1]), self.own, strict=False))
+        """This rank's shards' rows (TALLY,), by shard."""
+        self.of_rank = self.own[-1]
+        """This rank's own row (TALLY,)."""
+        shard_rows = [i + p for p in range(communicator.size) for i in range(owned[p], owned[p + 1])]
+        rank_rows = [owned[p + 1] + p for p in range(communicator.size)]
+        self._order = np.array(shard_rows + rank_rows)
+
+    def collect(self) -> NDArray[np.float64]:
+        """Return the rows of all shards, then those of all ranks: (K + P, TALLY). Collective."""
+        self._communicator.node_barrier()
+        if len(self._communicator.nodes) > 1:
+            if self._communicator.local_rank == 0:
+                self._communicator.complete(self._flat, self._bounds)
+            self._communicator.node_barrier()
+        rows: NDArray[np.float64] = self._flat.reshape(-1, TALLY).take(self._order, axis=0)
+        return rows
+
+
+def _add(terms: Any, order: Additions, lo: int, hi: int) -> None:
+    """Form a sum in place over the elements [lo, hi) of its terms."""
+    for left, right in order.pairs:
+        np.add(terms[left][lo:hi], terms[right][lo:hi], out=terms[left][lo:hi])
+
+
+def _blocks(lo: int, hi: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(start + BLOCK, hi)) for start in range(lo, hi, BLOCK))

@@ -1,0 +1,98 @@
+"""The sums dW and db over a group's leaves, in tree order: what is small all at once, what is large leaf by leaf."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.nn.backprop import AtOnce, Panel, aligned_empty, bias_gradient, weight_gradient
+from ddp_mlp.nn.blas import add_product, can_add_products
+from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.summing.proven import WIDE, column_blocks
+from ddp_mlp.summing.tree import Leaf
+
+
+class Scratch:
+    """Memory for products on their way into a sum, by shape, used again and again."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[tuple[int, ...], NDArray[Any]] = {}
+
+    def like(self, out: NDArray[Any], count: int) -> NDArray[Any]:
+        """Return so many arrays of out's shape (n, n_prev) and dtype, each in Fortran order: (count, n, n_prev)."""
+        n, n_prev = out.shape
+        if out.shape not in self.arrays or len(self.arrays[out.shape]) < count:
+            memory = aligned_empty(count * out.size, out.dtype)
+            self.arrays[out.shape] = memory.reshape(count, n_prev, n).mT
+        return self.arrays[out.shape][:count]
+
+
+class GradientSum:
+    """A flat gradient (length,), of which dW and db are views; sums over examples are added up in it. Local."""
+
+    def __init__(self, layout: Layout, flat: NDArray[Any], scratch: Scratch) -> None:
+        self.flat = flat
+        self.dW, self.db = layout.views(flat)
+        self._scratch = scratch
+
+    def add_up(self, l: int, dz: Panel, A_prev: Panel, turns: Sequence[Leaf], at_once: AtOnce) -> None:
+        """Set dW[l] = Σ dz A_prevᵀ and db[l] = Σ dz: sums over the examples of each leaf, added in tree order.
+
+        The turns are the leaves'; `at_once` is what `proven.proven` says of their group.
+        """
+        dW, db = self.dW[l], self.db[l]
+        if len(turns) == 1:
+            weight_gradient(dz.whole, A_prev.whole, dW)
+            bias_gradient(dz.whole, db)
+            return
+        if dW.size < WIDE:
+            self._add_all(weight_gradient, zip(dz.stacks, A_prev.stacks, strict=True), turns, dW)
+        else:
+            n, n_prev = dW.shape
+            in_blocks = ("dW in blocks", l) in at_once
+            added = can_add_products(dW.dtype) and (in_blocks or ("dW added", l) in at_once)
+            for block in column_blocks(n, n_prev, dW.itemsize) if in_blocks else [slice(0, n_prev)]:
+                A_block = [A_i[block] for A_i in A_prev.leaves]
+                self._add_leaf_by_leaf(dz.leaves, A_block, turns, dW[:, block], added)
+        self._add_all(bias_gradient, zip(dz.stacks), turns, db)
+
+    def _add_all(
+        self,
+        product: Callable[..., None],
+        stacks: Iterable[tuple[NDArray[Any], ...]],
+        turns: Sequence[Leaf],
+        out: NDArray[Any],
+    ) -> None:
+        """Form the products of all leaves, stack by stack, and then their sum: the fewest calls."""
+        products = self._scratch.like(out, len(turns))
+        first = 0
+        for factors in stacks:
+            k = len(factors[0])
+            product(*factors, products[first : first + k])
+            first += k
+        sums: dict[int, NDArray[Any]] = {}
+        for turn, leaf in zip(turns, products, strict=True):
+            sums[turn.height] = leaf
+            _fold(sums, turn.height, turn.folds)
+        np.copyto(out, sums[0])
+
+    def _add_leaf_by_leaf(
+        self, dz: list[NDArray[Any]], A: list[NDArray[Any]], turns: Sequence[Leaf], out: NDArray[Any], added: bool
+    ) -> None:
+        """Form one leaf's product after the other, and add each as soon as the tree allows: the least memory."""
+        sums = dict(enumerate([out, *self._scratch.like(out, max(turn.height for turn in turns))]))
+        for turn, dz_i, A_i in zip(turns, dz, A, strict=True):
+            height, folds = turn.height, turn.folds
+            if folds and added:  # the product and the first fold in one
+                height, folds = height - 1, folds - 1
+                add_product(dz_i, A_i, sums[height])
+            else:
+                weight_gradient(dz_i, A_i, sums[height])
+            _fold(sums, height, folds)
+
+
+def _fold(sums: Mapping[int, NDArray[Any]], height: int, folds: int) -> None:
+    """Add the sum at a height to the one below it, that to the one below, and so on, as `shards.Leaf` says."""
+    for top in range(height, height - folds, -1):
+        np.add(sums[top - 1], sums[top], out=sums[top - 1])

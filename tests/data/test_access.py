@@ -1,0 +1,119 @@
+"""Tests of how rows are got at: what fits, what `auto` picks, and what is refused before memory is taken."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ddp_mlp.config import Config
+from ddp_mlp.data import access
+from ddp_mlp.data.access import choose_access, free_memory, memory_bytes, stream_bytes
+from ddp_mlp.data.batches import Standardization, load_split
+from ddp_mlp.data.stream import StreamSource
+from ddp_mlp.errors import ConfigError
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.storage.dataset import DatasetInfo, SplitInfo, inspect
+from tests.conftest import Program
+
+PLAIN = Standardization(np.zeros(64), np.ones(64))
+F32 = np.dtype(np.float32)
+
+
+def described(rows: int, features: int = 100) -> DatasetInfo:
+    """Return the structure of a file of float32 rows that nobody has."""
+    return DatasetInfo("data.h5", features, None, {"train": SplitInfo(rows, "float32", False)}, "X", "y", (0, 0))
+
+
+def chosen(info: DatasetInfo, **keys: Any) -> str:
+    """Return the kind of access that is chosen on one process."""
+    return choose_access(Config(**{"shuffle": "blocks", **keys}), info, Communicator()).kind
+
+
+def test_auto_holds_in_memory_what_leaves_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to 70 % of what the node has free goes to memory, more is streamed: 416 bytes a row of 100 features."""
+    monkeypatch.setattr(access, "free_memory", lambda shared: 10**9)
+    assert chosen(described(700_000_000 // 416)) == "memory"
+    assert chosen(described(700_000_000 // 416 + 1)) == "stream"
+
+
+@pytest.mark.parametrize("asked", ["memory", "stream"])
+def test_what_is_asked_for_is_done_where_it_fits(asked: str) -> None:
+    """Small data may be held or streamed."""
+    assert chosen(described(1000), access=asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "words"),
+    [
+        (
+            10_000_000,
+            {"access": "memory"},
+            "access = memory: the data take 4.2 GB, but a node has 1.0 GB free: set acc",
+        ),
+        (1000, {"access": "stream", "shuffle": "rows"}, "access = stream: shuffle = rows .* set shuffle = blocks"),
+        (10_000_000, {"shuffle": "rows"}, "access = auto is stream here, as the data take 4.2 GB .* shuffle = blocks"),
+        (1000, {"access": "stream", "batch_size": "full"}, "batch_size = full needs all rows in memory"),
+        (10_000_000, {"block_rows": 100_000}, "block_rows = 100000: .* 1.3 GB, but .* lower block_rows"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_remedy(
+    rows: int, keys: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, known to all ranks, before anything is allocated."""
+    monkeypatch.setattr(access, "free_memory", lambda shared: 10**9)
+    with pytest.raises(ConfigError, match=words) as raised:
+        chosen(described(rows), **keys)
+    assert raised.value.found_by == 0
+
+
+def test_bytes_are_those_of_the_arrays(digits: Path) -> None:
+    """What is announced is what X, y and the order take in memory, and what the ring takes in a stream."""
+    info = inspect(digits)
+    held = [load_split(info, split, Communicator(), F32, PLAIN) for split in info.splits]
+    order = 8 * info.splits["train"].rows
+    assert memory_bytes(Config(), info) == sum(source.X.nbytes + source.y.nbytes for source in held) + order
+    ring = StreamSource(info, "train", held[0].m, Communicator(), F32, PLAIN, batch_size=128, block_rows=16)
+    assert stream_bytes(Config(block_rows=16), info) == ring.X.nbytes + ring.y.nbytes
+
+
+def test_this_machine_has_free_memory() -> None:
+    """It is some, less than all there is; shared memory is at most that."""
+    total = int(next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line).split()[1])
+    assert 0 < free_memory(shared=True) <= total * 1024
+    assert 0 < free_memory(shared=False) <= total * 1024
+
+
+def write_group(folder: Path, names: tuple[str, str, str], limit: str, used: int, droppable: int) -> None:
+    """Write what a control group says of its memory."""
+    folder.mkdir(parents=True)
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 5\n{names[2]} {droppable}\n")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_tightest_control_group_counts(version: int, tmp_path: Path) -> None:
+    """Of a job's group and those above it: the limit less what is used, but for pages of files, which can go."""
+    if version == 2:
+        names, top, line = ("memory.max", "memory.current", "inactive_file"), tmp_path, "0::/job/step\n"
+    else:
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        top, line = tmp_path / "memory", "5:devices:/\n4:cpu,memory:/job/step\n"
+    write_group(top / "job", names, "1000", 700, 100)
+    write_group(top / "job" / "step", names, "max" if version == 2 else str(2**63 - 4096), 300, 0)
+    own = tmp_path / "own"
+    own.write_text(line)
+    assert access._left_by_control_groups(tmp_path, own) == 400
+
+
+def test_ranks_agree_and_the_start_says_what_was_picked(mpirun: Program, digits: Path, tmp_path: Path) -> None:
+    """The console's line names the kind, that auto chose it, and the figures; shuffle = rows is refused with exit 2."""
+    flags = ["-m", "ddp_mlp.train", "--data", digits, "--epochs", "1", "--run_dir", tmp_path / "run"]
+    outcome = mpirun(2, *flags, "--shuffle", "blocks")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "access    memory (auto): in memory, one copy per node, " in outcome.stderr
+    outcome = mpirun(2, *flags, "--access", "stream")
+    assert outcome.returncode == 2, outcome.stderr
+    assert "set shuffle = blocks" in outcome.stderr
+    assert len([line for line in outcome.stderr.splitlines() if line.startswith("error: ")]) == 1

@@ -1,0 +1,186 @@
+"""Tests of `--describe`: the figures are those of a real step, and nothing is trained or written."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ddp_mlp.config import Config
+from ddp_mlp.data.batches import Batch
+from ddp_mlp.explaining.describe import Outline, exact_part, lines, outline
+from ddp_mlp.nn import optimizers
+from ddp_mlp.parallel.communicator import Communicator, MPICommunicator
+from ddp_mlp.storage.dataset import Writer
+from ddp_mlp.summing.between import ExactSum
+from ddp_mlp.summing.plan import make_plan
+from ddp_mlp.training.preparation import open_data
+from ddp_mlp.training.step import Regularization, TrainingStep
+from tests.conftest import Program
+
+
+class Counting(MPICommunicator):
+    """All ranks, counting the bytes that this one has for other nodes; MPI may pass the parameters on for others."""
+
+    sent = 0
+
+    def exchange(self, send: NDArray[Any], sent: Sequence[int], receive: NDArray[Any], received: Sequence[int]) -> None:
+        """Count and exchange."""
+        self.sent += (sum(sent) - sent[self.node]) * send.itemsize
+        super().exchange(send, sent, receive, received)
+
+    def complete(self, array: NDArray[Any], bounds: Sequence[int]) -> None:
+        """Count and complete."""
+        self.sent += (bounds[self.node + 1] - bounds[self.node]) * array.itemsize * (len(self.nodes) - 1)
+        super().complete(array, bounds)
+
+    def swap(self, node: int, send: NDArray[Any], receive: NDArray[Any]) -> None:
+        """Count and swap."""
+        self.sent += send.nbytes
+        super().swap(node, send, receive)
+
+
+@pytest.fixture(params=[None, 1, 2], ids=["one node", "nodes of 1", "nodes of 2"])
+def communicator(request: pytest.FixtureRequest) -> Iterator[Counting]:
+    """All ranks, on one node or on several."""
+    from mpi4py import MPI
+
+    made = Counting(MPI.COMM_WORLD, request.param)
+    yield made
+    made.close()
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"batch_size": 100, "hidden": (33, 17)},
+        {"batch_size": "full", "hidden": (20,), "chunk_rows": 50, "l2": 0.1, "optimizer": "momentum"},
+        {"batch_size": 3, "hidden": (), "dtype": "float64", "class_weight": "balanced", "shards": 5},
+        {"batch_size": 700, "hidden": (300, 5), "chunk_rows": 200, "optimizer": "adamw"},
+    ],
+    ids=["usual", "chunks", "few examples", "groups"],
+)
+def test_the_plan_is_what_a_step_does(communicator: Counting, digits: Path, keys: dict[str, Any]) -> None:
+    """Traffic, optimizer state and buffers of passes are to the byte those of two real steps; gradient sums at most."""
+    config = Config(data=str(digits), **keys)
+    found = outline(config, communicator)
+    data = open_data(config, communicator)
+    dtype, optimizer = np.dtype(config.dtype), optimizers.create(config.optimizer)
+    reduction = ExactSum(communicator, found.layout.length, dtype, found.K)
+    regularization = Regularization(l2=config.l2, weight_decay=optimizer.default_weight_decay)
+    step = TrainingStep(
+        communicator,
+        found.layout,
+        reduction,
+        data.train[0],
+        optimizer,
+        regularization,
+        dtype=dtype,
+        seed=0,
+        chunk_rows=config.chunk_rows,
+    )
+    mine = found.ranks[communicator.rank]
+
+    before = communicator.sent
+    step(Batch(0, 1, np.arange(found.batch_size)), 0.01)
+    assert communicator.sent - before == mine.sent
+    step(Batch(0, 2, np.arange(found.rows % found.batch_size or found.batch_size)), 0.01)
+
+    mask = 0 if step._mask is None else step._mask.nbytes
+    assert sum(array.nbytes for array in step.state.values()) + mask == mine.optimizer
+    assert found.parameters == reduction.parameters.nbytes
+    assert mine.examples == sum(len(part) for part in rows_of(found, communicator.rank))
+
+    groups = [group for group, _ in step._groups.values()]
+    buffers = 0
+    for group in groups:
+        arrays = [group.A[l].whole for l in range(group.L + 1)] + [group.dz[l].whole for l in range(1, group.L)]
+        arrays += [group.y, group.zeros, group.positive, group.softmax, group.turned, group.per_example, group.index]
+        buffers += sum(array.nbytes for array in arrays) + (0 if group.w is None else group.w.nbytes)
+        buffers += group.A[0].whole.size  # rows arrive as uint8
+    evaluation = mine.activations - buffers
+    assert 0 < evaluation == evaluation_bytes(config, found)
+
+    held = sum(part.flat.nbytes for part in [*step._partials, *step._spares])
+    held += sum(array.nbytes for array in step._scratch.arrays.values())
+    held += sum(getattr(reduction, name).nbytes for name in ("_send", "_receive") if hasattr(reduction, name))
+    assert held <= mine.gradients <= 2 * held + 4096
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("halving", [True, False])
+def test_both_forms_of_a_sum_send_what_is_said(communicator: Counting, halving: bool) -> None:
+    """By halving where nodes are siblings, or flat, a step sends the sums and parameters that are counted."""
+    length, K = 5000, 8
+    reduction = ExactSum(communicator, length, np.dtype(np.float32), K, halving)
+    part = exact_part(make_plan(K, length, communicator.nodes, halving), communicator)
+    before = communicator.sent
+    reduction.collect(100)
+    list(reduction.sums(100))
+    reduction.publish()
+    assert communicator.sent - before == 4 * part.sent + 8 * part.tallies
+
+
+def rows_of(found: Outline, rank: int) -> Iterator[range]:
+    """Yield the rows of a batch that each shard of a rank holds, by the two formulas of the design."""
+    K, P, m = found.K, len(found.ranks), found.batch_size
+    for i in range(K * rank // P, K * (rank + 1) // P):
+        yield range(m * i // K, m * (i + 1) // K)
+
+
+def evaluation_bytes(config: Config, found: Outline) -> int:
+    """Return the bytes of the buffers in which the 360 rows of test are evaluated, 256 and 104 at a time."""
+    widths, itemsize = found.layout.widths, np.dtype(config.dtype).itemsize
+    *inner, classes = widths
+    weighted = config.class_weight is not None
+    total = 0
+    for m in (256, 104):
+        numbers = m * (sum(inner) + sum(inner[1:]) + 2 * classes + 3 + weighted) + max(*inner, 32 * 1024)
+        total += numbers * itemsize + m * (3 * 8 + max(inner)) + m * inner[0]
+    return total
+
+
+def test_describe_prints_and_neither_trains_nor_writes(mpirun: Program, digits: Path, tmp_path: Path) -> None:
+    """Two ranks: exit code 0, one description on stdout, its counts right, and no folder made."""
+    run_dir = tmp_path / "run"
+    flags = ["--describe", "--data", digits, "--hidden", "100,50", "--run_dir", run_dir, "--epochs", "7"]
+    outcome = mpirun(2, "-m", "ddp_mlp.train", *flags, cwd=tmp_path)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert f"{64 * 100 + 100 + 100 * 50 + 50 + 50 * 10 + 10:,} parameters" in outcome.stdout
+    assert outcome.stdout.count("P = 2 on 1 node, K = 8 shards of 16 examples, exact sum") == 1
+    assert "7 epochs of 12 steps, batches of 128 (the last of 29), adam" in outcome.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_of_unnamed_classes_are_counted(tmp_path: Path) -> None:
+    """Without class names the largest label says how many classes there are; validation rows come off train."""
+    path = tmp_path / "data.h5"
+    y = np.repeat([0, 1, 700], [10, 25, 15])
+    with Writer(path, {"train": 50}, 3, np.dtype(np.float32), 701) as writer:
+        writer.append("train", np.zeros((50, 3), np.float32), y)
+    config = Config(data=str(path), valid_fraction=0.2, batch_size="full", hidden=(1,))
+    found = outline(config, Communicator())
+    assert found.layout.widths == (3, 1, 701)
+    assert found.rows == found.batch_size == 8 + 20 + 12
+    assert "50 train (10 of them held out for validation)" in next(lines(config, found, Communicator()))
+
+
+def test_bad_data_end_describe_as_they_end_training(run_python: Program, tmp_path: Path) -> None:
+    """A file that is not there: exit code 74 and one line."""
+    outcome = run_python("-m", "ddp_mlp.train", "--describe", "--data", tmp_path / "no.h5")
+    assert outcome.returncode == 74
+    assert outcome.stdout == ""
+    assert outcome.stderr.count("\n") == 1
+
+
+def test_many_ranks_are_two_lines(digits: Path) -> None:
+    """Beyond LINES_AT_MOST different ranks, each column shows its least and its most."""
+    found = outline(Config(data=str(digits)), Communicator())
+    ranks = [replace(found.ranks[0], examples=n, sent=1000 - n) for n in range(100, 120)]
+    shown = list(lines(Config(data=str(digits)), replace(found, ranks=ranks), Communicator()))
+    assert [line.split()[:2] for line in shown[-2:]] == [["least", "100"], ["most", "119"]]
+    assert [line.split()[-2:] for line in shown[-2:]] == [["881", "B"], ["900", "B"]]

@@ -1,0 +1,170 @@
+"""Tests of the ranks as one interface; those marked mpi run inside any number of ranks."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch
+from ddp_mlp.parallel.communicator import Communicator, MPICommunicator, connect, launched_rank
+from ddp_mlp.summing.tree import cut
+
+F64 = np.dtype(np.float64)
+
+
+@pytest.fixture(params=[None, 1, 2], ids=lambda n: f"node_size={n}")
+def ranks(request: pytest.FixtureRequest) -> Iterator[Communicator]:
+    """All ranks, on nodes of 1, 2 or all ranks."""
+    from mpi4py import MPI
+
+    made = MPICommunicator(MPI.COMM_WORLD, request.param)
+    yield made
+    made.close()
+    made.free()
+
+
+@pytest.mark.mpi
+def test_communicators_are_given_back() -> None:
+    """MPICH has no more than 2,048 of them for a process; each of these takes four."""
+    from mpi4py import MPI
+
+    for _ in range(1100):
+        MPICommunicator(MPI.COMM_SELF, 1).free()
+
+
+@pytest.mark.mpi
+def test_ranks_are_numbered_node_by_node(ranks: Communicator) -> None:
+    """The nodes' ranks follow one another, and every rank finds itself on its node."""
+    assert [rank for node in ranks.nodes for rank in node] == list(range(ranks.size))
+    assert ranks.rank in ranks.nodes[ranks.node]
+    assert ranks.allgather(ranks.rank) == list(range(ranks.size))
+
+
+@pytest.mark.mpi
+def test_shared_arrays_are_seen_by_the_whole_node(ranks: Communicator) -> None:
+    """Arrays start as zeros on a page of their own, and what one rank writes its neighbours read."""
+    arrays = ranks.share(3 + ranks.local_rank, F64)
+    assert [len(array) for array in arrays] == [3 + i for i in range(len(ranks.nodes[ranks.node]))]
+    assert not any(array.any() for array in arrays)
+    assert arrays[ranks.local_rank].ctypes.data % 4096 == 0
+    ranks.node_barrier()  # all have looked at the zeros
+    arrays[ranks.local_rank][...] = ranks.rank + 1
+    ranks.node_barrier()
+    assert [array[0] for array in arrays] == [rank + 1 for rank in ranks.nodes[ranks.node]]
+    ranks.node_barrier()
+
+
+@pytest.mark.mpi
+def test_exchange_moves_each_part_to_its_node(ranks: Communicator) -> None:
+    """Part i of what a rank sends arrives at its counterpart on node i; parts may differ in length."""
+    if ranks.local_rank < ranks.columns:
+        nodes = range(len(ranks.nodes))
+        send = np.concatenate([np.full(1 + ranks.node + i, 10.0 * ranks.node + i) for i in nodes])
+        received = [1 + i + ranks.node for i in nodes]
+        receive = np.zeros(sum(received))
+        ranks.exchange(send, [1 + ranks.node + i for i in nodes], receive, received)
+        expected = np.concatenate([np.full(1 + i + ranks.node, 10.0 * i + ranks.node) for i in nodes])
+        assert receive.tolist() == expected.tolist()
+
+
+@pytest.mark.mpi
+def test_complete_fills_in_the_other_nodes_parts(ranks: Communicator) -> None:
+    """After it, each counterpart has all parts; nothing else of the array is touched."""
+    if ranks.local_rank < ranks.columns:
+        bounds = [2 + b for b in cut(7, len(ranks.nodes))]
+        array = np.full(11, -1.0)
+        array[bounds[ranks.node] : bounds[ranks.node + 1]] = ranks.node
+        ranks.complete(array, bounds)
+        owners = [i for i in range(len(ranks.nodes)) for _ in range(bounds[i + 1] - bounds[i])]
+        assert array.tolist() == [-1, -1, *owners, -1, -1]
+
+
+@pytest.mark.mpi
+def test_gather_brings_parts_to_rank_0(ranks: Communicator) -> None:
+    """Parts of different lengths, none among them, arrive in rank order."""
+    counts = list(range(ranks.size))
+    whole = ranks.gather(np.full(ranks.rank, float(ranks.rank)), counts)
+    if ranks.rank == 0:
+        assert whole is not None
+        assert whole.tolist() == [float(rank) for rank in range(ranks.size) for _ in range(rank)]
+    else:
+        assert whole is None
+
+
+@pytest.mark.mpi
+def test_an_error_on_one_rank_is_raised_on_all(ranks: Communicator) -> None:
+    """What the last rank finds wrong, every rank raises, and all know who found it."""
+
+    def look() -> None:
+        with ranks.in_agreement():
+            if ranks.rank == ranks.size - 1:
+                raise DataError("found here")
+
+    with pytest.raises(DataError, match="found here") as caught:
+        look()
+    assert caught.value.found_by == ranks.size - 1
+
+
+@pytest.mark.mpi
+def test_on_rank_0_shares_result_and_error(ranks: Communicator) -> None:
+    """The function runs once; its result, or its error, is everybody's."""
+    calls: list[int] = []
+
+    def function(value: int) -> int:
+        calls.append(value)
+        if value < 0:
+            raise DataError("negative")
+        return value + ranks.rank
+
+    assert ranks.on_rank_0(function, 5) == 5
+    assert len(calls) == (1 if ranks.rank == 0 else 0)
+    with pytest.raises(DataError, match="negative"):
+        ranks.on_rank_0(function, -1)
+
+
+def test_one_process_has_the_same_interface() -> None:
+    """Without MPI, every collective is what it is for one rank."""
+    one = Communicator()
+    assert one.allgather(3) == [3]
+    assert one.broadcast("x") == "x"
+    shared = one.share(5, F64)
+    assert [array.tolist() for array in shared] == [[0] * 5]
+    assert shared[0].ctypes.data % 4096 == 0
+    gathered = one.gather(np.arange(3.0), [3])
+    assert gathered is not None
+    assert gathered.tolist() == [0, 1, 2]
+    receive = np.zeros(2)
+    one.exchange(np.array([1.0, 2.0]), [2], receive, [2])
+    assert receive.tolist() == [1, 2]
+    with pytest.raises(DataError, match="no good"):
+        one.on_rank_0(_refuse)
+
+
+def _refuse() -> None:
+    raise DataError("no good")
+
+
+def test_launched_rank_is_known_before_mpi_starts() -> None:
+    """The launchers' variables tell a process its rank; without one it is 0."""
+    assert launched_rank({}) == 0
+    assert launched_rank({"PMI_RANK": "3"}) == 3
+    assert launched_rank({"OMPI_COMM_WORLD_RANK": "2", "SLURM_PROCID": "7"}) == 2
+
+
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_a_launcher_without_an_mpi_library_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several processes that cannot find one another would each train alone: exit 78, with the remedy."""
+    monkeypatch.setitem(__import__("sys").modules, "mpi4py", None)
+    with pytest.raises(EnvironmentMismatch, match=f"{name} = 4, but no MPI library was found.*pip install"):
+        connect({name: "4"})
+    assert type(connect({name: "1"})) is Communicator
+
+
+@pytest.mark.mpi
+def test_a_node_size_that_is_no_number_is_refused() -> None:
+    """DDP_MLP_NODE_SIZE is checked like any other setting."""
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.size > 1:
+        with pytest.raises(ConfigError, match="DDP_MLP_NODE_SIZE = 'two'"):
+            connect({"DDP_MLP_NODE_SIZE": "two"})

@@ -1,0 +1,199 @@
+"""Tests of the predictions: counts against a real run's messages and by hand, costs against the formulas."""
+
+import importlib.util
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ddp_mlp.parallel.communicator import MPICommunicator
+from ddp_mlp.summing.between import ExactSum
+from ddp_mlp.summing.plan import QUANTUM, make_plan
+from scripts.benchmarks.scaling import (
+    ITEM,
+    Case,
+    Machine,
+    Traffic,
+    allgather_traffic,
+    allreduce,
+    exact,
+    play,
+    publish_traffic,
+    sum_traffic,
+    tally_traffic,
+)
+from tests.conftest import ROOT, Program
+
+WIDTHS = (784, 512, 512, 10)
+LENGTH = 37 * QUANTUM + 11
+FREE = Machine(alpha=0, beta=0, barrier=0, core_memory=1e30, node_memory=1e30)
+
+
+class Counting(MPICommunicator):
+    """All ranks, and what this one sends to other nodes and receives from them, by (method, dtype)."""
+
+    def __init__(self, world: Any, node_size: int | None) -> None:
+        super().__init__(world, node_size)
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+
+    def exchange(self, send: NDArray[Any], sent: Sequence[int], receive: NDArray[Any], received: Sequence[int]) -> None:
+        """Exchange, and count the parts that are not empty."""
+        super().exchange(send, sent, receive, received)
+        for node, (going, coming) in enumerate(zip(sent, received, strict=True)):
+            if node != self.node:
+                self._note("exchange", send, int(going > 0), going, coming)
+
+    def swap(self, node: int, send: NDArray[Any], receive: NDArray[Any]) -> None:
+        """Swap, and count."""
+        super().swap(node, send, receive)
+        self._note("swap", send, int(send.size > 0), send.size, receive.size)
+
+    def complete(self, array: NDArray[Any], bounds: Sequence[int]) -> None:
+        """Complete, and count what has to arrive."""
+        super().complete(array, bounds)
+        others = bounds[-1] - bounds[0] - (bounds[self.node + 1] - bounds[self.node])
+        self._note("complete", array, 0, 0, others)  # how many messages is the library's choice
+
+    def _note(self, method: str, array: NDArray[Any], messages: int, sent: int, received: int) -> None:
+        for what, n in (
+            ("messages", messages),
+            ("sent", sent * array.itemsize),
+            ("received", received * array.itemsize),
+        ):
+            self.counts[method, array.dtype.name, what] += n
+
+    def seen(self, method: str, dtype: str = "float32") -> Traffic:
+        """Return the counts of one method."""
+        return Traffic(*(self.counts[method, dtype, what] for what in Traffic._fields))
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("node_size", [None, 1, 2, 3])
+@pytest.mark.parametrize("K", [8, 5])
+@pytest.mark.parametrize("halving", [True, False])
+def test_counts_are_those_of_a_real_run(node_size: int | None, K: int, halving: bool) -> None:
+    """What a step really hands to MPI is what is read off the plan, in either form, for every rank."""
+    from mpi4py import MPI
+
+    with Counting(MPI.COMM_WORLD, node_size) as communicator:
+        reduction = ExactSum(communicator, LENGTH, np.dtype(np.float32), K, halving)
+        reduction.collect(100)
+        sent_for_sum = communicator.seen("swap")
+        reduction.publish()
+        plan, node, column = reduction.plan, communicator.node, communicator.local_rank
+        assert plan == make_plan(K, LENGTH, communicator.nodes, halving)
+        takes_part = column < len(plan.columns)
+        of_sum = sum_traffic(plan, node, column) if takes_part else Traffic()
+        of_publishing = publish_traffic(plan, node, column) if takes_part else Traffic()
+        if plan.halving:
+            assert sent_for_sum == of_sum
+            both = Traffic(*(a + b for a, b in zip(of_sum, of_publishing, strict=True)))
+            assert communicator.seen("swap") == both
+            assert communicator.seen("exchange") == Traffic()
+        else:
+            assert communicator.seen("exchange") == of_sum
+            assert communicator.seen("complete").received == of_publishing.received
+            assert communicator.seen("swap") == Traffic()
+        if len(plan.nodes) > 1 and column == 0:
+            assert communicator.seen("complete", "float64").received == tally_traffic(plan, node).received
+
+
+def test_flat_counts_by_hand() -> None:
+    """Three ranks of 2, 3 and 3 of 8 shards have 1, 2 and 2 partials; each sends a third of them to each other."""
+    plan = make_plan(8, 3 * QUANTUM, [range(i, i + 1) for i in range(3)])
+    third = QUANTUM * ITEM
+    assert [sum_traffic(plan, node, 0) for node in range(3)] == [
+        Traffic(2, 2 * third, 4 * third),
+        Traffic(2, 4 * third, 3 * third),
+        Traffic(2, 4 * third, 3 * third),
+    ]
+    assert publish_traffic(plan, 0, 0) == Traffic(2, 2 * third, 2 * third)
+
+
+@pytest.mark.parametrize("halving", [True, False])
+@pytest.mark.parametrize("P", [2, 8, 64])
+def test_a_power_of_two_moves_what_rabenseifner_moves(P: int, halving: bool) -> None:
+    """2 n (P − 1)/P bytes, in 2 log2 P messages by halving."""
+    n = 64 * QUANTUM
+    plan = make_plan(P, n, [range(i, i + 1) for i in range(P)], halving)
+    for node in range(P):
+        both = sum_traffic(plan, node, 0), publish_traffic(plan, node, 0)
+        assert sum(part.sent for part in both) * P == 2 * n * ITEM * (P - 1)
+        assert both[0].messages == (P.bit_length() - 1 if halving else P - 1)
+
+
+def test_allgather_takes_logarithmically_many_messages_while_short() -> None:
+    """MPICH's choice: recursive doubling below 512 KiB for powers of two, Bruck below 80 KiB, a ring beyond."""
+    counts = [
+        allgather_traffic([n] * N, 0).messages for N, n in ((8, 1 << 10), (8, 1 << 17), (6, 1 << 10), (6, 1 << 15))
+    ]
+    assert counts == [3, 7, 3, 5]
+
+
+def test_costs_by_hand() -> None:
+    """Four nodes of one rank, one kind of cost at a time."""
+    case = Case(4, 1, (1023, QUANTUM), 4, 4)  # W and b: 1024 quanta
+    n = ITEM * QUANTUM * QUANTUM
+    latency = exact(case, replace(FREE, alpha=1.0), halving=False)[0].latency
+    assert latency == 2 + 3 + 3  # recursive doubling for the tallies, three others to send to, a ring of four
+    assert exact(case, replace(FREE, alpha=1.0))[0].latency == 2 + 2 + 2
+    assert allreduce(case, replace(FREE, alpha=1.0)).latency == 2 + 2 * 2
+    tallies = 3 * 2 * 3 * 8
+    assert exact(case, replace(FREE, beta=1.0))[0].bandwidth == 2 * n * 3 / 4 + tallies
+    assert allreduce(case, replace(FREE, beta=1.0)).bandwidth == 2 * n * 3 / 4 + tallies
+    assert exact(case, replace(FREE, gflops=1e-9))[0].compute == 4 * 1023 * QUANTUM
+
+
+def test_memory_within_a_node_by_hand() -> None:
+    """Two ranks that share memory add two partials over half the vector each (3 items an element) and update it."""
+    case = Case(2, 2, (1023, QUANTUM), 2, 2)
+    half = QUANTUM * QUANTUM // 2
+    assert exact(case, replace(FREE, core_memory=1.0))[0].memory == (3 + 5) * ITEM * half
+    assert exact(case, replace(FREE, node_memory=1.0))[0].memory == 2 * (3 + 5) * ITEM * half
+
+
+@pytest.mark.parametrize(("P", "per_node"), [(64, 1), (96, 3), (256, 32)])
+def test_halving_is_never_slower_than_flat(P: int, per_node: int) -> None:
+    """Fewer messages and no more bytes."""
+    row = play(Case(P, per_node, WIDTHS, 64 * P, 128 if P == 96 else P), Machine())
+    assert row.halving
+    assert row.exact.latency < row.flat.latency
+    assert row.exact.bandwidth <= row.flat.bandwidth
+    assert row.exact.step < row.flat.step
+
+
+def test_nodes_that_are_no_power_of_two_send_several_partials() -> None:
+    """48 nodes of 64 ranks cut the tree between its joints: more bytes than 32 or 64 nodes."""
+    sent = [play(Case(64 * N, 64, WIDTHS, 64 * 64 * N, 4096), Machine()).parts[1].sent for N in (32, 48, 64)]
+    assert sent[1] > 2 * max(sent[0], sent[2])
+
+
+def test_the_command_prints_a_row_per_job_and_draws(run_python: Program, tmp_path: Path) -> None:
+    """Messages of tallies + sum + publish, for each P and node size."""
+    png = ["--png", str(tmp_path / "scaling.png")] if importlib.util.find_spec("matplotlib") else []
+    arguments = ["--ranks", "4", "16", "--per_node", "1", "8", "--rows", "32", *png]
+    outcome = run_python(str(ROOT / "scripts" / "benchmarks" / "scaling.py"), *arguments)
+    assert outcome.returncode == 0, outcome.stderr
+    lines = [line.split() for line in outcome.stdout.splitlines()]
+    jobs = [line[:6] for line in lines if line and line[0] in ("4", "16")]
+    assert jobs == [
+        ["4", "1", "4", "8", "halving", "2+2+2"],
+        ["16", "1", "16", "16", "halving", "4+4+4"],
+        ["16", "8", "2", "16", "halving", "1+1+1"],
+    ]
+    assert not png or (tmp_path / "scaling.png").stat().st_size > 10_000
+
+
+def test_two_ranks_here_are_measured(mpirun: Program, tmp_path: Path) -> None:
+    """Latency, bandwidth and an exact sum between two pretended nodes come out positive."""
+    outcome = mpirun(2, str(ROOT / "scripts" / "benchmarks" / "scaling.py"), "--ping", env={"DDP_MLP_NODE_SIZE": "1"})
+    assert outcome.returncode == 0, outcome.stderr
+    found = json.loads(outcome.stdout)
+    assert set(found) == {"alpha", "beta", "exact_sum"}
+    assert all(value > 0 for value in found.values())

@@ -1,0 +1,380 @@
+"""The training step under thousands of schedules of its ranks: no deadlock, the same bits, and seeds that replay.
+
+Each seed draws a number of ranks, a node size and a model, and decides every turn of `tests.fake`. The environment
+variable DDP_MLP_SCHEDULES says how many seeds there are; DDP_MLP_FIRST_SEED where they begin.
+"""
+
+import functools
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from signal import SIGTERM
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from ddp_mlp.config import Config
+from ddp_mlp.data.batches import Batch
+from ddp_mlp.errors import DataError, Interrupted
+from ddp_mlp.nn import optimizers
+from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.parallel.communicator import Communicator, end_on_exception
+from ddp_mlp.summing import proven
+from ddp_mlp.summing.between import ExactSum, PlainSum
+from ddp_mlp.training import loop
+from ddp_mlp.training.interruption import Interruption
+from ddp_mlp.training.phases import Phases
+from ddp_mlp.training.run import Run
+from ddp_mlp.training.step import Regularization, TrainingStep, evaluate
+from tests.fake import Aborted, Deadlock, Mismatch, Rank, World
+from tests.parallel import test_communicator
+from tests.reference import ArraySource, examples
+from tests.summing import test_between
+from tests.training import test_step
+from tests.training.test_training_options import write_data
+
+SCHEDULES = int(os.environ.get("DDP_MLP_SCHEDULES", "1000"))
+FIRST_SEED = int(os.environ.get("DDP_MLP_FIRST_SEED", "0"))
+F32 = np.dtype(np.float32)
+WIDTHS = (24, 40, 30, 5)
+"""2,400 parameters: three quanta, so that as many ranks of a node, or nodes, have a slice of their own."""
+BATCHES = ([*range(0, 53)], [*range(30, 60)], [7, 3, 59], [1])
+"""Row numbers: shards that differ by a row, then batches so short that shards are empty."""
+
+
+class Model(NamedTuple):
+    """What is trained: all that the bits may depend on."""
+
+    K: int = 8
+    optimizer: str = "adam"
+    regularization: Regularization = Regularization()
+    chunk_rows: int = 4096
+
+
+MODELS = (
+    Model(),
+    Model(K=7, optimizer="momentum", regularization=Regularization(dropout=0.3)),
+    Model(K=5, optimizer="sgd", regularization=Regularization(clip_norm=0.1, l2=0.01)),
+    Model(K=16, optimizer="adamw", regularization=Regularization(weight_decay=0.1, label_smoothing=0.1)),
+    Model(K=3, chunk_rows=6, regularization=Regularization(dropout=0.2, clip_norm=0.5)),
+    Model(K=1, optimizer="nesterov"),
+)
+
+
+class PausingPhases(Phases):
+    """The step's clock; at each phase, so also between the blocks of a slice, other ranks may go on."""
+
+    def __init__(self, rank: Rank) -> None:
+        super().__init__()
+        self._rank = rank
+
+    def enter(self, phase: str) -> None:
+        """End the present phase and begin another, after any others."""
+        self._rank.pause()
+        super().enter(phase)
+
+
+@functools.cache
+def _proven(prove: Callable[..., Any], widths: Any, sizes: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    return prove(widths, Group(widths, sizes, dtype), dtype)
+
+
+@pytest.fixture(autouse=True)
+def proven_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prove each shape once, not once a rank: the proof has its own tests."""
+    prove = proven.proven
+    monkeypatch.setattr(proven, "proven", lambda widths, group, dtype: _proven(prove, widths, group.sizes, dtype))
+
+
+def make_step(communicator: Communicator, model: Model, plain: bool = False, halving: bool = True) -> TrainingStep:
+    """Return the step of a model at its first parameters."""
+    layout = Layout(WIDTHS)
+    X, y = examples(60, WIDTHS[0], WIDTHS[-1])
+    reduction = (
+        PlainSum(communicator, layout.length, F32)
+        if plain
+        else ExactSum(communicator, layout.length, F32, model.K, halving)
+    )
+    step = TrainingStep(
+        communicator,
+        layout,
+        reduction,
+        ArraySource(X.astype(np.float32), y),
+        optimizers.create(model.optimizer),
+        model.regularization,
+        dtype=F32,
+        seed=0,
+        chunk_rows=model.chunk_rows,
+    )
+    if isinstance(communicator, Rank):
+        step.phases = PausingPhases(communicator)
+    first = np.zeros(layout.length, F32)
+    layout.initialize(first, 0)
+    reduction.parameters[reduction.slice] = first[reduction.slice]
+    reduction.publish()
+    return step
+
+
+def trained(communicator: Communicator, model: Model, plain: bool = False, halving: bool = True) -> list[Any]:
+    """Train on the batches; return what came of each: the parameters' bytes and the step's figures, and a last look.
+
+    The parameters are read before the rank comes to any other call, as a snapshot is.
+    """
+    found: list[Any] = []
+    with communicator:
+        step = make_step(communicator, model, plain, halving)
+        for number, rows in enumerate(BATCHES, start=1):
+            batch = Batch(0, number, np.array(rows))
+            result = step(batch, 0.01, [communicator.rank], measure_norm=number == 2)
+            signals = result.signals[:, 0].tolist()
+            assert signals == [*range(communicator.size)], "each rank's word has reached all"
+            found.append((step.reduction.parameters.tobytes(), result.totals, result.gradient_norm))
+        found.append(evaluate(communicator, step.layout, step.reduction.parameters, step.source, None, {}))
+    return found
+
+
+@functools.cache
+def alone(model: Model) -> list[Any]:
+    """Train a model in one process."""
+    return trained(Communicator(), model)
+
+
+def draw(seed: int) -> tuple[World, Model, bool]:
+    """Return a seed's ranks, its model, and whether sums between nodes may be formed by halving."""
+    drawn = random.Random(seed)
+    size = drawn.randint(2, 6)
+    return World(size, seed, drawn.choice([None, 1, 2, 3])), drawn.choice(MODELS), drawn.random() < 0.5
+
+
+def check(seed: int) -> World:
+    """Train under a seed's schedule; every rank must see what one process sees, to the bit."""
+    world, model, halving = draw(seed)
+    outcomes = world.run(lambda communicator: trained(communicator, model, halving=halving))
+    for rank, outcome in enumerate(outcomes):
+        assert outcome == alone(model), f"rank {rank} of {world.name}, {model}: not the bits of one process"
+    return world
+
+
+# ---- the program under the fake --------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(60 + SCHEDULES // 10)
+def test_every_schedule_gives_the_bits_of_one_process() -> None:
+    """Thousands of interleavings on 2 to 6 ranks and up to 6 nodes end, all with the same parameters and figures."""
+    for seed in range(FIRST_SEED, FIRST_SEED + SCHEDULES):
+        check(seed)
+
+
+def test_one_schedule_never_depends_on_the_sums_order_of_the_library() -> None:
+    """The negative control: with reduction = allreduce, whose order the fake draws, schedules end differently."""
+    found = {World(5, seed).run(lambda c: trained(c, MODELS[0], plain=True))[0][2][0] for seed in range(8)}
+    assert len(found) > 1
+
+
+RUN: dict[str, Any] = {"hidden": [9], "batch_size": 50, "epochs": 3, "dropout": 0.2, "stall_seconds": 0, "quiet": True}
+"""203 rows in batches of 50: 15 steps. The watchdog's thread keeps the machine's time, not the schedule's."""
+
+
+def run_once(world: World, run_dir: Path, signalled: tuple[int, int] | None = None) -> str:
+    """Train in a world as the command does, and return the hash; with (rank, step), SIGTERM comes to it before that."""
+    words_to_all = Run.words_to_all
+
+    def with_signal(run: Run, signals: Interruption) -> Any:
+        if signalled == (run.communicator.rank, run.progress.step + 1):
+            signals.signal = SIGTERM
+        return words_to_all(run, signals)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "words_to_all", with_signal)
+        config = Config(data=str(run_dir.parent / "data.h5"), run_dir=str(run_dir), shards=8, **RUN)
+        (found,) = {final["parameters_sha256"] for final in world.run(lambda ranks: loop.train(config, ranks))}
+    return str(found)
+
+
+def check_run(seed: int, folder: Path) -> None:
+    """Interrupt a run on one number of ranks and finish it on another: it must end as the one of a process does."""
+    if not (folder / "data.h5").exists():
+        write_data(folder / "data.h5", {"train": 203, "valid": 61})
+    whole = run_once(World(1, 0), folder / "alone")
+    drawn, parts = random.Random(seed), folder / str(seed)
+    first, second = (World(drawn.randint(2, 4), seed + i, drawn.choice([None, 1, 2])) for i in range(2))
+    stop = drawn.randrange(len(first.ranks)), drawn.randint(1, 14)
+    with pytest.raises(Interrupted, match=f"stopped by SIGTERM after step {stop[1]};"):
+        run_once(first, parts, stop)
+    assert run_once(second, parts) == whole, f"{first.name} until rank and step {stop}, then {second.name}"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_signal_to_any_rank_stops_all_and_the_run_goes_on_elsewhere(seed: int, tmp_path: Path) -> None:
+    """Whole runs under the fake: all ranks stop after the same step, and other ranks finish with the same bits."""
+    check_run(seed, tmp_path)
+
+
+def fails(seed: int) -> tuple[str, list[int]] | None:
+    """Return how a seed's schedule fails, and its turns."""
+    world, model, halving = draw(seed)
+    try:
+        outcomes = world.run(lambda communicator: trained(communicator, model, halving=halving))
+    except Exception as error:
+        return repr(error), world.choices
+    wrong = [rank for rank, outcome in enumerate(outcomes) if outcome != alone(model)]
+    return (f"ranks {wrong}", world.choices) if wrong else None
+
+
+def test_a_missing_barrier_is_found_and_its_seed_replays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameters published without waiting for the node: some schedules see it, and see it again turn by turn."""
+    publish = ExactSum.publish
+
+    def publish_without_waiting(reduction: ExactSum) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reduction.communicator, "node_barrier", lambda: None)
+            publish(reduction)
+
+    for model in MODELS:
+        alone(model)
+    monkeypatch.setattr(ExactSum, "publish", publish_without_waiting)
+    failing = {seed: found for seed in range(40) if (found := fails(seed)) is not None}
+    assert len(failing) >= 5
+    for seed, found in list(failing.items())[:5]:
+        assert fails(seed) == found
+
+
+# ---- injected failures -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_an_exception_on_one_rank_ends_all(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever a rank fails alone, the job ends with its exit code 1, and no rank waits for it in `close`."""
+    world, model, _ = draw(seed)
+    drawn = random.Random(seed)
+    victim, last_pause = drawn.randrange(len(world.ranks)), drawn.randrange(100)
+
+    def program(communicator: Communicator) -> None:
+        assert isinstance(communicator, Rank)
+        pauses = iter(range(1000))
+
+        def pause() -> None:
+            if communicator.rank == victim and next(pauses) == last_pause:
+                raise RuntimeError("a bug on this rank")
+            Rank.pause(communicator)
+
+        communicator.pause = pause  # type: ignore[method-assign] # the place of the failure
+        try:
+            trained(communicator, model)
+            if communicator.rank == victim:
+                raise RuntimeError("a bug on this rank")
+        except RuntimeError:
+            end_on_exception(communicator)
+
+    with pytest.raises(Aborted) as caught:
+        world.run(program)
+    assert caught.value.exit_code == 1
+    assert f"rank {victim} on " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_an_error_found_by_one_rank_is_raised_by_all(seed: int) -> None:
+    """Between steps, any rank may find something wrong: all leave with its error and give their memory back."""
+    world, model, _ = draw(seed)
+    finder, at = random.Random(seed).randrange(len(world.ranks)), seed % len(BATCHES)
+
+    def program(communicator: Communicator) -> None:
+        with communicator:
+            step = make_step(communicator, model)
+            for number, rows in enumerate(BATCHES):
+                with communicator.in_agreement():
+                    if number == at and communicator.rank == finder:
+                        raise DataError("this rank cannot read on")
+                step(Batch(0, number + 1, np.array(rows)), 0.01)
+
+    with pytest.raises(DataError, match="cannot read on") as caught:
+        world.run(program)
+    assert caught.value.found_by == finder
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_numbers_that_are_not_finite_stop_all_ranks_in_the_same_step(seed: int) -> None:
+    """A rank whose rows are damaged in memory: all see the loss in that step, and no parameter changes."""
+    world, model, _ = draw(seed)
+    at = 1 + seed % 2  # row 30 + at is in the second batch as well
+
+    def program(communicator: Communicator) -> tuple[list[bool], bool]:
+        with communicator, np.errstate(all="ignore"):
+            step = make_step(communicator, model)
+            finite, kept = [], b""
+            for number, rows in enumerate(BATCHES[:2], start=1):
+                if number == at:
+                    step.source.X[rows[-1]] = np.inf  # type: ignore[attr-defined] # an ArraySource
+                    kept = step.reduction.parameters.tobytes()
+                finite.append(bool(np.isfinite(step(Batch(0, number, np.array(rows)), 0.01).totals.loss_sum)))
+                if not finite[-1]:
+                    break
+            assert step.first_layer_not_finite() == 1
+            return finite, step.reduction.parameters.tobytes() == kept
+
+    assert world.run(program) == [([True] * (at - 1) + [False], True)] * len(world.ranks)
+
+
+# ---- the fake itself -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[(1, None), (2, None), (3, 1), (3, 2), (5, 2), (6, 3)], ids=str)
+def worlds(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Schedules on so many ranks, on nodes of so many."""
+    size, node_size = request.param
+    return (World(size, seed, node_size) for seed in range(6))
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        test_communicator.test_ranks_are_numbered_node_by_node,
+        test_communicator.test_shared_arrays_are_seen_by_the_whole_node,
+        test_communicator.test_exchange_moves_each_part_to_its_node,
+        test_communicator.test_complete_fills_in_the_other_nodes_parts,
+        test_communicator.test_gather_brings_parts_to_rank_0,
+        test_communicator.test_an_error_on_one_rank_is_raised_on_all,
+        test_communicator.test_on_rank_0_shares_result_and_error,
+        test_between.test_slices_cover_the_vector,
+        test_step.test_evaluation_counts_every_row_once,
+        test_step.test_a_loss_that_is_not_finite_changes_no_parameter,
+    ],
+    ids=lambda behaviour: behaviour.__name__[5:],
+)
+def test_the_fake_behaves_like_mpi(worlds: Iterator[World], behaviour: Callable[[Communicator], None]) -> None:
+    """What the suite asks of the ranks over MPI, it asks of the fake's."""
+    for world in worlds:
+        world.run(behaviour)
+
+
+def test_ranks_that_wait_for_one_another_are_a_deadlock() -> None:
+    """A collective that one rank leaves out is reported, with where each rank waits, instead of hanging."""
+
+    def program(communicator: Communicator) -> None:
+        if communicator.rank:
+            communicator.barrier()
+
+    for seed in range(10):
+        with pytest.raises(Deadlock, match=r"rank 1 in barrier, rank 2 in barrier; 1 rank\(s\) have ended"):
+            World(3, seed).run(program)
+
+
+def test_ranks_that_call_different_things_are_a_mismatch() -> None:
+    """Where MPI would hang, or mix up bytes, the fake names both calls."""
+
+    def program(communicator: Communicator) -> None:
+        if communicator.rank:
+            communicator.barrier()
+        else:
+            communicator.allgather(1)
+
+    with pytest.raises(Mismatch, match=r"call 1 of all: (barrier on rank 1, allgather|allgather on rank 0, barrier)"):
+        World(2, 3).run(program)
+
+
+def test_schedules_differ_from_seed_to_seed() -> None:
+    """A hundred seeds are about as many interleavings: priorities that seldom change can repeat one on few ranks."""
+    assert len({tuple(check(seed).choices) for seed in range(100)}) >= 90

@@ -1,0 +1,428 @@
+"""Every training option: the same bits for any P and through interruptions, and its effect against plain formulas."""
+
+import json
+import math
+import tracemalloc
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ddp_mlp.config import Config
+from ddp_mlp.errors import ConfigError, Interrupted
+from ddp_mlp.nn.randomness import Purpose, generator
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage.dataset import Writer
+from ddp_mlp.training import loop
+from tests.conftest import Program
+
+PROGRAM = Path(__file__).parents[1] / "programs" / "train_many.py"
+Parameters = Mapping[str, NDArray[Any]]
+
+
+def write_data(
+    path: Path,
+    rows: Mapping[str, int],
+    *,
+    features: int = 7,
+    classes: int = 5,
+    weighted: bool = False,
+    dtype: str = "float32",
+) -> Path:
+    """Write a data set at random whose classes differ in their means; the last class is among its labels."""
+    random = np.random.default_rng(11)
+    centres = random.standard_normal((classes, features))
+    with Writer(path, rows, features, np.dtype(dtype), classes, weighted) as writer:
+        for split, m in rows.items():
+            y = random.integers(0, classes, m)
+            y[0] = classes - 1
+            X = (centres[y] + random.standard_normal((m, features))).astype(dtype)
+            writer.append(split, X, y, random.uniform(0.2, 2, m) if weighted else None)
+    return path
+
+
+# ---- one hash for any number of ranks, and through interruptions -----------------------------------------------------
+
+# 203 rows in batches of 50, the last of 3; 8 shards of 6 or 7 rows, some of the last batch's empty.
+COMMON: dict[str, Any] = {"data": "plain", "hidden": [9, 6], "batch_size": 50, "epochs": 2, "learning_rate": 0.01}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "sgd": {"optimizer": "sgd"},
+    "momentum": {"optimizer": "momentum", "momentum": 0.8},
+    "nesterov": {"optimizer": "nesterov"},
+    "rmsprop": {"optimizer": "rmsprop"},
+    "rmsprop, its coefficients": {"optimizer": "rmsprop", "alpha": 0.9, "epsilon": 0.01},
+    "adam, its coefficients": {"beta1": 0.8, "beta2": 0.95, "epsilon": 0.01},
+    "adamw": {"optimizer": "adamw"},
+    "adamw, its decay": {"optimizer": "adamw", "weight_decay": 0.5},
+    "warm-up": {"warmup_steps": 7},
+    "cosine": {"schedule": "cosine", "min_learning_rate": 1e-4},
+    "cosine after warm-up": {"schedule": "cosine", "warmup_steps": 3},
+    "step": {"schedule": "step", "decay_every": 1},
+    "exponential": {"schedule": "exponential", "decay": 0.8},
+    "plateau": {"schedule": "plateau", "plateau_patience": 1, "min_delta": 10.0, "epochs": 3},
+    "l2": {"l2": 0.01},
+    "clip_norm": {"clip_norm": 0.3, "optimizer": "momentum"},
+    "dropout": {"dropout": 0.4},
+    "label_smoothing": {"label_smoothing": 0.1},
+    "class_weight": {"class_weight": {"1": 3.0, "4": 0.0}},
+    "class_weight, balanced": {"class_weight": "balanced"},
+    "sample weights": {"data": "weighted"},
+    "patience": {"patience": 2, "min_delta": 10.0, "epochs": 4},
+    "restore_best": {"restore_best": True, "learning_rate": 0.5},
+    "restore_best by accuracy": {"restore_best": True, "monitor": "valid_accuracy", "learning_rate": 0.4},
+    "valid_fraction": {"data": "train only", "valid_fraction": 0.2, "patience": 3},
+    "standardize": {"standardize": False},
+    "chunk_rows": {"chunk_rows": 4},
+    "chunk_rows with dropout": {"chunk_rows": 4, "dropout": 0.3},
+    "full batch": {"batch_size": "full", "epochs": 10},
+    "full batch in chunks": {"batch_size": "full", "epochs": 10, "chunk_rows": 11},
+    "shards": {"shards": 5},
+    "blocks of rows": {"shuffle": "blocks", "block_rows": 16},
+    "file order": {"shuffle": "none"},
+    "softmax regression": {"hidden": []},
+    "one-wide layers": {"hidden": [1, 3, 1], "batch_size": 11, "epochs": 1},
+    "float64": {"dtype": "float64"},
+    "one-wide, float64": {"hidden": [2, 1], "batch_size": 3, "epochs": 1, "dtype": "float64"},
+    "2 classes": {"data": "two classes"},
+    "10,000 classes": {"data": "many classes", "hidden": [1]},
+    "all together": {
+        "data": "weighted",
+        "optimizer": "adamw",
+        "weight_decay": 0.1,
+        "schedule": "cosine",
+        "warmup_steps": 4,
+        "min_learning_rate": 1e-4,
+        "l2": 1e-3,
+        "clip_norm": 0.5,
+        "dropout": 0.25,
+        "label_smoothing": 0.1,
+        "class_weight": "balanced",
+        "chunk_rows": 5,
+        "patience": 2,
+        "min_delta": 1e-3,
+        "monitor": "valid_accuracy",
+        "restore_best": True,
+        "shuffle": "blocks",
+        "block_rows": 10,
+    },
+}
+STOPS = {1: 2, 2: 4, 3: 7}
+"""P ranks take over the chain of runs and stop it after so many steps; 4 ranks finish it."""
+
+
+@pytest.fixture(scope="module")
+def found(mpirun: Program, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, str]]:
+    """Train every option with 1, 2, 3 and 4 ranks, and in a chain from one to the next; hashes by P and name.
+
+    The three ranks take themselves for two nodes, of two and one.
+    """
+    folder = tmp_path_factory.mktemp("options")
+    split = {"train": 203, "valid": 61}
+    data = {
+        "plain": write_data(folder / "plain.h5", split),
+        "weighted": write_data(folder / "weighted.h5", split, weighted=True),
+        "train only": write_data(folder / "train.h5", {"train": 251}),
+        "two classes": write_data(folder / "two.h5", split, classes=2),
+        "many classes": write_data(folder / "many.h5", split, classes=10_000),
+    }
+    hashes = {}
+    for P in (1, 2, 3, 4):
+        runs = {}
+        for name, option in OPTIONS.items():
+            keys = {**COMMON, **option}
+            keys["data"] = str(data[keys["data"]])
+            runs[f"on {P}/{name}"] = keys
+            runs[f"chain/{name}"] = {**keys, "max_steps": STOPS.get(P)}
+        env = {"DDP_MLP_NODE_SIZE": "2"} if P == 3 else {}
+        outcome = mpirun(P, PROGRAM, folder, json.dumps(runs), env=env, timeout=400)
+        assert outcome.returncode == 0, outcome.stderr
+        hashes[P] = json.loads(outcome.stdout)
+    return hashes
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_any_number_of_ranks_gives_the_same_bits(found: dict[int, dict[str, str]], name: str) -> None:
+    """1, 2, 3 and 4 ranks end with one parameters_sha256."""
+    assert len({found[P][f"on {P}/{name}"] for P in found}) == 1
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_interruptions_in_mid_epoch_leave_the_bits(found: dict[int, dict[str, str]], name: str) -> None:
+    """A run stopped on 1 rank, resumed and stopped on 2, then 3, then finished on 4 is the uninterrupted run."""
+    assert found[4][f"chain/{name}"] == found[1][f"on 1/{name}"]
+    assert found[1][f"chain/{name}"] != found[1][f"on 1/{name}"], "the chain must have stopped on the way"
+
+
+@pytest.mark.timeout(1500)
+def test_every_option_has_an_effect(found: dict[int, dict[str, str]]) -> None:
+    """No two of the runs end with the same parameters: an option that is not wired would repeat another run."""
+    names: dict[str, list[str]] = {}
+    for name in OPTIONS:
+        names.setdefault(found[1][f"on 1/{name}"], []).append(name)
+    assert [same for same in names.values() if len(same) > 1] == []
+
+
+# ---- what the options do, against formulas ---------------------------------------------------------------------------
+
+
+def train(data: Path, run_dir: Path, **keys: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Train in this process; return the final event and all events."""
+    final = loop.train(Config(data=str(data), run_dir=str(run_dir), quiet=True, **keys), Communicator())
+    events = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return final, events
+
+
+def parameters_after(run_dir: Path, step: int) -> Parameters:
+    """Return {"W1": …, "b1": …, …} of the checkpoint of a step."""
+    return checkpoints.load(run_dir / "checkpoints" / f"step-{step:08d}.h5").parameters
+
+
+def masks_of(step: int, m: int, K: int, widths: list[int], rate: float) -> dict[int, NDArray[np.float64]]:
+    """Return the dropout factors (n_l, m) of each hidden layer, 0 or 1 / (1 − rate): of (seed, step, shard, layer)."""
+    masks = {l: np.empty((n, m)) for l, n in enumerate(widths, start=1)}
+    for shard in range(K):
+        lo, hi = m * shard // K, m * (shard + 1) // K
+        for l, n in enumerate(widths, start=1):
+            drawn = generator(0, Purpose.DROPOUT, step, shard, l).random((hi - lo, n), np.float32).T
+            masks[l][:, lo:hi] = np.where(drawn < rate, 0, 1 / (1 - rate))
+    return masks
+
+
+def plain_loss(
+    theta: Parameters,
+    X: NDArray[np.float64],
+    y: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    masks: Mapping[int, NDArray[np.float64]] | None = None,
+    smoothing: float = 0.0,
+) -> float:
+    """Return Σ weight_i · −Σ_k Y_ki log A_ki / Σ weight_i, the derivation's formulas in one process; X is (m, n_0)."""
+    A, L = X.T, len(theta) // 2
+    for l in range(1, L + 1):
+        z = theta[f"W{l}"] @ A + theta[f"b{l}"][:, None]
+        if l < L:
+            A = np.maximum(z, 0) * (1 if masks is None else masks[l])
+    n = len(z)
+    Y = (1 - smoothing) * np.eye(n)[y].T + smoothing / n
+    log_A = z - np.log(np.sum(np.exp(z), axis=0))
+    return float(np.sum(weight * -np.sum(Y * log_A, axis=0)) / np.sum(weight))
+
+
+@pytest.mark.parametrize(("chunk_rows", "clip_norm"), [(4096, None), (2, None), (4096, 0.25)])
+def test_gradient_is_the_central_difference_of_the_loss(
+    tmp_path: Path, chunk_rows: int, clip_norm: float | None
+) -> None:
+    """L2, dropout, label smoothing, class and sample weights: relative error at most 1e-7, in steps 2 and 3.
+
+    The second and third batch of 29 rows in 8 shards, at parameters that training has reached; a step of plain gradient
+    descent is its gradient. Differences over h = 1e-5 err by 1e-10 of the third derivative and by 1e-11 in rounding.
+    """
+    path = write_data(tmp_path / "data.h5", {"train": 100}, features=6, classes=4, weighted=True, dtype="float64")
+    keys: dict[str, Any] = {"l2": 0.05, "dropout": 0.3, "label_smoothing": 0.2, "class_weight": {"1": 2.5, "3": 0.5}}
+    shape: dict[str, Any] = {"batch_size": 29, "shards": 8, "shuffle": "none", "standardize": False, "dtype": "float64"}
+    course: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.5, "log_every": 1, "checkpoint_every": 1}
+    hidden = (7, 5)
+    run_dir = tmp_path / "run"
+    _, events = train(
+        path, run_dir, hidden=hidden, max_steps=3, chunk_rows=chunk_rows, clip_norm=clip_norm, **keys, **shape, **course
+    )
+    with h5py.File(path) as file:
+        X_all, y_all, w_all = (file["train"][name][:] for name in ("X", "y", "w"))
+
+    for step in (2, 3):
+        rows = slice(29 * (step - 1), 29 * step)
+        X, y = X_all[rows], y_all[rows].astype(np.int64)
+        weight = w_all[rows] * np.array([1, 2.5, 1, 0.5])[y]
+        masks = masks_of(step, 29, 8, list(hidden), 0.3)
+        before, after = parameters_after(run_dir, step - 1), parameters_after(run_dir, step)
+
+        def loss(
+            theta: Parameters, X: Any = X, y: Any = y, weight: Any = weight, masks: Any = masks
+        ) -> tuple[float, float]:
+            squares = sum(float(np.sum(theta[name] ** 2)) for name in theta if name.startswith("W"))
+            return plain_loss(theta, X, y, weight, masks, 0.2), 0.05 / 2 * squares
+
+        theta = {name: array.copy() for name, array in before.items()}
+        expected = {name: np.empty_like(array) for name, array in theta.items()}
+        h = 1e-5
+        for name, array in theta.items():
+            for place in np.ndindex(array.shape):
+                kept = array[place]
+                array[place] = kept + h
+                above = sum(loss(theta))
+                array[place] = kept - h
+                expected[name][place] = (above - sum(loss(theta))) / (2 * h)
+                array[place] = kept
+        norm = math.sqrt(sum(float(np.sum(g**2)) for g in expected.values()))
+        clipping = 1.0 if clip_norm is None else clip_norm / (norm + 1e-6)
+        assert clipping <= 1, "the gradient must be long enough to be clipped"
+        error = math.sqrt(
+            sum(float(np.sum(((before[k] - after[k]) / 0.5 / clipping - expected[k]) ** 2)) for k in expected)
+        )
+        assert error <= 1e-7 * norm
+
+        event = next(event for event in events if event["event"] == "step" and event["step"] == step)
+        assert event["loss"] == pytest.approx(loss(before)[0], rel=1e-12)
+        assert event["gradient_norm"] == pytest.approx(norm, rel=1e-7)
+
+
+def test_evaluation_is_plain_weighted_cross_entropy(tmp_path: Path) -> None:
+    """Validation loss knows sample weights, but no dropout, smoothing, class weights or L2."""
+    path = write_data(tmp_path / "data.h5", {"train": 100, "valid": 300}, weighted=True, dtype="float64")
+    keys: dict[str, Any] = {"l2": 0.05, "dropout": 0.3, "label_smoothing": 0.2, "class_weight": "balanced"}
+    final, events = train(path, tmp_path / "run", epochs=2, dtype="float64", standardize=False, hidden=(6,), **keys)
+    with h5py.File(path) as file:
+        X, y, w = (file["valid"][name][:] for name in ("X", "y", "w"))
+    theta = parameters_after(tmp_path / "run", final["step"])
+    assert final["valid_loss"] == pytest.approx(plain_loss(theta, X, y.astype(np.int64), w), rel=1e-12)
+    assert events[-2]["event"] == "epoch"
+    assert events[-2]["valid_loss"] == final["valid_loss"]
+
+
+def test_decoupled_decay_shrinks_weights_alone(tmp_path: Path) -> None:
+    """One step of AdamW with decay λ is one without it, less η λ W; biases keep their bits."""
+    path = write_data(tmp_path / "data.h5", {"train": 100}, dtype="float64")
+    settings: dict[str, Any] = {"optimizer": "adamw", "learning_rate": 0.1, "dtype": "float64", "hidden": (6,)}
+    train(path, tmp_path / "start", weight_decay=0.0, max_steps=1, **settings)  # biases begin as zeros, and leave them
+    settings["init_from"] = str(tmp_path / "start" / "checkpoints" / "step-00000001.h5")
+    theta = {"start": parameters_after(tmp_path / "start", 1)}
+    for name, decay in (("plain", 0.0), ("decayed", 0.5)):
+        train(path, tmp_path / name, weight_decay=decay, max_steps=1, **settings)
+        theta[name] = parameters_after(tmp_path / name, 1)
+    for name, start in theta["start"].items():
+        assert start.any()
+        plain, decayed = theta["plain"][name], theta["decayed"][name]
+        if name.startswith("W"):
+            np.testing.assert_allclose(plain - decayed, 0.1 * 0.5 * start, rtol=1e-9, atol=1e-15)
+        else:
+            assert plain.tobytes() == decayed.tobytes()
+
+
+def test_adamw_decays_by_default(tmp_path: Path) -> None:
+    """Left unset, weight_decay is 0.01 for adamw, as PyTorch has it, and nothing for adam."""
+    path = write_data(tmp_path / "data.h5", {"train": 100})
+
+    def run(name: str, **keys: Any) -> str:
+        final, _ = train(path, tmp_path / name, hidden=(6,), epochs=1, **keys)
+        return str(final["parameters_sha256"])
+
+    unset = run("unset", optimizer="adamw")
+    assert unset == run("0.01", optimizer="adamw", weight_decay=0.01)
+    assert unset != run("adam") == run("0", optimizer="adamw", weight_decay=0.0)
+
+
+def test_learning_rates_are_logged_as_they_were_used(tmp_path: Path) -> None:
+    """Warm-up to the full rate in 4 steps, then half a cosine over the 8 that are left, whatever max_steps says."""
+    path = write_data(tmp_path / "data.h5", {"train": 100})
+    keys: dict[str, Any] = {"schedule": "cosine", "learning_rate": 0.2, "min_learning_rate": 0.02, "warmup_steps": 4}
+    _, events = train(path, tmp_path / "run", epochs=3, batch_size=25, max_steps=11, log_every=1, hidden=(3,), **keys)
+    rates = [event["learning_rate"] for event in events if event["event"] == "step"]
+    after = [0.02 + 0.09 * (1 + math.cos(math.pi * done / 8)) for done in range(7)]
+    assert rates == pytest.approx([0.05, 0.1, 0.15, 0.2, *after], rel=1e-14)
+
+
+def test_plateau_lowers_the_rate_when_validation_stalls(tmp_path: Path) -> None:
+    """With a first epoch that nothing beats and plateau_patience = 2, the rate halves after epochs 3 and 5."""
+    path = write_data(tmp_path / "data.h5", {"train": 100, "valid": 50})
+    keys: dict[str, Any] = {"schedule": "plateau", "plateau_patience": 2, "min_delta": 10.0, "learning_rate": 0.1}
+    _, events = train(path, tmp_path / "run", epochs=6, batch_size="full", log_every=1, hidden=(3,), **keys)
+    assert [event["learning_rate"] for event in events if event["event"] == "step"] == [0.1] * 3 + [0.05] * 2 + [0.025]
+
+
+def test_patience_ends_a_run_and_restore_best_keeps_its_best(tmp_path: Path) -> None:
+    """At a rate that is too high the run ends early, with the parameters and the loss of its best epoch."""
+    path = write_data(tmp_path / "data.h5", {"train": 60, "valid": 200})
+    keys: dict[str, Any] = {"learning_rate": 0.1, "patience": 3, "epochs": 100, "hidden": (20,), "batch_size": 20}
+    kept, events = train(path, tmp_path / "kept", restore_best=True, **keys)
+    last, _ = train(path, tmp_path / "last", **keys)
+    losses = [event["valid_loss"] for event in events if event["event"] == "epoch"]
+    assert kept["ended"] == last["ended"] == "patience"
+    assert len(losses) == losses.index(min(losses)) + 1 + 3 < 100
+    assert kept["valid_loss"] == min(losses)
+    assert last["valid_loss"] == losses[-1] > min(losses)
+    best = checkpoints.load(tmp_path / "kept" / "checkpoints" / "best.h5")
+    assert best.epoch == losses.index(min(losses)) + 1
+
+
+def test_time_limit_saves_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    """max_seconds stops with a checkpoint, as a signal does; the run that is continued ends with the same bits."""
+    path = write_data(tmp_path / "data.h5", {"train": 100})
+    keys: dict[str, Any] = {"epochs": 4, "batch_size": 30, "hidden": (3,), "dropout": 0.2, "shuffle": "blocks"}
+    whole, _ = train(path, tmp_path / "whole", **keys)
+    with pytest.raises(Interrupted, match="stopped by max_seconds = 1e-09 after step 1"):
+        train(path, tmp_path / "parts", max_seconds=1e-9, **keys)
+    parts, _ = train(path, tmp_path / "parts", **keys)
+    assert parts["parameters_sha256"] == whole["parameters_sha256"]
+
+
+def test_labels_of_any_integer_type(tmp_path: Path) -> None:
+    """Signed, unsigned, narrow, wide, big-endian and bool labels train the same network."""
+    random = np.random.default_rng(5)
+    X, y = random.standard_normal((90, 4)), random.integers(0, 2, 90)
+    found = set()
+    for number, kind in enumerate(["i1", "u1", "<i2", ">i2", "<u4", ">i8", "<i8", ">u8", "?"]):
+        path = tmp_path / f"{number}.h5"
+        with h5py.File(path, "w") as file:
+            file["train/X"], file["train/y"] = X, y.astype(kind)
+        found.add(train(path, tmp_path / f"run {number}", epochs=1, hidden=(3,))[0]["parameters_sha256"])
+    assert len(found) == 1
+
+
+def test_examples_without_weight_train_nothing(tmp_path: Path) -> None:
+    """A batch whose examples all weigh 0 has the gradient 0 and the loss 0; the run goes on."""
+    random = np.random.default_rng(5)
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        file["train/X"], file["train/y"] = random.standard_normal((40, 4)), random.integers(0, 2, 40)
+        file["train/w"] = np.repeat([0.0, 1.0], 20)
+    keys: dict[str, Any] = {"shuffle": "none", "batch_size": 20, "hidden": (3,), "optimizer": "sgd"}
+    _, events = train(path, tmp_path / "run", max_steps=2, log_every=1, checkpoint_every=1, **keys)
+    train(path, tmp_path / "start", max_steps=0, **keys)
+    start, first, second = (
+        parameters_after(tmp_path / folder, step) for folder, step in (("start", 0), ("run", 1), ("run", 2))
+    )
+    assert all(start[name].tobytes() == first[name].tobytes() for name in start)
+    assert any(first[name].tobytes() != second[name].tobytes() for name in first)
+    assert [event["loss"] > 0 for event in events if event["event"] == "step"] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"class_weight": {"5": 1.0}}, r"class_weight names '5': the classes are 0, 1, 2, 3, 4"),
+        ({"class_weight": dict.fromkeys("01234", 0.0)}, "class_weight gives every example the weight 0"),
+        ({"patience": 3}, "patience: needs validation data"),
+        ({"schedule": "plateau"}, "schedule = plateau: needs validation data"),
+        ({"restore_best": True}, "restore_best: needs validation data"),
+    ],
+)
+def test_what_cannot_work_is_refused(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    """One line says what is missing."""
+    with pytest.raises(ConfigError, match=message):
+        train(write_data(tmp_path / "data.h5", {"train": 100}), tmp_path / "run", **keys)
+
+
+@pytest.mark.timeout(240)
+def test_a_full_batch_needs_the_memory_of_one_chunk(tmp_path: Path) -> None:
+    """A step on 1,000,000 × 32 rows at once takes less than 200 MB beside the data and the order of its rows."""
+    m = 1_000_000
+    random = np.random.default_rng(0)
+    path = tmp_path / "data.h5"
+    with Writer(path, {"train": m}, 32, np.dtype(np.uint8), 10) as writer:
+        writer.append("train", random.integers(0, 256, (m, 32), np.uint8), random.integers(0, 10, m))
+    tracemalloc.start()  # it sees NumPy's memory, touched or not
+    final, _ = train(path, tmp_path / "run", batch_size="full", max_steps=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert final["step"] == 1
+    data = m * (32 * 1 + 8)
+    order = 2 * m * 8  # kept, and made anew at the start of an epoch
+    assert peak - data - order < 200e6

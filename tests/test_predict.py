@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 import ddp_mlp
-from ddp_mlp import classification
 from ddp_mlp.errors import DataError, StorageError
+from ddp_mlp.inference import apply
 from ddp_mlp.inference.apply import classify
 from ddp_mlp.model import Model
 from ddp_mlp.parallel.communicator import Communicator
@@ -109,7 +109,7 @@ def test_small_slabs_change_nothing(
     """A file that is larger than a slab is read, computed and written piece by piece, with the same bytes."""
     info = inspect(digits)
     whole = classify(model, info, "train", Communicator(), tmp_path / "whole.h5")
-    monkeypatch.setattr(classification, "SLAB_BYTES", 1)
+    monkeypatch.setattr(apply, "SLAB_BYTES", 1)
     assert classify(model, info, "train", Communicator(), tmp_path / "pieces.h5") == whole
     assert (tmp_path / "pieces.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 

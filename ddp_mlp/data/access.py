@@ -14,6 +14,7 @@ from ddp_mlp.data.stream import ring_rows
 from ddp_mlp.errors import ConfigError, by_all_ranks
 from ddp_mlp.parallel.communicator import Communicator, host
 from ddp_mlp.storage.dataset import DatasetInfo
+from ddp_mlp.units import byte_size
 
 SHARE = 0.7
 """Of a node's free memory that `auto` gives to data; the rest is for parameters, activations and other programs."""
@@ -51,19 +52,19 @@ def choose_access(config: Config, info: DatasetInfo, communicator: Communicator)
 
 def _problem(config: Config, kind: str, in_memory: int, streamed: int, free: int) -> str | None:
     """Return why a kind of access cannot be, and what to do, on one line; None where it can."""
-    room = f"a node has {_size(free)} free"
+    room = f"a node has {byte_size(free)} free"
     if kind == "memory":
-        too_large = f"access = memory: the data take {_size(in_memory)}, but {room}: set access = stream"
+        too_large = f"access = memory: the data take {byte_size(in_memory)}, but {room}: set access = stream"
         return too_large if in_memory > free else None
     chosen = f"access = {config.access}"
     if config.access == "auto":
-        chosen += f" is stream here, as the data take {_size(in_memory)} and {room}"
+        chosen += f" is stream here, as the data take {byte_size(in_memory)} and {room}"
     if config.shuffle == "rows":
         return f"{chosen}: shuffle = rows needs all rows in memory: set shuffle = blocks"
     if config.batch_size == "full":
         return f"{chosen}: batch_size = full needs all rows in memory: set batch_size to a number"
     if streamed > free:
-        read_ahead = f"the blocks that are read ahead take {_size(streamed)}"
+        read_ahead = f"the blocks that are read ahead take {byte_size(streamed)}"
         return f"block_rows = {config.block_rows}: {read_ahead}, but {room}: lower block_rows or batch_size"
     return None
 
@@ -143,7 +144,3 @@ def _row_bytes(info: DatasetInfo, split: str) -> int:
 def _held_out_bytes(config: Config, info: DatasetInfo) -> int:
     """Return the bytes of the row numbers on both sides of valid_fraction."""
     return 8 * info.splits["train"].rows if config.valid_fraction and "valid" not in info.splits else 0
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -27,6 +27,7 @@ from ddp_mlp.summing.plan import Plan, make_plan
 from ddp_mlp.summing.proven import WIDE
 from ddp_mlp.summing.tree import Subtree, automatic_shards, children, leaves, rows
 from ddp_mlp.training.step import EVALUATION_ROWS
+from ddp_mlp.units import byte_size
 
 LABELS = 1 << 20
 """Labels read at a time."""
@@ -266,7 +267,7 @@ def lines(config: Config, found: Outline, communicator: Communicator) -> Iterato
     for l, (n_prev, n) in enumerate(pairwise(layout.widths), start=1):
         shape = f"{l}  {n_prev} → {n}"
         yield f"           {shape:<14} {n * n_prev:>11,} {n:>10,}  {'ReLU' if l < layout.L else 'softmax'}"
-    taken = _size(layout.count * np.dtype(config.dtype).itemsize)
+    taken = byte_size(layout.count * np.dtype(config.dtype).itemsize)
     yield f"           {layout.count:,} parameters, {config.dtype}, {taken}"
 
     last = found.rows % found.batch_size
@@ -281,9 +282,9 @@ def lines(config: Config, found: Outline, communicator: Communicator) -> Iterato
         f"{' or '.join(f'{n:,}' for n in per_shard)} examples, {config.reduction} sum"
     )
 
-    data = f"data {_size(found.access.node_bytes)} (access = {found.access.kind})"
+    data = f"data {byte_size(found.access.node_bytes)} (access = {found.access.kind})"
     if config.reduction == "exact":
-        yield f"memory     of a node, one copy for all its ranks: parameters {_size(found.parameters)}, {data}"
+        yield f"memory     of a node, one copy for all its ranks: parameters {byte_size(found.parameters)}, {data}"
     else:
         yield f"memory     of a node, one copy for all its ranks: {data}; of each rank: parameters {taken}"
     yield from _table(
@@ -306,7 +307,9 @@ def _table(heads: Sequence[str], figures: list[tuple[int, ...]]) -> Iterator[str
 
     Where that takes too many lines, one has the least and one the most of every column.
     """
-    shown = [[f"{n:,}" if head == "examples" else _size(n) for head, n in zip(heads, r, strict=True)] for r in figures]
+    shown = [
+        [f"{n:,}" if head == "examples" else byte_size(n) for head, n in zip(heads, r, strict=True)] for r in figures
+    ]
     named, start = [], 0
     for cells, same in groupby(shown):
         stop = start + len(list(same))
@@ -320,16 +323,6 @@ def _table(heads: Sequence[str], figures: list[tuple[int, ...]]) -> Iterator[str
         yield f"           {ranks:<8}" + "".join(
             f"{c:>{max(12, len(h) + 2)}}" for h, c in zip(heads, cells, strict=True)
         )
-
-
-def _size(count: int) -> str:
-    """Return bytes in words, in units of 1024."""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1000 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def _counted(n: int, noun: str) -> str:

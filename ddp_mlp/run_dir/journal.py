@@ -20,6 +20,7 @@ from typing import Any
 
 from ddp_mlp.errors import StorageError, printable
 from ddp_mlp.training.step import Totals
+from ddp_mlp.units import byte_size
 
 FILE = "metrics.jsonl"
 """The journal's name in a run's folder."""
@@ -143,7 +144,7 @@ class Narrator:
         if access is None:
             return []
         kinds = {"memory": "in memory, one copy per node", "stream": "streamed from the file, read ahead"}
-        figures = f"{access['node_bytes'] / 1e6:,.1f} MB a node, which has {access['free_bytes'] / 1e6:,.0f} MB free"
+        figures = f"{byte_size(access['node_bytes'])} a node, which has {byte_size(access['free_bytes'])} free"
         asked = " (auto)" if event["config"]["access"] == "auto" else ""
         return [f"access    {access['kind']}{asked}: {kinds[access['kind']]}, {figures}"]
 

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError, ProgramError, StorageError
 from ddp_mlp.storage.atomic import put_in_place
+from ddp_mlp.units import byte_size
 
 SPLITS = ("train", "valid", "test")
 
@@ -430,7 +431,9 @@ class Writer:
         with self._failures():
             free = shutil.disk_usage(self.path.parent).free
             if needed > free:
-                raise StorageError(f"{self.path}: needs {needed} bytes, and its folder's disk has {free} left")
+                raise StorageError(
+                    f"{self.path}: needs {byte_size(needed)}, and its folder's disk has {byte_size(free)} left"
+                )
             # The format of HDF5 1.8: its attributes may be longer than 64 KiB, and every library of today reads it.
             self._file = h5py.File(self._part, "w", libver=("v108", "v108"))
         with self._failures(), self._or_nothing():

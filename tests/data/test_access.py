@@ -49,12 +49,12 @@ def test_what_is_asked_for_is_done_where_it_fits(asked: str) -> None:
         (
             10_000_000,
             {"access": "memory"},
-            "access = memory: the data take 4.2 GB, but a node has 1.0 GB free: set acc",
+            "access = memory: the data take 3.9 GiB, but a node has 953.7 MiB free: set acc",
         ),
         (1000, {"access": "stream", "shuffle": "rows"}, "access = stream: shuffle = rows .* set shuffle = blocks"),
-        (10_000_000, {"shuffle": "rows"}, "access = auto is stream here, as the data take 4.2 GB .* shuffle = blocks"),
+        (10_000_000, {"shuffle": "rows"}, "access = auto is stream here, as the data take 3.9 GiB .* shuffle = blocks"),
         (1000, {"access": "stream", "batch_size": "full"}, "batch_size = full needs all rows in memory"),
-        (10_000_000, {"block_rows": 100_000}, "block_rows = 100000: .* 1.3 GB, but .* lower block_rows"),
+        (10_000_000, {"block_rows": 100_000}, "block_rows = 100000: .* 1.2 GiB, but .* lower block_rows"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_remedy(

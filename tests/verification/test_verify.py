@@ -17,6 +17,7 @@ from ddp_mlp.verification.golden import RUNS
 from ddp_mlp.verify import verify
 from tests.conftest import ROOT, Program
 from tests.fake import World
+from tests.kernels import skip_unless_kernel
 from tests.training.test_planted_faults import after_own_sum
 
 GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.json"))
@@ -129,21 +130,9 @@ def test_a_blas_library_that_threadpoolctl_overlooks_is_named_as_numpy_was_built
 def test_golden_runs_have_the_known_bits(path: Path, run_python: Program) -> None:
     """On the kernel class of each golden file, as far as this processor can run it, the hashes are the file's."""
     known = json.loads(path.read_text())
-    kernel = known["kernel"]
-    config: Any = np.show_config(mode="dicts")
-    found_here = config["SIMD Extensions"].get("found", [])
-    beyond = [name for name in found_here if name not in kernel["simd"] and not name.startswith("AVX512_")]
-    if beyond:
-        beyond += [name for name in found_here if name.startswith("AVX512_")]  # they need what is switched off
-    env = {"OPENBLAS_CORETYPE": kernel["architecture"], "NPY_DISABLE_CPU_FEATURES": " ".join(beyond)}
-    outcome = run_python(PROGRAM, env=env)
-    if outcome.returncode != 0:
-        pytest.skip(f"{kernel['architecture']}: not run by this processor (exit code {outcome.returncode})")
-    found = json.loads(outcome.stdout)
-    if found["kernel"] != kernel:
-        differs = {name: value for name, value in found["kernel"].items() if value != kernel[name]}
-        pytest.skip(f"no golden file for {differs}; {path.name} has { ({name: kernel[name] for name in differs}) }")
-    assert found["golden"] == known["golden"]
+    outcome = run_python(PROGRAM, env=skip_unless_kernel(known["kernel"], run_python))
+    assert outcome.returncode == 0, outcome.stderr
+    assert json.loads(outcome.stdout)["golden"] == known["golden"]
 
 
 def test_golden_files_hold_every_run() -> None:

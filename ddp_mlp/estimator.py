@@ -26,13 +26,14 @@ except ImportError as error:
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Standardization
+from ddp_mlp.data.opening import data_of_arrays, standardization_of
 from ddp_mlp.errors import ConfigError, DataError, Interrupted
 from ddp_mlp.model import Model
 from ddp_mlp.parallel.communicator import Communicator, connect
 from ddp_mlp.parallel.launcher import launched_size
 from ddp_mlp.run_dir.saving import State
 from ddp_mlp.summing.tree import automatic_shards
-from ddp_mlp.training.in_memory import data_of_arrays, standardization_of, train_in_memory
+from ddp_mlp.training.in_memory import train_in_memory
 
 
 class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn ships no annotations

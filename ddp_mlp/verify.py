@@ -79,8 +79,8 @@ def _make_folder(certificate: Path) -> Path:
 
 
 def _check(given: "Config | None", config: "Config", folder: Path, communicator: "Communicator") -> "list[Check]":
+    from ddp_mlp.data.opening import open_data
     from ddp_mlp.nn.parameters import Layout
-    from ddp_mlp.training.preparation import open_data
     from ddp_mlp.verification import checks
 
     if given is None:

@@ -3,19 +3,16 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.config import Config
-from ddp_mlp.data.batches import MemorySource, Standardization, stratified
-from ddp_mlp.errors import ConfigError, by_all_ranks
+from ddp_mlp.data.opening import Data
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.journal import Event, make_event
 from ddp_mlp.run_dir.saving import Snapshot, State
-from ddp_mlp.storage.dataset import DatasetInfo, SplitInfo
 from ddp_mlp.training.interruption import Interruption
 from ddp_mlp.training.loop import complete, settled
-from ddp_mlp.training.preparation import Data, Machine, Start
+from ddp_mlp.training.preparation import Machine, Start
 from ddp_mlp.training.run import Run
 
 
@@ -48,51 +45,6 @@ def train_in_memory(
         snapshot = Snapshot(run.step)
         parameters = run.layout.arrays(run.step.reduction.parameters.copy())
         return Trained(State(parameters, communicator.broadcast(snapshot.optimizer)), run.events)
-
-
-def data_of_arrays(
-    X: NDArray[Any],
-    y: NDArray[np.int64],
-    w: NDArray[np.float64] | None,
-    classes: tuple[str, ...],
-    standardization: Standardization,
-    config: Config,
-    class_weight: NDArray[np.float64] | None = None,
-) -> Data:
-    """Return a run's data from X (m, n_0), C-contiguous, class numbers y (m,), and weights w (m,) or None. Local.
-
-    `config.valid_fraction` of every class is held out for validation; `class_weight` (n_L,) counts in training alone.
-    Raises ConfigError where that leaves no rows on one side.
-    """
-    m, features = X.shape
-    source = MemorySource(X, y, w, np.dtype(config.dtype), standardization)
-    train, train_rows, valid = source, None, None
-    if config.valid_fraction:
-        train_rows, valid_rows = stratified(y, config.valid_fraction, config.seed)
-        if len(valid_rows) == 0 or len(train_rows) == 0:
-            fraction = f"valid_fraction = {config.valid_fraction}"
-            raise by_all_ranks(
-                ConfigError(f"{fraction}: leaves {len(train_rows)} rows to train and {len(valid_rows)} to validate on")
-            )
-        valid = source, valid_rows
-    if class_weight is not None:
-        train = source.weighted_by_class(class_weight)
-    splits = {"train": SplitInfo(m, X.dtype.name, w is not None)}
-    info = DatasetInfo("arrays in memory", features, classes, splits, "X", "y", (X.nbytes, 0))
-    return Data(info, classes, standardization, {}, (train, train_rows), valid, None)
-
-
-def standardization_of(X: NDArray[Any], w: NDArray[np.float64] | None) -> Standardization:
-    """Return the weighted mean and standard deviation of each feature of X (m, n_0), scale 1 for a constant one. Local.
-
-    A weight counts as so many rows would.
-    """
-    values = X.astype(np.float64)
-    mean = np.average(values, axis=0, weights=w)
-    values -= mean
-    scale = np.sqrt(np.average(np.square(values, out=values), axis=0, weights=w))
-    constant = (X.min(axis=0) == X.max(axis=0)) | (scale <= 4 * np.finfo(np.float64).eps * np.abs(mean))
-    return Standardization(mean, np.where(constant, 1.0, scale))
 
 
 class RunInMemory(Run):

@@ -12,9 +12,10 @@ import numpy as np
 import threadpoolctl
 
 from ddp_mlp.config import Config
+from ddp_mlp.data.opening import open_data
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.training.interruption import Interruption
-from ddp_mlp.training.preparation import Machine, agree_on_machine, claimed, open_data, open_run
+from ddp_mlp.training.preparation import Machine, agree_on_machine, claimed, open_run
 from ddp_mlp.training.run import Run
 
 

@@ -8,7 +8,7 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,10 +22,8 @@ from numpy.typing import NDArray
 import ddp_mlp
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
-from ddp_mlp.data.access import Access, choose_access
-from ddp_mlp.data.batches import MemorySource, Source, Standardization, hold_out, load_split, survey
-from ddp_mlp.data.stream import FileSource, StreamSource
-from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch, StorageError, by_all_ranks
+from ddp_mlp.data.opening import Data
+from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch, StorageError
 from ddp_mlp.nn import backprop, blas, optimizers
 from ddp_mlp.nn.backprop import Group
 from ddp_mlp.nn.parameters import Layout
@@ -38,11 +36,7 @@ from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage import weights
 from ddp_mlp.storage.atomic import sweep
 from ddp_mlp.storage.checkpoint import Checkpoint, Newest
-from ddp_mlp.storage.dataset import DatasetInfo, inspect
 from ddp_mlp.summing.tree import automatic_shards
-
-Rows = NDArray[np.int64] | None
-"""Row numbers of a source; None is all of them."""
 
 
 class Machine(NamedTuple):
@@ -107,121 +101,6 @@ def _canary() -> str:
 
     backprop.backward(W, group, add_up)
     return hashlib.sha256(gradient.tobytes()).hexdigest()[:16]
-
-
-class Data(NamedTuple):
-    """The checked data set of a run, ready for use."""
-
-    info: DatasetInfo
-    classes: tuple[str, ...]
-    standardization: Standardization
-    fingerprint: dict[str, str]
-    """Of each split: SHA-256 over shape, dtype and content."""
-    train: tuple[MemorySource, Rows]
-    valid: tuple[Source, Rows] | None
-    test: tuple[Source, Rows] | None
-    access: Access | None = None
-    """How the rows are got at, where they come from a file."""
-
-
-def open_data(config: Config, communicator: Communicator) -> Data:
-    """Inspect, check and load the data set. Raises DataError, StorageError or ConfigError on all ranks."""
-    info = communicator.on_rank_0(inspect, config.data, config.x_name, config.y_name)
-    access = choose_access(config, info, communicator)
-    surveys = {}
-    classes = None if info.classes is None else len(info.classes)
-    for split in info.splits:  # train first: where the file names no classes, the labels of train do
-        surveys[split] = survey(info, split, classes, communicator, progress=not config.quiet)
-        classes = len(surveys[split].class_counts)
-    names = info.classes or tuple(str(label) for label in range(len(surveys["train"].class_counts)))
-    if len(names) < 2:
-        raise by_all_ranks(DataError(f"{config.data}: all labels are of one class: there is nothing to learn"))
-
-    found = surveys["train"]
-    standardization = Standardization(found.mean, found.std, config.standardize)
-    if config.init_from is not None:  # weights are worth nothing without the map of the inputs they were trained with
-        given = communicator.on_rank_0(_given_standardization, config, info.features)
-        standardization = given or standardization
-    dtype = np.dtype(config.dtype)
-    train_rows, valid_rows, counts = None, None, found.class_counts
-    if "valid" not in info.splits and config.valid_fraction:
-        train_rows, valid_rows, counts = hold_out(info, config.valid_fraction, config.seed, len(names), communicator)
-        if len(valid_rows) == 0:
-            raise by_all_ranks(ConfigError(f"valid_fraction = {config.valid_fraction}: leaves no rows to validate on"))
-
-    train: MemorySource
-    held_out: dict[str, Source]
-    if access.kind == "memory":
-        train, *others = (load_split(info, split, communicator, dtype, standardization) for split in info.splits)
-        held_out = dict(zip(list(info.splits)[1:], others, strict=True))
-    else:
-        assert isinstance(config.batch_size, int), "checked by choose_access"
-        train = StreamSource(
-            info,
-            "train",
-            found.count if train_rows is None else train_rows,
-            communicator,
-            dtype,
-            standardization,
-            batch_size=config.batch_size,
-            block_rows=config.block_rows,
-        )
-        held_out = {split: FileSource(info, split, dtype, standardization) for split in info.splits}
-    valid: tuple[Source, Rows] | None = None
-    if "valid" in info.splits:
-        valid = held_out["valid"], None
-    elif valid_rows is not None:
-        valid = (train if access.kind == "memory" else held_out["train"]), valid_rows
-    if config.class_weight is not None:
-        train = train.weighted_by_class(class_weights(config.class_weight, names, counts))
-    return Data(
-        info=info,
-        classes=names,
-        standardization=standardization,
-        fingerprint={split: found.fingerprint for split, found in surveys.items()},
-        train=(train, train_rows),
-        valid=valid,
-        test=(held_out["test"], None) if "test" in info.splits else None,
-        access=access,
-    )
-
-
-def _given_standardization(config: Config, features: int) -> Standardization | None:
-    """Return what came with init_from, if anything: a run that goes on has it, and needs the file no more."""
-    assert config.init_from is not None, "asked by the caller"
-    newest = None if config.run_dir is None else checkpoints.newest(Path(config.run_dir) / "checkpoints")
-    if newest is not None:
-        source, found = str(newest.path), newest.checkpoint.standardization
-    elif config.resume not in ("auto", "never"):
-        source, found = config.resume, checkpoints.load(Path(config.resume)).standardization
-    else:
-        source, found = f"init_from = {config.init_from}", weights.read(config.init_from).standardization
-    if found is None:
-        return None
-    mean, scale = (np.asarray(found[name], np.float64) for name in ("mean", "scale"))
-    if len(mean) != features:
-        raise ConfigError(f"{source}: takes {len(mean)} features, but the data have {features}")
-    return Standardization(mean, scale)
-
-
-def class_weights(
-    asked: Mapping[str, float] | str, names: tuple[str, ...], counts: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return the weight of each class (n_L,): the asked ones, 1 where none is, or "balanced", m / (n_L · count).
-
-    King and Zeng, "Logistic regression in rare events data", 2001, as scikit-learn has it. Raises ConfigError.
-    """
-    if isinstance(asked, str):
-        weights = counts.sum() / (len(counts) * np.maximum(counts, 1))
-    else:
-        for name in asked:
-            if name not in names:
-                known = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-                raise by_all_ranks(ConfigError(f"class_weight names {name!r}: the classes are {known}"))
-        weights = np.array([asked.get(name, 1.0) for name in names])
-    if not np.any(weights[counts > 0] > 0):
-        raise by_all_ranks(ConfigError("class_weight gives every example the weight 0: at least one class must count"))
-    return np.asarray(weights, np.float64)
 
 
 class Start(NamedTuple):

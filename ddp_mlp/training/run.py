@@ -14,6 +14,7 @@ import numpy as np
 from ddp_mlp import config as configuration
 from ddp_mlp.config import parse_interval
 from ddp_mlp.data.batches import Source
+from ddp_mlp.data.opening import Data, Rows
 from ddp_mlp.data.stream import make_batches
 from ddp_mlp.errors import ConfigError, DataError, Interrupted, StorageError, TrainingFailed, by_all_ranks
 from ddp_mlp.nn import optimizers, schedules
@@ -31,7 +32,7 @@ from ddp_mlp.storage.checkpoint import Checkpoint
 from ddp_mlp.summing.between import ExactSum, PlainSum
 from ddp_mlp.training import interruption, phases
 from ddp_mlp.training.interruption import Interruption
-from ddp_mlp.training.preparation import Data, Machine, Rows, Start
+from ddp_mlp.training.preparation import Machine, Start
 from ddp_mlp.training.progress import Progress
 from ddp_mlp.training.step import Regularization, StepResult, Totals, TrainingStep, evaluate
 from ddp_mlp.training.watchdog import Watchdog

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.config import Config
+from ddp_mlp.data.opening import data_of_arrays, standardization_of
 from ddp_mlp.nn import blas
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.training.in_memory import data_of_arrays, standardization_of, train_in_memory
+from ddp_mlp.training.in_memory import train_in_memory
 
 ROWS, FEATURES, CLASSES = 603, 20, 5
 

@@ -17,10 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from ddp_mlp.config import Config  # noqa: E402 # from this checkout, installed or not
+from ddp_mlp.data.opening import open_data  # noqa: E402
 from ddp_mlp.parallel.communicator import connect  # noqa: E402
 from ddp_mlp.training.interruption import Interruption  # noqa: E402
 from ddp_mlp.training.loop import settled  # noqa: E402
-from ddp_mlp.training.preparation import claimed, open_data, open_run  # noqa: E402
+from ddp_mlp.training.preparation import claimed, open_run  # noqa: E402
 from ddp_mlp.training.run import Run  # noqa: E402
 
 STEPS = 60

@@ -24,11 +24,11 @@ from ddp_mlp.data.batches import (
     stratified,
     windows,
 )
+from ddp_mlp.data.opening import class_weights
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.nn.backprop import Group
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import Writer, inspect
-from ddp_mlp.training.preparation import class_weights
 
 SHUFFLES = ("rows", "blocks", "none")
 sizes = st.integers(1, 700)

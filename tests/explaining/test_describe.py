@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batch
+from ddp_mlp.data.opening import open_data
 from ddp_mlp.explaining.describe import Outline, exact_part, lines, outline
 from ddp_mlp.nn import optimizers
 from ddp_mlp.parallel.communicator import Communicator, MPICommunicator
 from ddp_mlp.storage.dataset import Writer
 from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.plan import make_plan
-from ddp_mlp.training.preparation import open_data
 from ddp_mlp.training.step import Regularization, TrainingStep
 from tests.conftest import Program
 

@@ -32,7 +32,7 @@ import sys, threading, time
 before, began = set(sys.modules), time.perf_counter()
 import ddp_mlp
 seconds = time.perf_counter() - began
-heavy = {"numpy", "mpi4py", "h5py", "jsonargparse", "sklearn", "threadpoolctl"} & set(sys.modules)
+heavy = {"numpy", "mpi4py", "h5py", "yaml", "sklearn", "threadpoolctl"} & set(sys.modules)
 print(heavy, threading.active_count(), len({name for name in sys.modules if name.startswith("ddp_mlp")}))
 dir(ddp_mlp)
 assert not hasattr(ddp_mlp, "nothing") and "numpy" not in sys.modules

@@ -1,72 +1,18 @@
-"""The configuration: what is read is what was written, and whatever is wrong is one line that names the key."""
+"""Flags and files: what is read is what was written, and whatever is wrong is one line that names the key."""
 
 import dataclasses
-import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
-from ddp_mlp.config import Config, Interval, dump, first_difference, from_dict, parse, parse_interval, to_dict
-from ddp_mlp.errors import ConfigError
-
-NAMES = [field.name for field in dataclasses.fields(Config)]
-
-# texts that YAML, unquoted, takes for something else
-TRAPS = [
-    "1e3",
-    "null",
-    "true",
-    "no",
-    "12",
-    "0x1F",
-    "1:30",
-    "2024-01-01",
-    "~",
-    "# x",
-    "a: b",
-    "-",
-    "==",
-    "\x85",
-    "\u2028",
-]
-texts = st.sampled_from(TRAPS) | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
-positive = st.floats(1e-300, 1e300)
-intervals = st.integers(1, 10**9) | st.builds(
-    "{} {}".format, st.integers(1, 10**9), st.sampled_from(["epochs", "second"])
-)
-configs = st.builds(
-    Config,
-    data=texts,
-    run_dir=st.none() | texts,
-    hidden=st.lists(st.integers(1, 4096), max_size=4).map(tuple),
-    batch_size=st.just("full") | st.integers(1, 2**40),
-    shards=st.just("auto") | st.integers(1, 1024),
-    learning_rate=positive,
-    max_seconds=st.none() | positive,
-    seed=st.integers(0, 2**63 - 1),
-    standardize=st.booleans(),
-    class_weight=st.none() | st.just("balanced") | st.dictionaries(texts, positive, max_size=3),
-    checkpoint_every=intervals,
-    optimizer=st.sampled_from(["sgd", "adamw"]),
-)
-
-
-def failure(action: Callable[[], object]) -> str:
-    """Return the message with which the action fails, after checking that it is one line with exit code 2."""
-    with pytest.raises(ConfigError) as caught:
-        action()
-    message = str(caught.value)
-    assert caught.value.exit_code == 2
-    assert message
-    assert "\n" not in message
-    return message
+from ddp_mlp.config import Config, dump, parse
+from tests.configurations import TRAPS, configs, failure
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -105,12 +51,6 @@ def test_texts_stay_texts(file: Callable[[str, str], str], text: str) -> None:
     """A text that looks like something else is still that text after a dump, as a value and as a class name."""
     config = Config(data=text, run_dir=text, class_weight={text: 1.0})
     assert parse(["--config", file("run.yaml", dump(config))]) == config
-
-
-@given(configs)
-def test_dict_reads_back_through_json(config: Config) -> None:
-    """What `to_dict` gives survives JSON and builds an equal configuration."""
-    assert from_dict(json.loads(json.dumps(to_dict(config), allow_nan=False))) == config
 
 
 @pytest.mark.parametrize(
@@ -198,11 +138,15 @@ def test_bad_flags(argv: list[str], message: str | None) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("run.toml", "batchsize = 5", 'unknown key "batchsize": did you mean batch_size?'),
-        ("run.yaml", "batchsize: 5", 'unknown key "batchsize": did you mean batch_size?'),
-        ("run.toml", 'batch_size = "abc"', 'run.toml: batch_size = abc: expected an integer or "full"'),
-        ("run.yaml", "batch_size: null", 'batch_size = null: expected an integer or "full"'),
-        ("run.yaml", "hidden: 12", "hidden = 12: expected a list of integers such as [128, 64]"),
+        ("run.toml", "batchsize = 5", 'run.toml: line 1: unknown key "batchsize": did you mean batch_size?'),
+        ("run.yaml", "\nbatchsize: 5", 'run.yaml: line 2: unknown key "batchsize": did you mean batch_size?'),
+        ("run.json", '{"epochs": 1,\n "batchsize": 5}', None),
+        ("run.toml", 'batch_size = "abc"', 'run.toml: line 1: batch_size = abc: expected an integer or "full"'),
+        ("run.yaml", "# a\nbatch_size: null", 'run.yaml: line 2: batch_size = null: expected an integer or "full"'),
+        ("run.yaml", "hidden: 12", "run.yaml: line 1: hidden = 12: expected a list of integers such as [128, 64]"),
+        ("run.toml", "epochs = 1\nseed = -1", None),
+        ("run.toml", "epochs = 1\nepochs = 2", None),
+        ("run.json", '{"a": }', "run.json: Expecting value: line 1 column 7 (char 6)"),
         ("run.toml", "a = = 5", "run.toml: Invalid value (at line 1, column 5)"),
         ("run.yaml", "- 1", "run.yaml: - 1: expected a table of keys and values"),
         ("run.yaml", "", 'run.yaml: "": expected a table of keys and values'),
@@ -224,132 +168,10 @@ def test_file_that_is_no_text(file: Callable[[str, str], str]) -> None:
     assert failure(lambda: parse(["--config", "run.yaml"])).startswith("run.yaml: ")
 
 
-junk = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-@given(st.dictionaries(st.sampled_from([*NAMES, "bogus"]), junk, min_size=1, max_size=2))
-def test_junk_is_refused_or_valid(values: dict[str, Any]) -> None:
-    """Any JSON gives either a configuration that reads back, or one line with a key of it."""
-    try:
-        config = from_dict(values)
-    except ConfigError:
-        message = failure(lambda: from_dict(values))
-        assert any(name in message for name in values)
-    else:
-        assert from_dict(to_dict(config)) == config
-
-
-@pytest.mark.parametrize("values", [None, [], "epochs", 5])
-def test_from_dict_wants_a_table(values: Any) -> None:
-    """A stored configuration that is no table is refused."""
-    assert "expected a table" in failure(lambda: from_dict(values))
-
-
-def test_values_are_cast() -> None:
-    """Lists and whole numbers become the type of their key, so that equal configurations compare equal."""
-    config = Config(hidden=[8, 4], learning_rate=1, class_weight={"a": 2})  # type: ignore[arg-type] # the cast under test
-    assert config == Config(hidden=(8, 4), learning_rate=1.0, class_weight={"a": 2.0})
-    assert isinstance(config.hidden, tuple)
-    assert isinstance(config.learning_rate, float)
-
-
-@given(
-    st.integers(1, 10**12),
-    st.sampled_from(["step", "epoch", "second"]),
-    st.booleans(),
-    st.sampled_from(["", " ", "  "]),
-)
-def test_interval_with_unit(count: int, unit: str, plural: bool, space: str) -> None:
-    """A count with a unit, singular or plural, is read as that many of them."""
-    assert parse_interval(f"{count}{space}{unit}{'s' * plural}") == Interval(count, f"{unit}s")  # type: ignore[arg-type] # built
-
-
-@given(st.integers(1, 10**12))
-def test_interval_without_unit(count: int) -> None:
-    """A bare count is steps, as a number or as text."""
-    assert parse_interval(count) == parse_interval(str(count)) == Interval(count, "steps")
-
-
-@given(
-    st.integers(max_value=0) | st.text(max_size=12) | st.sampled_from(["0 epochs", "1 day", "1.5 epochs", "-1 epoch"])
-)
-def test_interval_junk(value: int | str) -> None:
-    """Anything else is refused, and what is accepted has a positive count."""
-    if re.fullmatch(r"\s*0*[1-9][0-9]*\s*((step|epoch|second)s?)?\s*", str(value)):
-        assert parse_interval(value).count > 0
-    else:
-        assert failure(lambda: parse_interval(value)).startswith("checkpoint_every = ")
-
-
-def other(name: str) -> Config:
-    """Return the default configuration with another value for one key."""
-    default = getattr(Config(), name)
-    choices: list[Any] = [not default] if isinstance(default, bool) else [4, 0.0005, "x", (5,)]
-    choices += [
-        "stream",
-        "none",
-        "float64",
-        "sgd",
-        "step",
-        "valid_accuracy",
-        "never",
-        "continue",
-        "allreduce",
-        "balanced",
-    ]
-    for value in choices:
-        try:
-            changed = (
-                from_dict({"optimizer": "adamw"} | {name: value})
-                if name == "weight_decay"
-                else from_dict({name: value})
-            )
-        except ConfigError:
-            continue
-        if getattr(changed, name) != default:
-            return changed
-    raise AssertionError(name)
-
-
-# written out from what each key does, not read off the code: these leave the bits of the run as they are
-FREE = {
-    *("data", "access", "run_dir", "describe", "teach", "quiet", "debug", "trace", "tensorboard"),
-    *("epochs", "max_steps", "max_seconds", "patience", "restore_best", "stall_seconds"),
-    *("checkpoint_every", "keep", "resume", "resume_override", "on_save_error", "log_every"),
-}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_what_a_resumed_run_may_change(name: str) -> None:
-    """A changed key is reported exactly when it decides the bits of the run."""
-    asked = other(name)
-    stored = dataclasses.replace(Config(), optimizer=asked.optimizer) if name == "weight_decay" else Config()
-    found = first_difference(stored, asked)
-    assert found == (None if name in FREE else (name, getattr(stored, name), getattr(asked, name)))
-
-
-def test_learning_rate_needs_the_override() -> None:
-    """Only `resume_override` lets a resumed run change the learning rate, and it frees nothing else."""
-    assert first_difference(Config(), Config(learning_rate=0.1)) == ("learning_rate", 3e-3, 0.1)
-    assert first_difference(Config(), Config(learning_rate=0.1, resume_override=True)) is None
-    assert first_difference(Config(), Config(seed=1, resume_override=True)) == ("seed", 0, 1)
-
-
-def test_auto_takes_the_stored_shards() -> None:
-    """Asking for automatic shards agrees with any stored number; another number does not."""
-    assert first_difference(Config(shards=16), Config()) is None
-    assert first_difference(Config(shards=16), Config(shards=8)) == ("shards", 16, 8)
-
-
 def run(*argv: str) -> subprocess.CompletedProcess[str]:
     """Run `parse` in a process of its own."""
     code = "import sys; from ddp_mlp.config import parse; parse(sys.argv[1:])"
-    root = Path(__file__).parents[1]
-    return subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=30, cwd=root)
+    return subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=30, cwd=ROOT)
 
 
 def test_help_tells_every_key() -> None:
@@ -363,13 +185,6 @@ def test_help_tells_every_key() -> None:
             assert re.search(rf"--{field.name} [^(]+(\([^d][^(]*)*\(default: {field.default}\)", words), field.name
 
 
-def test_docstring_documents_every_key_once() -> None:
-    """The docstring has one line for each key, in the order of the fields of its theme, and none for anything else."""
-    assert Config.__doc__ is not None
-    documented = re.findall(r"^ {6}(\w+): \S", Config.__doc__, re.MULTILINE)
-    assert sorted(documented) == sorted(NAMES)
-
-
 def test_print_config_reads_back(file: Callable[[str, str], str]) -> None:
     """What `--print_config` prints is a file that gives the same configuration."""
     argv = ["--epochs", "3", "--hidden", "7", "--class_weight", "{a: 2}"]
@@ -378,7 +193,7 @@ def test_print_config_reads_back(file: Callable[[str, str], str]) -> None:
     assert parse(["--config", file("printed.yaml", result.stdout)]) == parse(argv)
 
 
-RECIPES = sorted((Path(__file__).parents[1] / "scripts" / "recipes").glob("*.toml"))
+RECIPES = sorted((ROOT / "scripts" / "recipes").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -398,9 +213,8 @@ def test_there_are_recipes() -> None:
 def test_import_loads_nothing_heavy() -> None:
     """Importing and parsing start neither MPI nor NumPy nor HDF5; importing alone does not load the parser."""
     code = (
-        "import sys; from ddp_mlp.config import parse; assert 'jsonargparse' not in sys.modules; parse([]);"
+        "import sys; from ddp_mlp.config import parse; assert 'yaml' not in sys.modules; parse([]);"
         "print([name for name in ('numpy', 'h5py', 'mpi4py') if name in sys.modules])"
     )
-    root = Path(__file__).parents[1]
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=root)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)
     assert result.stdout == "[]\n", result.stderr

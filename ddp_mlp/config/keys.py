@@ -1,0 +1,216 @@
+"""The keys of a run: each one's meaning, default and limits, and whether a resumed run may change it."""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from ddp_mlp.config.values import check, parse_interval, reject, show
+from ddp_mlp.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def key(default: T, resume: Literal["fixed", "override", "free"] = "fixed", **limits: float) -> T:
+    """Declare a key, the limits of its numbers (names as in `LIMITS`), and whether a resumed run may change it.
+
+    "fixed" keys decide the bits of the run and never change, "override" ones only with `resume_override`.
+    """
+    field: T = dataclasses.field(default=default, metadata={"limits": limits, "resume": resume})
+    return field
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What one run does.
+
+    Data:
+      data: HDF5 file with the group train and, if wanted, valid and test
+      x_name: data set of each group that holds the features, one row per example
+      y_name: data set of each group that holds the labels
+      valid_fraction: share of train held out for validation where the file has no valid; 0 is none
+      standardize: subtract the mean and divide by the standard deviation of train
+      access: hold the data in memory, one copy per node, or stream it from the file; auto decides by size
+      shuffle: new order in every epoch of all rows, of blocks of rows, or the file's order
+      block_rows: rows per block, for shuffling by blocks and for reading
+
+    Network:
+      hidden: widths of the hidden layers, as [128,64] or 128,64; [] is softmax regression
+      dtype: number type of the parameters
+      init_from: start from the weights in this .safetensors, .npz or checkpoint file; if not given, from random ones
+
+    Optimisation:
+      epochs: passes over train
+      max_steps: end after this many steps; null is no limit
+      max_seconds: stop this many seconds after the start, with a checkpoint to go on from; null is no limit
+      batch_size: examples per step over all ranks; full is plain gradient descent
+      optimizer: update rule
+      learning_rate: step size, never scaled by the number of ranks
+      schedule: course of the learning rate over all epochs, wherever max_steps ends them
+      warmup_steps: steps in which the learning rate rises linearly from 0
+      decay: factor on the learning rate at each step or plateau, or in each epoch of the schedule exponential
+      decay_every: epochs between two decays, for the schedule step
+      plateau_patience: epochs without improvement before a decay, for the schedule plateau
+      min_learning_rate: floor of all schedules but constant
+      momentum: momentum of momentum and nesterov
+      beta1: decay rate of the mean gradient of adam and adamw
+      beta2: decay rate of the mean squared gradient of adam and adamw
+      alpha: decay rate of the mean squared gradient of rmsprop
+      epsilon: added to the denominator of adam, adamw and rmsprop
+      seed: decides initial weights, order and dropout
+
+    Regularisation:
+      l2: adds half of this times the sum of squared weights to the loss; biases are left alone
+      weight_decay: decoupled weight decay of adamw, times the learning rate; if not given, 0.01
+      clip_norm: longest global gradient; null is unclipped
+      dropout: share of hidden activations dropped
+      label_smoothing: share of each target spread evenly over the classes
+      class_weight: weight of each class in the loss, as {"cat": 2, "dog": 1}; balanced is inverse frequency
+      patience: end after this many epochs without improvement; null is never
+      min_delta: least change of the monitored figure that counts as improvement
+      monitor: figure watched by patience, by the schedule plateau and for the best checkpoint
+      restore_best: finish with the best parameters instead of the last
+
+    Run:
+      run_dir: folder for all that the run writes; if not given, runs/DATA-TIME
+      checkpoint_every: steps between checkpoints, or such as "1 epoch" or "600 seconds"
+      keep: newest checkpoints kept
+      resume: continue what is in run_dir (auto), refuse a used one (never), or PATH of a checkpoint to begin with
+      resume_override: let a resumed run change the learning rate
+      on_save_error: what to do when a checkpoint cannot be written
+      log_every: steps between step events in metrics.jsonl; 0 is none
+      tensorboard: write TensorBoard event files too, to tensorboard in run_dir
+      trace: write what each rank did when to this file, for chrome://tracing or Perfetto
+      describe: show what would be trained, and end
+      teach: work one step of a tiny network through in words, rank by rank, and end
+      quiet: no progress on the terminal
+      debug: show tracebacks
+
+    Machine:
+      shards: fixed pieces of every batch, the unit of work; auto is max(8, smallest power of two >= ranks)
+      chunk_rows: most rows of a shard computed at once
+      reduction: sum gradients in a fixed order (exact), or with plain MPI (allreduce: equal only to rounding)
+      threads: BLAS threads per rank
+      stall_seconds: end the run when a step takes longer; 0 is never
+    """
+
+    data: str = key("data/digits.h5", resume="free")
+    x_name: str = key("X")
+    y_name: str = key("y")
+    valid_fraction: float = key(0.0, at_least=0, below=1)
+    standardize: bool = key(True)
+    access: Literal["auto", "memory", "stream"] = key("auto", resume="free")
+    shuffle: Literal["rows", "blocks", "none"] = key("rows")
+    block_rows: int = key(1024, at_least=1)
+
+    hidden: tuple[int, ...] = key((128, 64), at_least=1)
+    dtype: Literal["float32", "float64"] = key("float32")
+    init_from: str | None = key(None)
+
+    epochs: int = key(30, at_least=0, resume="free")
+    max_steps: int | None = key(None, at_least=0, resume="free")
+    max_seconds: float | None = key(None, above=0, resume="free")
+    batch_size: int | Literal["full"] = key(128, at_least=1)
+    optimizer: Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"] = key("adam")
+    learning_rate: float = key(3e-3, above=0, resume="override")
+    schedule: Literal["constant", "cosine", "step", "exponential", "plateau"] = key("constant")
+    warmup_steps: int = key(0, at_least=0)
+    decay: float = key(0.5, above=0, at_most=1)
+    decay_every: int = key(10, at_least=1)
+    plateau_patience: int = key(5, at_least=1)
+    min_learning_rate: float = key(0.0, at_least=0)
+    momentum: float = key(0.9, at_least=0, below=1)
+    beta1: float = key(0.9, at_least=0, below=1)
+    beta2: float = key(0.999, at_least=0, below=1)
+    alpha: float = key(0.99, at_least=0, below=1)
+    epsilon: float = key(1e-8, above=0)
+    seed: int = key(0, at_least=0, below=2**63)
+
+    l2: float = key(0.0, at_least=0)
+    weight_decay: float | None = key(None, at_least=0)
+    clip_norm: float | None = key(None, above=0)
+    dropout: float = key(0.0, at_least=0, below=1)
+    label_smoothing: float = key(0.0, at_least=0, below=1)
+    class_weight: Mapping[str, float] | Literal["balanced"] | None = key(None, at_least=0)
+    patience: int | None = key(None, at_least=1, resume="free")
+    min_delta: float = key(0.0, at_least=0)
+    monitor: Literal["valid_loss", "valid_accuracy", "train_loss"] = key("valid_loss")
+    restore_best: bool = key(False, resume="free")
+
+    run_dir: str | None = key(None, resume="free")
+    checkpoint_every: int | str = key("1 epoch", resume="free")
+    keep: int = key(3, at_least=1, resume="free")
+    resume: str = key("auto", resume="free")
+    resume_override: bool = key(False, resume="free")
+    on_save_error: Literal["stop", "continue"] = key("stop", resume="free")
+    log_every: int = key(50, at_least=0, resume="free")
+    tensorboard: bool = key(False, resume="free")
+    trace: str | None = key(None, resume="free")
+    describe: bool = key(False, resume="free")
+    teach: bool = key(False, resume="free")
+    quiet: bool = key(False, resume="free")
+    debug: bool = key(False, resume="free")
+
+    shards: int | Literal["auto"] = key("auto", at_least=1)
+    chunk_rows: int = key(4096, at_least=1)
+    reduction: Literal["exact", "allreduce"] = key("exact")
+    threads: int = key(1, at_least=1)
+    stall_seconds: float = key(300.0, at_least=0, resume="free")
+
+    def __post_init__(self) -> None:
+        """Cast each value to its key's type and check it; raises `ConfigError`."""
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, check_key(field.name, getattr(self, field.name)))
+        parse_interval(self.checkpoint_every)
+        floor, rate = self.min_learning_rate, self.learning_rate
+        if floor > rate:
+            reject("min_learning_rate", floor, f"must be at most learning_rate, which is {rate}")
+        if self.weight_decay and self.optimizer != "adamw":
+            reject("weight_decay", self.weight_decay, f"needs optimizer = adamw; for {self.optimizer} there is l2")
+
+
+def check_key(name: str, value: Any) -> Any:
+    """Return the value as the type of the key `name`, within its limits. Raises ConfigError."""
+    return check(name, value, hints()[name], Config.__dataclass_fields__[name].metadata["limits"])
+
+
+@functools.cache
+def hints() -> dict[str, Any]:
+    """Return the annotation of each key."""
+    return get_type_hints(Config)
+
+
+def unknown_key(name: Any) -> ConfigError:
+    """Return the error of a key that is none, with the nearest one."""
+    near = difflib.get_close_matches(str(name), hints(), n=1)
+    return ConfigError(f'unknown key "{show(name)}": ' + (f"did you mean {near[0]}?" if near else "--help lists all"))
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Build a `Config` from what `to_dict` gave; absent keys get their defaults. Raises `ConfigError`."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"configuration = {show(values)}: expected a table of keys and values")
+    for name in values:
+        if name not in hints():
+            raise unknown_key(name)
+    return Config(**values)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return all keys with values that JSON can hold."""
+    values = dataclasses.asdict(config)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def first_difference(stored: Config, asked: Config) -> tuple[str, Any, Any] | None:
+    """Return the first key, with both values, by which a resumed run would break with the stored one; or None.
+
+    An asked "auto" agrees with any stored value: it leaves the choice to the program, and the stored run has made it.
+    """
+    for field in dataclasses.fields(Config):
+        before, now = getattr(stored, field.name), getattr(asked, field.name)
+        fixed = field.metadata["resume"] == "fixed" or not asked.resume_override
+        if field.metadata["resume"] != "free" and fixed and before != now and not now == field.default == "auto":
+            return field.name, before, now
+    return None

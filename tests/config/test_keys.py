@@ -1,0 +1,114 @@
+"""The keys: what they hold, what a stored configuration gives back, and what a resumed run may change."""
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddp_mlp.config import Config, first_difference, from_dict, to_dict
+from ddp_mlp.errors import ConfigError
+from tests.configurations import configs, failure
+
+NAMES = [field.name for field in dataclasses.fields(Config)]
+
+
+@given(configs)
+def test_dict_reads_back_through_json(config: Config) -> None:
+    """What `to_dict` gives survives JSON and builds an equal configuration."""
+    assert from_dict(json.loads(json.dumps(to_dict(config), allow_nan=False))) == config
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*NAMES, "bogus"]), junk, min_size=1, max_size=2))
+def test_junk_is_refused_or_valid(values: dict[str, Any]) -> None:
+    """Any JSON gives either a configuration that reads back, or one line with a key of it."""
+    try:
+        config = from_dict(values)
+    except ConfigError:
+        message = failure(lambda: from_dict(values))
+        assert any(name in message for name in values)
+    else:
+        assert from_dict(to_dict(config)) == config
+
+
+@pytest.mark.parametrize("values", [None, [], "epochs", 5])
+def test_from_dict_wants_a_table(values: Any) -> None:
+    """A stored configuration that is no table is refused."""
+    assert "expected a table" in failure(lambda: from_dict(values))
+
+
+def other(name: str) -> Config:
+    """Return the default configuration with another value for one key."""
+    default = getattr(Config(), name)
+    choices: list[Any] = [not default] if isinstance(default, bool) else [4, 0.0005, "x", (5,)]
+    choices += [
+        "stream",
+        "none",
+        "float64",
+        "sgd",
+        "step",
+        "valid_accuracy",
+        "never",
+        "continue",
+        "allreduce",
+        "balanced",
+    ]
+    for value in choices:
+        try:
+            changed = (
+                from_dict({"optimizer": "adamw"} | {name: value})
+                if name == "weight_decay"
+                else from_dict({name: value})
+            )
+        except ConfigError:
+            continue
+        if getattr(changed, name) != default:
+            return changed
+    raise AssertionError(name)
+
+
+# written out from what each key does, not read off the code: these leave the bits of the run as they are
+FREE = {
+    *("data", "access", "run_dir", "describe", "teach", "quiet", "debug", "trace", "tensorboard"),
+    *("epochs", "max_steps", "max_seconds", "patience", "restore_best", "stall_seconds"),
+    *("checkpoint_every", "keep", "resume", "resume_override", "on_save_error", "log_every"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_resumed_run_may_change(name: str) -> None:
+    """A changed key is reported exactly when it decides the bits of the run."""
+    asked = other(name)
+    stored = dataclasses.replace(Config(), optimizer=asked.optimizer) if name == "weight_decay" else Config()
+    found = first_difference(stored, asked)
+    assert found == (None if name in FREE else (name, getattr(stored, name), getattr(asked, name)))
+
+
+def test_learning_rate_needs_the_override() -> None:
+    """Only `resume_override` lets a resumed run change the learning rate, and it frees nothing else."""
+    assert first_difference(Config(), Config(learning_rate=0.1)) == ("learning_rate", 3e-3, 0.1)
+    assert first_difference(Config(), Config(learning_rate=0.1, resume_override=True)) is None
+    assert first_difference(Config(), Config(seed=1, resume_override=True)) == ("seed", 0, 1)
+
+
+def test_auto_takes_the_stored_shards() -> None:
+    """Asking for automatic shards agrees with any stored number; another number does not."""
+    assert first_difference(Config(shards=16), Config()) is None
+    assert first_difference(Config(shards=16), Config(shards=8)) == ("shards", 16, 8)
+
+
+def test_docstring_documents_every_key_once() -> None:
+    """The docstring has one line for each key, in the order of the fields of its theme, and none for anything else."""
+    assert Config.__doc__ is not None
+    documented = re.findall(r"^ {6}(\w+): \S", Config.__doc__, re.MULTILINE)
+    assert sorted(documented) == sorted(NAMES)

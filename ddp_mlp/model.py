@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddp_mlp.data.batches import MemorySource, Standardization
 from ddp_mlp.nn import backprop
-from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage import weights
@@ -71,7 +72,7 @@ class Model:
         probabilities = np.empty((len(rows), self.layout.widths[-1]), self.dtype)
         with _libraries().limit(limits=1, user_api="blas"):
             for block, group in self.forward(source):
-                backprop.probabilities(group, probabilities[block])
+                SoftmaxCrossEntropy().values(group, probabilities[block])
         return probabilities
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:

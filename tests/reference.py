@@ -1,4 +1,4 @@
-"""Oracles that share no code with the program: a network's loss and gradient in plain NumPy, arrays as a source."""
+"""What several tests compare with, and what they feed: the reference's gradient by name, arrays as a source."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,29 +6,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn import reference
+from ddp_mlp.nn.buffers import Group
 
 
 def loss_and_gradient(
     parameters: Mapping[str, NDArray[Any]], X: NDArray[Any], y: NDArray[np.int64]
 ) -> tuple[float, dict[str, NDArray[Any]]]:
     """Return the mean cross-entropy of a ReLU network and its gradient; rows of X (m, n_0) are examples."""
-    L, m = len(parameters) // 2, len(X)
-    inputs, activation = [], X
-    for l in range(1, L + 1):
-        inputs.append(activation)
-        z = activation @ parameters[f"W{l}"].T + parameters[f"b{l}"]
-        activation = np.maximum(z, 0) if l < L else z
-    z = activation - activation.max(axis=1, keepdims=True)
-    probability = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-    loss = -np.log(probability[np.arange(m), y]).mean()
-    dz = probability - np.eye(z.shape[1], dtype=z.dtype)[y]
-    gradient = {}
-    for l in range(L, 0, -1):
-        gradient[f"W{l}"], gradient[f"b{l}"] = dz.T @ inputs[l - 1] / m, dz.sum(axis=0) / m
-        if l > 1:
-            dz = (dz @ parameters[f"W{l}"]) * (inputs[l - 1] > 0)
-    return float(loss), gradient
+    layers = range(1, len(parameters) // 2 + 1)
+    W = {l: parameters[f"W{l}"] for l in layers}
+    b = {l: parameters[f"b{l}"][:, None] for l in layers}
+    Y = np.eye(len(b[layers[-1]]), dtype=X.dtype)[y]
+    loss, dW, db = reference.loss_and_gradient(W, b, X.T, Y.T)
+    return loss, {name: array for l in layers for name, array in ((f"W{l}", dW[l]), (f"b{l}", db[l][:, 0]))}
 
 
 class ArraySource:

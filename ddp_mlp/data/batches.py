@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError, by_all_ranks
-from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, Reader, Survey, merge_surveys, survey_block, survey_blocks

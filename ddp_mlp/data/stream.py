@@ -29,7 +29,7 @@ from ddp_mlp.data.batches import (
     Window,
     windows,
 )
-from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn.buffers import Group
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, Reader
 from ddp_mlp.summing.tree import cut

@@ -18,7 +18,7 @@ from ddp_mlp.config import Config
 from ddp_mlp.data.access import Access, choose_access
 from ddp_mlp.errors import printable
 from ddp_mlp.nn import optimizers
-from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, Reader, inspect
@@ -219,11 +219,9 @@ def _evaluations(config: Config, info: DatasetInfo, m: int) -> set[int]:
 def _pass_bytes(layout: Layout, sizes: tuple[int, ...], info: DatasetInfo, weighted: bool, dtype: np.dtype[Any]) -> int:
     """Return the bytes of a pass's buffers, and of the one in which rows of another dtype arrive."""
     group = Group(layout.widths, sizes, dtype)
-    arrays = [panel.whole for panel in (*group.A.values(), *(group.dz[l] for l in range(1, layout.L)))]
-    arrays += [group.y, group.zeros, group.positive, group.softmax, group.turned, group.per_example, group.index]
     raw = np.dtype(info.splits["train"].dtype)
     arriving = 0 if raw == dtype else group.m * info.features * raw.itemsize
-    return sum(array.nbytes for array in arrays) + arriving + weighted * group.m * dtype.itemsize
+    return group.nbytes + arriving + weighted * group.m * dtype.itemsize
 
 
 def _gradient_sums(subtrees: Sequence[Subtree], layout: Layout, batches: set[int], K: int, chunk_rows: int) -> int:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn import backprop
-from ddp_mlp.nn.backprop import Group, Panel
+from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing.between import ExactSum
@@ -84,17 +85,8 @@ def _pass(theta: NDArray[np.float64], rows: range) -> Local:
     W, b = LAYOUT.views(theta)
     gradient = np.zeros(LAYOUT.length)
     dW, db = LAYOUT.views(gradient)
-    dz_of: dict[int, NDArray[np.float64]] = {}
-
-    def add_up(l: int, dz: Panel, A_prev: Panel) -> None:
-        dz_of[l] = dz.leaves[0].copy()
-        backprop.weight_gradient(dz.leaves[0], A_prev.leaves[0], dW[l])
-        backprop.bias_gradient(dz.leaves[0], db[l])
-
-    backprop.forward(W, b, group)
-    [(loss_sum, _)] = backprop.output_gradient(group)
-    backprop.backward(W, group, add_up)
-    return Local(rows, dz_of, gradient, loss_sum)
+    loss_sum, _ = backprop.gradient_sum(W, b, group, SoftmaxCrossEntropy(), dW, db)
+    return Local(rows, {l: dz.whole for l, dz in group.dz.items()}, gradient, loss_sum)
 
 
 def _inputs(rows: range) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ddp_mlp.data.batches import MemorySource
 from ddp_mlp.errors import DataError
 from ddp_mlp.model import Model
-from ddp_mlp.nn import backprop
+from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, Reader
 from ddp_mlp.storage.predictions import Writer
@@ -135,11 +135,11 @@ def _classify_slab(model: Model, reader: Reader, lo: int, hi: int, numbers: NDAr
     w = reader.w(lo, hi) if structure.weighted else None
 
     probabilities = np.empty((hi - lo, len(model.classes)), model.dtype)
-    losses = []
+    losses, output = [], SoftmaxCrossEntropy()
     for block, group in model.forward(MemorySource(X, y, w, model.dtype, model.standardization)):
-        backprop.probabilities(group, probabilities[block])
+        output.values(group, probabilities[block])
         if structure.labelled:
-            [(loss_sum, _)] = backprop.output_gradient(group)
+            [(loss_sum, _)] = output.gradient(group)
             losses.append((loss_sum, group.m if group.w is None else float(np.sum(group.w, dtype=np.float64))))
     return Slab(np.argmax(probabilities, axis=1), probabilities, losses, y)
 

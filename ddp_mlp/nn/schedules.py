@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias
 
-from ddp_mlp.errors import ConfigError
-
 
 @dataclass(frozen=True)
 class Patience:
@@ -90,24 +88,12 @@ def create(
     """Return the schedule called `name` in SCHEDULES, behind `warmup_steps` steps of linear warm-up.
 
     `decay` is for step, exponential and plateau, `decay_every` (epochs) for step; `min_learning_rate` is for all but
-    constant. Raises ConfigError for an unknown name and for values that give no schedule.
+    constant. Which values give a schedule is checked where they are configured.
 
     >>> rate = create("cosine", learning_rate=0.5, warmup_steps=2)
     >>> [round(rate(step, 6, 0, 6, Patience()), 3) for step in range(1, 7)]
     [0.25, 0.5, 0.5, 0.427, 0.25, 0.073]
     """
-    if name not in SCHEDULES:
-        raise ConfigError(f"schedule = {name}: must be one of {', '.join(SCHEDULES)}")
-    if not 0 < learning_rate < math.inf:
-        raise ConfigError(f"learning_rate = {learning_rate}: must be a positive number, like 1e-3")
-    if not 0 <= min_learning_rate <= learning_rate:
-        raise ConfigError(f"min_learning_rate = {min_learning_rate}: must be from 0 to learning_rate ({learning_rate})")
-    if not 0 < decay <= 1:
-        raise ConfigError(f"decay = {decay}: must be greater than 0 and at most 1, like 0.5")
-    if decay_every < 1:
-        raise ConfigError(f"decay_every = {decay_every}: must be at least 1 (epochs)")
-    if warmup_steps < 0:
-        raise ConfigError(f"warmup_steps = {warmup_steps}: must be at least 0 (0 is no warm-up)")
     given = {"min_learning_rate": min_learning_rate, "decay": decay, "decay_every": decay_every}
     function, settings = SCHEDULES[name]
     schedule = partial(function, learning_rate=learning_rate, **{setting: given[setting] for setting in settings})

@@ -18,8 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn.backprop import FEW, Group, Panel, multiply, multiply_turned, weight_gradient
+from ddp_mlp.nn.backprop import multiply, multiply_turned, weight_gradient
 from ddp_mlp.nn.blas import add_product, can_add_products
+from ddp_mlp.nn.buffers import FEW, Group, Panel
 from ddp_mlp.nn.randomness import Purpose, generator
 
 CACHE_BYTES = 2 * 1024 * 1024

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn.backprop import AtOnce, Panel, aligned_empty, bias_gradient, weight_gradient
+from ddp_mlp.nn.backprop import AtOnce, bias_gradient, weight_gradient
 from ddp_mlp.nn.blas import add_product, can_add_products
+from ddp_mlp.nn.buffers import Panel, aligned_empty
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.summing.proven import WIDE, column_blocks
 from ddp_mlp.summing.tree import Leaf

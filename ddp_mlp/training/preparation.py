@@ -25,7 +25,8 @@ from ddp_mlp.config import Config
 from ddp_mlp.data.opening import Data
 from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch, StorageError
 from ddp_mlp.nn import backprop, blas, optimizers
-from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.schedules import Patience
 from ddp_mlp.parallel.communicator import Communicator, host
@@ -92,14 +93,7 @@ def _canary() -> str:
     group = Group(layout.widths, (37,), flat.dtype)
     group.A[0].whole[...] = np.sin(np.arange(19 * 37, dtype=np.float32)).reshape(19, 37)
     group.y[...] = np.arange(37) % 11
-    backprop.forward(W, b, group)
-    backprop.output_gradient(group)
-
-    def add_up(l: int, dz: backprop.Panel, A_prev: backprop.Panel) -> None:
-        backprop.weight_gradient(dz.leaves[0], A_prev.leaves[0], dW[l])
-        backprop.bias_gradient(dz.leaves[0], db[l])
-
-    backprop.backward(W, group, add_up)
+    backprop.gradient_sum(W, b, group, SoftmaxCrossEntropy(), dW, db)
     return hashlib.sha256(gradient.tobytes()).hexdigest()[:16]
 
 

@@ -18,7 +18,7 @@ from ddp_mlp.data.opening import Data, Rows
 from ddp_mlp.data.stream import make_batches
 from ddp_mlp.errors import ConfigError, DataError, Interrupted, StorageError, TrainingFailed, by_all_ranks
 from ddp_mlp.nn import optimizers, schedules
-from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
 from ddp_mlp.nn.schedules import observe
 from ddp_mlp.parallel.communicator import Communicator, host

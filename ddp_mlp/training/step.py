@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ddp_mlp.data.batches import Batch, Source
 from ddp_mlp.nn import backprop, optimizers
-from ddp_mlp.nn.backprop import Group, Panel
+from ddp_mlp.nn.buffers import Group, Panel
 from ddp_mlp.nn.optimizers import Optimizer
+from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.communicator import Communicator
@@ -100,6 +101,7 @@ class TrainingStep:
     ) -> None:
         self.communicator, self.layout, self.reduction, self.source = communicator, layout, reduction, source
         self.optimizer, self.regularization = optimizer, regularization
+        self.output = SoftmaxCrossEntropy(regularization.label_smoothing)
         self.dtype, self.seed, self.chunk_rows = dtype, seed, chunk_rows
         self.W, self.b = layout.views(reduction.parameters)
         own = reduction.slice
@@ -208,7 +210,7 @@ class TrainingStep:
 
         self.phases.enter("forward")
         backprop.forward(self.W, self.b, group, at_once, drop if self.regularization.dropout else None)
-        sums = backprop.output_gradient(group, self.regularization.label_smoothing)
+        sums = self.output.gradient(group)
         for i, (turn, (loss_sum, correct)) in enumerate(zip(turns, sums, strict=True)):
             weight_sum = sizes[i] if group.w is None else np.sum(group.w[group.slices[i]], dtype=np.float64)
             tally = self.reduction.tallies.of_shard[turn.shard]
@@ -298,7 +300,7 @@ def evaluate(
             numbers = np.arange(block.start, block.stop)
             source.gather(numbers if chosen is None else chosen[numbers], group)
             backprop.forward(W, b, group)
-            [(loss_sum, correct)] = backprop.output_gradient(group)
+            [(loss_sum, correct)] = SoftmaxCrossEntropy().gradient(group)
             weight_sum = float(size) if group.w is None else float(np.sum(group.w, dtype=np.float64))
             found.append((loss_sum, weight_sum, correct))
     loss, weight, correct_all = zip(*(row for part in communicator.allgather(found) for row in part), strict=True)

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batch, Source
 from ddp_mlp.nn import backprop
-from ddp_mlp.nn.backprop import Group, Panel
+from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.optimizers import Array, Optimizer
+from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.communicator import Communicator
@@ -148,14 +149,7 @@ def _sum_by_definition(
     dW, db = layout.views(flat)
     group = Group(layout.widths, (len(span),), flat.dtype)
     source.gather(np.arange(span.start, span.stop), group)
-    backprop.forward(W, b, group)
-    backprop.output_gradient(group)
-
-    def put(l: int, dz: Panel, A_prev: Panel) -> None:
-        backprop.weight_gradient(dz.leaves[0], A_prev.leaves[0], dW[l])
-        backprop.bias_gradient(dz.leaves[0], db[l])
-
-    backprop.backward(W, group, put)
+    backprop.gradient_sum(W, b, group, SoftmaxCrossEntropy(), dW, db)
     return flat
 
 

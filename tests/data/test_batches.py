@@ -26,7 +26,7 @@ from ddp_mlp.data.batches import (
 )
 from ddp_mlp.data.opening import class_weights
 from ddp_mlp.errors import ConfigError, DataError
-from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn.buffers import Group
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import Writer, inspect
 

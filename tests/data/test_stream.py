@@ -23,7 +23,7 @@ from ddp_mlp.data import stream
 from ddp_mlp.data.batches import MemoryBatches, MemorySource, Standardization, load_split, stratified, windows
 from ddp_mlp.data.stream import FileSource, StreamSource, make_batches, read_rows, ring_rows, ring_slots
 from ddp_mlp.errors import DataError
-from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn.buffers import Group
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage.dataset import DatasetInfo, Reader, Writer, inspect

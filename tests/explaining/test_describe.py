@@ -98,9 +98,7 @@ def test_the_plan_is_what_a_step_does(communicator: Counting, digits: Path, keys
     groups = [group for group, _ in step._groups.values()]
     buffers = 0
     for group in groups:
-        arrays = [group.A[l].whole for l in range(group.L + 1)] + [group.dz[l].whole for l in range(1, group.L)]
-        arrays += [group.y, group.zeros, group.positive, group.softmax, group.turned, group.per_example, group.index]
-        buffers += sum(array.nbytes for array in arrays) + (0 if group.w is None else group.w.nbytes)
+        buffers += group.nbytes + (0 if group.w is None else group.w.nbytes)
         buffers += group.A[0].whole.size  # rows arrive as uint8
     evaluation = mine.activations - buffers
     assert 0 < evaluation == evaluation_bytes(config, found)
@@ -139,7 +137,7 @@ def evaluation_bytes(config: Config, found: Outline) -> int:
     weighted = config.class_weight is not None
     total = 0
     for m in (256, 104):
-        numbers = m * (sum(inner) + sum(inner[1:]) + 2 * classes + 3 + weighted) + max(*inner, 32 * 1024)
+        numbers = m * (sum(inner) + sum(inner[1:]) + 2 * classes + 5 + weighted) + max(*inner, 32 * 1024)
         total += numbers * itemsize + m * (3 * 8 + max(inner)) + m * inner[0]
     return total
 

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ddp_mlp.nn import backprop
-from ddp_mlp.nn.backprop import Group, Panel
+from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
 from tests.reference import examples, loss_and_gradient
 
@@ -25,15 +26,7 @@ def gradient_sums(
     group = group or Group(layout.widths, (len(X),), flat.dtype)
     group.A[0].whole.T[...] = X
     group.y[...] = y
-    backprop.forward(W, b, group)
-    [(loss_sum, correct)] = backprop.output_gradient(group)
-
-    def add_up(l: int, dz: Panel, A_prev: Panel) -> None:
-        backprop.weight_gradient(dz.leaves[0], A_prev.leaves[0], dW[l])
-        backprop.bias_gradient(dz.leaves[0], db[l])
-
-    backprop.backward(W, group, add_up)
-    return loss_sum, correct, gradient
+    return *backprop.gradient_sum(W, b, group, SoftmaxCrossEntropy(), dW, db), gradient
 
 
 def initialized(widths: tuple[int, ...], dtype: np.dtype[Any] = F64) -> tuple[Layout, NDArray[Any]]:
@@ -120,34 +113,6 @@ def test_relu_has_derivative_zero_at_zero() -> None:
     assert gradient["b1"].tolist() == [0]
 
 
-@pytest.mark.parametrize("scale", [1e3, 1e30])
-def test_large_outputs_do_not_overflow(scale: float) -> None:
-    """Softmax and loss stay finite where exp(z) would not."""
-    layout = Layout((1, 3))
-    flat = np.zeros(layout.length, np.float32)
-    layout.fill(flat, {"W1": np.array([[scale], [0], [-scale]]), "b1": np.zeros(3)})
-    loss, correct, gradient = gradient_sums(layout, flat, np.ones((1, 1), np.float32), np.array([2]))
-    assert loss == pytest.approx(2 * scale, rel=1e-6)  # float32 rounds the scale itself
-    assert correct == 0
-    assert np.isfinite(gradient).all()
-
-
-def test_label_smoothing_moves_the_target_only() -> None:
-    """Here dz = A − Y with Y = 1 − s + s/n at the label and s/n elsewhere; the loss is its cross-entropy."""
-    layout, flat = initialized((4, 3))
-    W, b = layout.views(flat)
-    X, y = examples(5, 4, 3)
-    group = Group(layout.widths, (5,), F64)
-    group.A[0].whole.T[...], group.y[...] = X, y
-    backprop.forward(W, b, group)
-    [(loss_sum, _)] = backprop.output_gradient(group, label_smoothing=0.3)
-    z = X @ W[1].T + b[1].T
-    probability = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-    Y = 0.7 * np.eye(3)[y] + 0.1
-    assert loss_sum == pytest.approx(-(Y * np.log(probability)).sum(), rel=1e-13)
-    assert np.allclose(group.dz[1].leaves[0].T, probability - Y, atol=1e-15)
-
-
 def test_sample_weights_scale_loss_and_gradient() -> None:
     """An example of weight 2 counts like two, one of weight 0 like none."""
     layout, flat = initialized((4, 6, 3))
@@ -171,14 +136,8 @@ def test_a_pass_allocates_next_to_nothing(dtype: type) -> None:
     dW, db = layout.views(gradient)
     group.A[0].whole.T[...], group.y[...] = X, y
 
-    def add_up(l: int, dz: Panel, A_prev: Panel) -> None:
-        backprop.weight_gradient(dz.leaves[0], A_prev.leaves[0], dW[l])
-        backprop.bias_gradient(dz.leaves[0], db[l])
-
     def whole_pass() -> None:
-        backprop.forward(W, b, group)
-        backprop.output_gradient(group)
-        backprop.backward(W, group, add_up)
+        backprop.gradient_sum(W, b, group, SoftmaxCrossEntropy(), dW, db)
 
     whole_pass()
     tracemalloc.start()
@@ -187,40 +146,3 @@ def test_a_pass_allocates_next_to_nothing(dtype: type) -> None:
     tracemalloc.stop()
     # np.argmax copies the (10, 512) output; one hidden activation would be 128 · 512 elements.
     assert peak < 128 * 512 * np.dtype(dtype).itemsize / 2
-
-
-def test_of_equal_outputs_the_first_is_the_prediction() -> None:
-    """A tie is not counted as correct for the later class."""
-    group = Group((1, 2), (3,), F64)
-    group.A[1].leaves[0][...] = [[1.0, 2.0, 0.0], [1.0, 2.0, 3.0]]
-    group.y[...] = [0, 1, 1]
-    [(_, correct)] = backprop.output_gradient(group)
-    assert correct == 2
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("sizes", [(64, 64, 64), (1, 1, 1, 1), (2, 1, 1, 9, 9, 1), (300, 299, 299)])
-@pytest.mark.parametrize("classes", [1, 2, 3, 10, 33])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_leaf_among_others_has_the_bits_of_a_leaf_alone(
-    dtype: type, sizes: tuple[int, ...], classes: int, smoothing: float
-) -> None:
-    """Softmax, loss and dz of leaves that are computed together, whatever their sizes, are those of each by itself."""
-    random = np.random.default_rng(1)
-    together = Group((1, classes), sizes, np.dtype(dtype))
-    together.A[1].whole[...] = random.standard_normal((classes, together.m)) * 3
-    together.y[...] = random.integers(0, classes, together.m)
-    together.w = random.random(together.m).astype(dtype)
-    expected = []
-    for size, place, leaf in zip(sizes, together.slices, together.A[1].leaves, strict=True):
-        alone = Group((1, classes), (size,), np.dtype(dtype))
-        alone.A[1].leaves[0][...], alone.y[...], alone.w = leaf, together.y[place], together.w[place]
-        expected.append((backprop.output_gradient(alone, smoothing), alone.A[1].whole.tobytes()))
-    sums = backprop.output_gradient(together, smoothing)
-    assert [([s], leaf.tobytes()) for s, leaf in zip(sums, together.A[1].leaves, strict=True)] == expected
-
-
-def test_aligned_empty_starts_on_a_cache_line() -> None:
-    """Buffers start on 64-byte boundaries whatever their size."""
-    for count in (1, 3, 1000):
-        assert backprop.aligned_empty(count, F64).ctypes.data % 64 == 0

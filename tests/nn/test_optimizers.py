@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddp_mlp.errors import ConfigError
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.optimizers import OPTIMIZERS, Array, State
 
@@ -138,12 +137,12 @@ def test_fifty_steps_are_pytorchs(run: Run, source: str) -> None:
     """Fifty float64 steps end where PyTorch's do, to 1e-12: the order of roundings differs, nothing else."""
     expected = run.expected if source == "stored" else run_torch(run)
     optimizer = optimizers.create(run.name, **run.coefficients)
-    theta, scratch = np.array(START), np.full(len(START), np.nan)
+    theta, mask, scratch = np.array(START), np.ones(len(START)), np.full(len(START), np.nan)
     state = optimizer.init(len(START), np.float64)
     for step in range(1, STEPS + 1):
         gradient, rate = gradient_of(step), learning_rate_of(step)
-        optimizers.add_l2(gradient, theta, None, run.l2, scratch)
-        optimizers.decay(theta, None, rate, run.decay, scratch)
+        optimizers.add_l2(gradient, theta, mask, run.l2, scratch)
+        optimizers.decay(theta, mask, rate, run.decay, scratch)
         optimizer.update(theta, gradient, state, step, rate, scratch)
     np.testing.assert_allclose(theta, expected, rtol=1e-12, atol=0)
 
@@ -201,10 +200,9 @@ def three_steps(name: str, dtype: str, n: int, cuts: list[int], seed: int) -> tu
         gradient = draw.standard_normal(n).astype(dtype)
         for lo, hi in pairwise(bounds):
             block = slice(lo, hi)
-            weights = None if mask[block].all() else mask[block]
             scratch = np.full(hi - lo, np.nan, dtype)
-            optimizers.add_l2(gradient[block], theta[block], weights, 0.01, scratch)
-            optimizers.decay(theta[block], weights, 0.1, 0.03, scratch)
+            optimizers.add_l2(gradient[block], theta[block], mask[block], 0.01, scratch)
+            optimizers.decay(theta[block], mask[block], 0.1, 0.03, scratch)
             block_state = {slot: array[block] for slot, array in state.items()}
             optimizer.update(theta[block], gradient[block], block_state, step, 0.1, scratch)
     return theta, state
@@ -238,9 +236,8 @@ def test_a_step_allocates_no_array(name: str) -> None:
     try:
         before, _ = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()
-        for weights in (None, mask):
-            optimizers.add_l2(gradient, theta, weights, 0.01, scratch)
-            optimizers.decay(theta, weights, np.float64(0.1), 0.01, scratch)
+        optimizers.add_l2(gradient, theta, mask, 0.01, scratch)
+        optimizers.decay(theta, mask, np.float64(0.1), 0.01, scratch)
         optimizer.update(theta, gradient, state, 3, np.float64(0.1), scratch)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -255,109 +252,34 @@ def test_a_float32_step_is_computed_in_float32(name: str) -> None:
     for number in (float, np.float64):
         optimizer = optimizers.create(name)
         theta, gradient, scratch = np.ones(7, np.float32), np.linspace(-1, 1, 7, dtype=np.float32), np.empty(7, "f4")
-        state = optimizer.init(7, np.float32)
-        optimizers.add_l2(gradient, theta, None, number(0.01), scratch)
-        optimizers.decay(theta, None, number(0.1), number(0.07), scratch)
+        state, mask = optimizer.init(7, np.float32), np.ones(7, np.float32)
+        optimizers.add_l2(gradient, theta, mask, number(0.01), scratch)
+        optimizers.decay(theta, mask, number(0.1), number(0.07), scratch)
         optimizer.update(theta, gradient, state, 1, number(0.1), scratch)
         results.append(theta.tobytes())
     assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_init_gives_one_zeroed_array_per_slot_from_the_given_allocator(name: str) -> None:
-    """The state's arrays come from `allocate`, one call per slot, so that they may live in shared memory."""
-    calls: list[tuple[int, Any]] = []
-
-    def allocate(n: int, dtype: Any) -> Array:
-        calls.append((n, dtype))
-        return np.zeros(n, dtype)
-
+def test_init_gives_one_zeroed_array_per_slot(name: str) -> None:
+    """The state before step 1 is zeros of the parameters' dtype, nothing but the slots."""
     optimizer = optimizers.create(name)
-    state = optimizer.init(4, np.float32, allocate)
+    state = optimizer.init(4, np.float32)
     assert tuple(state) == optimizer.slots
-    assert calls == [(4, np.float32)] * len(optimizer.slots)
     assert all(array.tobytes() == bytes(16) for array in state.values())
 
 
 def test_decay_and_l2_leave_biases_alone() -> None:
-    """Where the mask is 0, θ and the gradient keep their bits; where it is 1, they change as without a mask."""
-    theta, gradient = np.array([3.0, -0.1, 0.7], np.float32), np.array([0.3, 0.2, 0.1], np.float32)
-    mask, scratch = np.array([1, 0, 1], np.float32), np.empty(3, np.float32)
-    masked_theta, masked_gradient = theta.copy(), gradient.copy()
-    optimizers.add_l2(masked_gradient, masked_theta, mask, 0.01, scratch)
-    optimizers.decay(masked_theta, mask, 0.1, 0.07, scratch)
-    whole_theta, whole_gradient = theta.copy(), gradient.copy()
-    optimizers.add_l2(whole_gradient, whole_theta, None, 0.01, scratch)
-    optimizers.decay(whole_theta, None, 0.1, 0.07, scratch)
-    assert masked_theta.tolist() == [whole_theta[0], theta[1], whole_theta[2]]
-    assert masked_gradient.tolist() == [whole_gradient[0], gradient[1], whole_gradient[2]]
-    assert whole_theta[1] != theta[1]
-    assert whole_gradient[1] != gradient[1]
-
-
-def test_decay_with_a_mask_of_ones_has_the_bits_of_none() -> None:
-    """A block of weights alone may pass None: the factor is rounded the same way, at every one of 300 rates."""
-    scratch, ones = np.empty(5, np.float32), np.ones(5, np.float32)
-    for rate in np.geomspace(1e-4, 0.9, 300).tolist():
-        masked = np.linspace(1, 2, 5, dtype=np.float32)
-        whole = masked.copy()
-        optimizers.decay(masked, ones, rate, 0.3, scratch)
-        optimizers.decay(whole, None, rate, 0.3, scratch)
-        assert masked.tobytes() == whole.tobytes()
-
-
-def test_l2_is_the_gradient_of_half_the_squared_norm() -> None:
-    """add_l2 adds what central differences of (l2 / 2) ‖W‖² give; the quadratic makes them exact but for rounding."""
-    theta, h = np.array([1.0, -3.0]), 0.5
-
-    def loss_term(weights: Array) -> float:
-        return 0.25 / 2 * float(np.sum(weights**2))
-
-    expected = [(loss_term(theta + h * unit) - loss_term(theta - h * unit)) / (2 * h) for unit in np.eye(2)]
-    gradient = np.zeros(2)
-    optimizers.add_l2(gradient, theta, None, 0.25, np.empty(2))
-    np.testing.assert_allclose(gradient, expected, rtol=1e-14)
-
-
-@pytest.mark.parametrize(
-    ("norm", "scale"), [(0.0, 1.0), (1.0, 1.0), (4.0, 2.0 / 4.000001), (math.inf, 0.0), (2.0, 2.0 / 2.000001)]
-)
-def test_clip_scale_brings_the_norm_down_to_the_limit(norm: float, scale: float) -> None:
-    """At clip_norm = 2 a norm below it is left, one above it is scaled to it, up to the formula's 1e-6."""
-    assert optimizers.clip_scale(norm, 2.0) == scale
-
-
-def test_clip_scale_does_not_hide_a_nan() -> None:
-    """A norm that is NaN gives a factor that is NaN."""
-    assert math.isnan(optimizers.clip_scale(math.nan, 2.0))
-
-
-@pytest.mark.parametrize("gradient", [[3.0, 4.0], [0.3, 0.4]])
-def test_clip_scale_is_pytorchs(gradient: list[float]) -> None:
-    """The scaled gradient is that of clip_grad_norm_, for a gradient above the limit and one below it."""
-    torch = pytest.importorskip("torch")
-    parameter = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    parameter.grad = torch.tensor(gradient, dtype=torch.float64)
-    norm = float(torch.nn.utils.clip_grad_norm_([parameter], 1.5))
-    expected = parameter.grad.tolist()
-    np.testing.assert_allclose(np.array(gradient) * optimizers.clip_scale(norm, 1.5), expected, rtol=1e-15)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"name": "lion"}, "optimizer = lion: must be one of sgd, momentum, nesterov, rmsprop, adam, adamw"),
-        ({"name": "sgd", "momentum": 1.0}, "momentum = 1.0: must be at least 0 and less than 1"),
-        ({"name": "adam", "beta2": -0.1}, "beta2 = -0.1: must be at least 0 and less than 1"),
-        ({"name": "adam", "epsilon": 0.0}, "epsilon = 0.0: must be a positive number, like 1e-8"),
-        ({"name": "rmsprop", "alpha": math.nan}, "alpha = nan: must be at least 0 and less than 1"),
-    ],
-)
-def test_impossible_settings_are_refused_in_one_line(arguments: dict[str, Any], message: str) -> None:
-    """The message says what was found and what is expected."""
-    with pytest.raises(ConfigError) as refusal:
-        optimizers.create(**arguments)
-    assert str(refusal.value) == message
+    """Where the mask is 0, θ and the gradient keep their bits; where it is 1, they change by the formula."""
+    theta, gradient = np.array([3.0, -0.1, 0.7]), np.array([0.3, 0.2, 0.1])
+    mask, scratch = np.array([1.0, 0, 1]), np.empty(3)
+    found, summed = theta.copy(), gradient.copy()
+    optimizers.add_l2(summed, theta, mask, 0.25, scratch)
+    optimizers.decay(found, mask, 0.5, 0.25, scratch)
+    assert found[1] == theta[1]
+    assert summed[1] == gradient[1]
+    np.testing.assert_allclose(found[[0, 2]], [2.625, 0.6125], rtol=1e-15)
+    np.testing.assert_allclose(summed[[0, 2]], [1.05, 0.275], rtol=1e-15)
 
 
 if __name__ == "__main__":

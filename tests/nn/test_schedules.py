@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import pytest
 
-from ddp_mlp.errors import ConfigError
 from ddp_mlp.nn import schedules
 from ddp_mlp.nn.schedules import SCHEDULES, Patience, Schedule, observe
 
@@ -219,22 +218,3 @@ def test_the_watch_continues_from_json_as_if_uninterrupted() -> None:
         for loss in LOSSES[stop:]:
             state = observe(state, loss, patience=3, min_delta=0.05)
         assert state == whole
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"name": "linear"}, "schedule = linear: must be one of constant, cosine, step, exponential, plateau"),
-        ({"learning_rate": 0.0}, "learning_rate = 0.0: must be a positive number, like 1e-3"),
-        ({"learning_rate": math.nan}, "learning_rate = nan: must be a positive number, like 1e-3"),
-        ({"min_learning_rate": 2.0}, "min_learning_rate = 2.0: must be from 0 to learning_rate (1.0)"),
-        ({"decay": 0.0}, "decay = 0.0: must be greater than 0 and at most 1, like 0.5"),
-        ({"decay_every": 0}, "decay_every = 0: must be at least 1 (epochs)"),
-        ({"warmup_steps": -1}, "warmup_steps = -1: must be at least 0 (0 is no warm-up)"),
-    ],
-)
-def test_impossible_settings_are_refused_in_one_line(arguments: dict[str, Any], message: str) -> None:
-    """The message says what was found and what is expected."""
-    with pytest.raises(ConfigError) as refusal:
-        schedules.create(**{"name": "step", "learning_rate": 1.0, **arguments})
-    assert str(refusal.value) == message

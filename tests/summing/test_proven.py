@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ddp_mlp.nn import backprop, blas
-from ddp_mlp.nn.backprop import Group, Panel
+from ddp_mlp.nn.buffers import Group, Panel
 from ddp_mlp.summing import proven
 
 F32 = np.dtype(np.float32)

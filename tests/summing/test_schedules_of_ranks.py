@@ -19,7 +19,7 @@ from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batch
 from ddp_mlp.errors import DataError, Interrupted
 from ddp_mlp.nn import optimizers
-from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator, end_on_exception
 from ddp_mlp.summing import proven

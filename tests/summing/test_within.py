@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ddp_mlp.nn import backprop
-from ddp_mlp.nn.backprop import Group
+from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.summing import proven
 from ddp_mlp.summing.tree import leaves

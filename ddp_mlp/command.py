@@ -39,24 +39,25 @@ def on_all_ranks(work: "Callable[[Communicator], Any]", threads: int = 1, debug:
     for name in THREAD_VARIABLES:  # BLAS reads them when NumPy is loaded, which is below
         os.environ[name] = str(threads)
 
-    from ddp_mlp.parallel import communicator as ranks
+    from ddp_mlp.parallel.communicator import end_on_exception
+    from ddp_mlp.parallel.mpi import connect
 
     try:
-        communicator = ranks.connect()
+        communicator = connect()
     except ProgramError as error:
         exit_before_mpi(error)
     try:
         work(communicator)
     except ProgramError as error:
         if error.found_by is None or debug:
-            ranks.end_on_exception(communicator, debug)
+            end_on_exception(communicator, debug)
         ignore_signals()
         if communicator.rank == error.found_by:
             print(f"error: {error}", file=sys.stderr, flush=True)
         # The line is out before the launcher hears of the exit code; a rank that never comes holds nobody up.
         communicator.leave(error.exit_code, BARRIER_SECONDS)
     except BaseException:
-        ranks.end_on_exception(communicator)
+        end_on_exception(communicator)
     ignore_signals()
     communicator.leave(0)
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from ddp_mlp.command import THREAD_VARIABLES, Parser, exit_before_mpi
 from ddp_mlp.errors import ConfigError, EnvironmentMismatch, ProgramError, printable
+from ddp_mlp.parallel.host import Room, cores, host_name, processor_quota, shared_memory
 
 if TYPE_CHECKING:
     from ddp_mlp.parallel.communicator import Communicator
@@ -42,8 +43,6 @@ MEASURED_SECONDS = 0.3
 DEADLINE_SECONDS = 60.0
 SILENT_SECONDS = 10.0
 """So long a process waits that leaves the word to another: Open MPI ends the job when the first one exits."""
-
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Place(NamedTuple):
     """That its processes may run on."""
     quota: float
     """Processor time it may use, in cores; infinite where there is no limit."""
-    shared_memory: tuple[int, int]
+    shared_memory: Room
     """Bytes free and in all in /dev/shm."""
 
 
@@ -206,45 +205,12 @@ def size(count: float) -> str:
 
 def look_around() -> Place:
     """Return what this process can see of its machine. Local."""
-    from ddp_mlp.parallel.communicator import host
-
-    cores = (
-        frozenset(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else frozenset(range(os.cpu_count() or 1))
-    )
-    return Place(host(), cores, processor_quota(), shared_memory())
-
-
-def shared_memory() -> tuple[int, int]:
-    """Return the bytes free and in all in /dev/shm; as much as can be where a system has none. Local."""
-    try:
-        status = os.statvfs("/dev/shm")
-    except OSError:
-        return sys.maxsize, sys.maxsize
-    return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
-
-
-def processor_quota() -> float:
-    """Return the processor time, in cores, that control groups (versions 1 and 2) leave to this process. Local."""
-    quota = float("inf")
-    with suppress(OSError, ValueError):
-        own = Path("/proc/self/cgroup").read_text().splitlines()
-        place = CGROUP / next((line[3:].strip("/") for line in own if line.startswith("0::")), "")
-        for folder in (place, *place.parents):
-            with suppress(OSError, ValueError):
-                allowed, period = (folder / "cpu.max").read_text().split()
-                quota = min(quota, int(allowed) / int(period))
-    with suppress(OSError, ValueError):
-        allowed = (CGROUP / "cpu/cpu.cfs_quota_us").read_text()
-        if int(allowed) > 0:
-            quota = min(quota, int(allowed) / int((CGROUP / "cpu/cpu.cfs_period_us").read_text()))
-    return quota
+    return Place(host_name(), cores(), processor_quota(), shared_memory())
 
 
 def launcher() -> tuple[str, int]:
     """Return what the launcher set to tell this process the size of its job, and that size: 1 without one. Local."""
-    from ddp_mlp.parallel.communicator import LAUNCHED_SIZE
+    from ddp_mlp.parallel.launcher import LAUNCHED_SIZE
 
     name = next((name for name in LAUNCHED_SIZE if os.environ.get(name, "").isdigit()), "")
     return name, int(os.environ[name]) if name else 1
@@ -437,18 +403,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def connect(room: int) -> tuple["Communicator", Finding]:
     """Start MPI where that is safe, and judge whether launcher and library belong together. Collective."""
-    from ddp_mlp.parallel import communicator as ranks
+    from ddp_mlp.parallel import mpi
+    from ddp_mlp.parallel.single import SingleProcess
 
     name, launched = launcher()
     values: dict[str, Any] = {"launcher": name, "launched": launched}
     if launched > 1 and room < SHARED_MEMORY_AT_LEAST:
         found = f"{name} = {launched}, but MPI was not started: {size(room)} in /dev/shm may kill it with a bus error"
-        return ranks.Communicator(), Finding("launcher", False, found, "see the line /dev/shm", values)
+        return SingleProcess(), Finding("launcher", False, found, "see the line /dev/shm", values)
     try:
-        communicator = ranks.connect()
+        communicator = mpi.connect()
     except EnvironmentMismatch as error:
         found, _, do = str(error).partition("): ")
-        return ranks.Communicator(), Finding("launcher", False, found + ")", do, values)
+        return SingleProcess(), Finding("launcher", False, found + ")", do, values)
     library = " ".join(communicator.library.split())
     if communicator.size == 1:
         found = f"none ({name} = 1)" if name else "none: one process; start it under mpirun or srun to examine a job"
@@ -501,14 +468,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
     import threadpoolctl
 
-    from ddp_mlp.parallel import communicator as ranks
+    from ddp_mlp.parallel.communicator import end_on_exception
+    from ddp_mlp.parallel.launcher import launched_rank
 
     timer = watch(os._exit)
     try:
-        communicator, launched = connect(shared_memory()[0])
+        communicator, launched = connect(shared_memory().free)
     except ProgramError as error:
         exit_before_mpi(error)
-    if not launched.fine and ranks.launched_rank() != 0:
+    if not launched.fine and launched_rank() != 0:
         time.sleep(SILENT_SECONDS)  # one process speaks for those that do not find one another
         sys.exit(EnvironmentMismatch.exit_code)
     try:
@@ -519,7 +487,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             print(report(findings, time.monotonic() - began, arguments.json), flush=True)
         fine = communicator.broadcast(all(finding.fine for finding in findings))
     except BaseException:
-        ranks.end_on_exception(communicator)
+        end_on_exception(communicator)
     communicator.leave(0 if fine else EnvironmentMismatch.exit_code)
 
 

@@ -29,8 +29,10 @@ from ddp_mlp.data.batches import Standardization
 from ddp_mlp.data.opening import data_of_arrays, standardization_of
 from ddp_mlp.errors import ConfigError, DataError, Interrupted
 from ddp_mlp.model import Model
-from ddp_mlp.parallel.communicator import Communicator, connect
+from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.launcher import launched_size
+from ddp_mlp.parallel.mpi import connect
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.run_dir.saving import State
 from ddp_mlp.summing.tree import automatic_shards
 from ddp_mlp.training.in_memory import train_in_memory
@@ -329,7 +331,7 @@ def all_ranks() -> Communicator:
 
     MPI is started only where a launcher has started several processes, or where the caller has started it.
     """
-    return connect() if launched_size()[0] > 1 or "mpi4py.MPI" in sys.modules else Communicator()
+    return connect() if launched_size()[0] > 1 or "mpi4py.MPI" in sys.modules else SingleProcess()
 
 
 def _check_agreement(

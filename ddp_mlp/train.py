@@ -84,12 +84,12 @@ def train(config: "Config", comm: "MPI.Intracomm | None" = None) -> dict[str, An
     True
     >>> folder.cleanup()
     """
-    from ddp_mlp.parallel import communicator as ranks
+    from ddp_mlp.parallel.mpi import MPIRanks
     from ddp_mlp.training import loop
 
     if comm is None:
         return loop.train(config, _everyone())
-    communicator = ranks.MPICommunicator(comm)
+    communicator = MPIRanks(comm)
     final = loop.train(config, communicator)
     communicator.free()
     return final
@@ -98,7 +98,7 @@ def train(config: "Config", comm: "MPI.Intracomm | None" = None) -> dict[str, An
 @cache
 def _everyone() -> "Communicator":
     """Return all ranks, connected once: MPI has only so many communicators to give."""
-    from ddp_mlp.parallel.communicator import connect
+    from ddp_mlp.parallel.mpi import connect
 
     return connect()
 

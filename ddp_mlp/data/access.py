@@ -1,10 +1,6 @@
 """Whether a run's data are held in memory or streamed from the file, by what they need and what its nodes have free."""
 
-import math
-import os
 from collections import Counter
-from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +8,8 @@ import numpy as np
 from ddp_mlp.config import Config
 from ddp_mlp.data.stream import ring_rows
 from ddp_mlp.errors import ConfigError, by_all_ranks
-from ddp_mlp.parallel.communicator import Communicator, host
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.host import free_memory, host_name
 from ddp_mlp.storage.dataset import DatasetInfo
 from ddp_mlp.units import byte_size
 
@@ -37,7 +34,7 @@ def choose_access(config: Config, info: DatasetInfo, communicator: Communicator)
     Raises ConfigError on all ranks for what does not fit, and for what cannot be streamed.
     """
     shared = len(communicator.nodes[communicator.node]) > 1
-    places = communicator.allgather((host(), communicator.node, free_memory(shared)))
+    places = communicator.allgather((host_name(), communicator.node, free_memory(shared)))
     nodes_of = Counter(name for name, _ in {(name, node) for name, node, _ in places})
     free = min(found // nodes_of[name] for name, _, found in places)
     in_memory, streamed = memory_bytes(config, info), stream_bytes(config, info)
@@ -80,59 +77,6 @@ def stream_bytes(config: Config, info: DatasetInfo) -> int:
     m = info.splits["train"].rows
     batch_size = m if config.batch_size == "full" else min(config.batch_size, m)
     return ring_rows(m, batch_size, config.block_rows) * _row_bytes(info, "train") + _held_out_bytes(config, info)
-
-
-def free_memory(shared: bool) -> int:
-    """Return the bytes that this process's node can still give out, `shared` among processes or not. Local.
-
-    The least of what the system has available, what control groups (versions 1 and 2) leave, and, for shared memory,
-    the room in /dev/shm. What a system does not tell is taken to be no limit.
-    """
-    found = [_available(), _left_by_control_groups()]
-    if shared:
-        with suppress(OSError):
-            status = os.statvfs("/dev/shm")
-            found.append(status.f_bavail * status.f_frsize)
-    least = min(found)
-    return int(least) if math.isfinite(least) else 1 << 62
-
-
-def _available() -> float:
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    with suppress(OSError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return math.inf
-
-
-def _left_by_control_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
-    """Return the least that the groups above this process leave; pages of files can be dropped, and count as free."""
-    least = math.inf
-    with suppress(OSError):
-        for line in own.read_text().splitlines():
-            _, controllers, place = line.split(":", 2)
-            if controllers == "":
-                names, top = ("memory.max", "memory.current", "inactive_file"), root
-            elif "memory" in controllers.split(","):
-                names, top = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"), root / "memory"
-            else:
-                continue
-            folder = top / place.strip("/")
-            for group in (folder, *folder.parents):
-                if not group.is_relative_to(top):
-                    break
-                least = min(least, _left_by(group, *names))
-    return least
-
-
-def _left_by(group: Path, limit: str, usage: str, droppable: str) -> float:
-    with suppress(OSError, ValueError):
-        allowed, used = int((group / limit).read_text()), int((group / usage).read_text())
-        found = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return max(0, allowed - used + int(found.get(droppable, 0)))
-    return math.inf  # no such group, or its limit is "max"
 
 
 def _row_bytes(info: DatasetInfo, split: str) -> int:

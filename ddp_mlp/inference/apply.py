@@ -89,8 +89,8 @@ def classify(
                 tally.add(slab)
             if out is not None:
                 sizes = [hi - lo for lo, hi in bounds]
-                labels = communicator.gather(slab.labels, sizes)
-                probabilities = communicator.gather(slab.probabilities.reshape(-1), [n_L * size for size in sizes])
+                labels = communicator.Gather(slab.labels, sizes)
+                probabilities = communicator.Gather(slab.probabilities.reshape(-1), [n_L * size for size in sizes])
                 communicator.on_rank_0(_append, writer, labels, probabilities)
         communicator.on_rank_0(_finish, writer)
     return tally.scores(communicator) if structure.labelled else None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ddp_mlp import model
 from ddp_mlp.data.batches import survey
 from ddp_mlp.errors import ProgramError, StorageError
-from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.reporting.runs import RunLog
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage.dataset import DatasetInfo, Reader, inspect
@@ -80,7 +80,7 @@ def outcome_on_test(run: RunLog, data: Path | None, mistakes: int) -> Outcome | 
         info = inspect(data or str(config.get("data")), str(config.get("x_name")), str(config.get("y_name")))
         if "test" not in info.splits:
             return f"{info.path} has no test split"
-        if survey(info, "test", len(found.classes), Communicator()).fingerprint != found.data.get("test"):
+        if survey(info, "test", len(found.classes), SingleProcess()).fingerprint != found.data.get("test"):
             return f"the test split of {info.path} is not what the run has been tested with"
         kept = model.Model(found.parameters, found.classes, found.standardization)
         confusion, wrong = _count(kept, info, mistakes)

@@ -33,7 +33,7 @@ class Snapshot:
         if communicator.rank == 0:
             self.parameters = layout.arrays(reduction.parameters.copy())
         for slot, array in step.state.items():
-            gathered = communicator.gather(array[: counts[communicator.rank]], counts)
+            gathered = communicator.Gather(array[: counts[communicator.rank]], counts)
             if gathered is None:
                 continue
             flat, position = np.empty(layout.length, array.dtype), 0

@@ -109,14 +109,14 @@ class ExactSum:
                 if part.result is not None:
                     self._send[position : position + hi - lo] = self._local[part.result][lo:hi]
                 position += hi - lo
-        self.communicator.exchange(self._send, self._sent, self._receive, self._received)
+        self.communicator.Exchange(self._send, self._sent, self._receive, self._received)
 
     def _halve(self, held: NDArray[Any], m: int) -> None:
         """Add up with one sibling after the other, in tree order, in place; half of the range is left each time."""
         for swap in self._swaps:
             kept = held[swap.kept]
             received = self._receive[: len(kept)]
-            self.communicator.swap(swap.partner, held[swap.given], received)
+            self.communicator.Swap(swap.partner, held[swap.given], received)
             if not rows(swap.theirs, m, self.K):
                 continue
             if not rows(swap.mine, m, self.K):
@@ -153,9 +153,9 @@ class ExactSum:
         """Let every rank see the parameters that all have updated. Collective."""
         if self.plan.halving and self._range is not None:
             for swap in reversed(self._swaps):
-                self.communicator.swap(swap.partner, self.parameters[swap.kept], self.parameters[swap.given])
+                self.communicator.Swap(swap.partner, self.parameters[swap.kept], self.parameters[swap.given])
         elif self._range is not None:
-            self.communicator.complete(self.parameters, self._range)
+            self.communicator.Complete(self.parameters, self._range)
         self.communicator.node_barrier()
 
 
@@ -177,7 +177,7 @@ class PlainSum:
     def collect(self, m: int) -> NDArray[np.float64]:
         """Sum the partials over all ranks (zeros where a rank has no rows); return all tallies. Collective."""
         tallies = self.tallies.collect()
-        self.communicator.sum_in_place(self.partials[0])
+        self.communicator.Allreduce(self.partials[0])
         return tallies
 
     def sums(self, m: int) -> Iterator[Block]:
@@ -222,7 +222,7 @@ class _Tallies:
         self._communicator.node_barrier()
         if len(self._communicator.nodes) > 1:
             if self._communicator.local_rank == 0:
-                self._communicator.complete(self._flat, self._bounds)
+                self._communicator.Complete(self._flat, self._bounds)
             self._communicator.node_barrier()
         rows: NDArray[np.float64] = self._flat.reshape(-1, TALLY).take(self._order, axis=0)
         return rows

@@ -29,7 +29,8 @@ from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.schedules import Patience
-from ddp_mlp.parallel.communicator import Communicator, host
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.host import host_name
 from ddp_mlp.run_dir.journal import FILE
 from ddp_mlp.run_dir.lock import Lock
 from ddp_mlp.run_dir.saving import State
@@ -66,7 +67,7 @@ def agree_on_machine(threads: int, communicator: Communicator) -> Machine:
     loaded = [entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "blas"]
     found_threads = sorted({entry["num_threads"] for entry in loaded} - {threads})
     mine = {**versions, "BLAS kernel": kernel, "canary": _canary()}
-    everyone = communicator.allgather((mine, host()))
+    everyone = communicator.allgather((mine, host_name()))
     with communicator.in_agreement():
         if found_threads:
             raise EnvironmentMismatch(
@@ -77,8 +78,8 @@ def agree_on_machine(threads: int, communicator: Communicator) -> Machine:
             for name, value in mine.items():
                 if theirs[name] != value:
                     raise EnvironmentMismatch(
-                        f"{name} is {value} on rank {communicator.rank} ({host()}) but {theirs[name]} on rank {rank} "
-                        f"({their_host}): every rank must run the same software on the same kind of processor"
+                        f"{name} is {value} on rank {communicator.rank} ({host_name()}) but {theirs[name]} on rank "
+                        f"{rank} ({their_host}): every rank must run the same software on the same kind of processor"
                     )
     return Machine(versions, kernel, [their_host for _, their_host in everyone])
 

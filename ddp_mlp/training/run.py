@@ -21,7 +21,8 @@ from ddp_mlp.nn import optimizers, schedules
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
 from ddp_mlp.nn.schedules import observe
-from ddp_mlp.parallel.communicator import Communicator, host
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.host import host_name
 from ddp_mlp.run_dir import journal, tensorboard
 from ddp_mlp.run_dir.journal import Console, Journal, Rate
 from ddp_mlp.run_dir.saving import Saving, Snapshot, State, checksum, restore
@@ -384,7 +385,7 @@ class Run:
         if len(copies) == 1:
             return
         own = checksum(self.step.reduction.parameters) if self.communicator.rank in copies else None
-        everyone = self.communicator.allgather((own, host()))
+        everyone = self.communicator.allgather((own, host_name()))
         for rank in copies:
             if everyone[rank][0] != everyone[0][0]:
                 self._fail(

@@ -18,9 +18,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp import parallel
 from ddp_mlp.errors import Interrupted
-from ddp_mlp.parallel import communicator as ranks
-from ddp_mlp.parallel.communicator import Communicator, host
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.host import host_name
 
 RECORD = np.dtype(
     [
@@ -100,11 +101,11 @@ class Watchdog:
             for i, record in enumerate(self._records)
         ]
         stopped = [p + " and does not run" for p, r in zip(places, self._records, strict=True) if not self._ticks(r)]
-        busy = [p for p, r in zip(places, self._records, strict=True) if b"communicator" not in r["at"][0]]
+        busy = [p for p, r in zip(places, self._records, strict=True) if b"parallel/" not in r["at"][0]]
         elsewhere = [] if len(self._communicator.nodes) == 1 else ["all ranks of this host wait for another host"]
         suspects = stopped or busy or elsewhere or places
         return (
-            f"rank {self._communicator.rank} on {host()}: no progress for {still:.0f} s in {_where(self._mine)}; "
+            f"rank {self._communicator.rank} on {host_name()}: no progress for {still:.0f} s in {_where(self._mine)}; "
             f"{'; '.join(suspects)}; run the same command again to go on from the last checkpoint "
             f"(stall_seconds = {self._stall_seconds:g})"
         )
@@ -119,7 +120,7 @@ class Watchdog:
 
     def _place(self) -> str:
         """Return the program's innermost line that the watched thread is at."""
-        package = Path(ranks.__file__).parents[1]
+        package = Path(parallel.__file__).parents[1]
         frame: FrameType | None = sys._current_frames().get(self._watched)
         while frame is not None:
             code = frame.f_code

@@ -23,6 +23,7 @@ from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.tree import Subtree, automatic_shards, children, rows
 from ddp_mlp.training import loop
@@ -165,7 +166,7 @@ def training(config: Config, folder: Path, communicator: Communicator) -> Iterat
     def trained(name: str, alone: bool = False, max_steps: int = STEPS) -> str:
         chosen = replace(base, run_dir=str(folder / name), max_steps=max_steps)
         if alone:
-            return communicator.on_rank_0(_train, chosen, Communicator())
+            return communicator.on_rank_0(_train, chosen, SingleProcess())
         return _train(chosen, communicator)
 
     def same(what: str, found: str) -> Check:

@@ -127,7 +127,7 @@ def ours(shape: Shape, K: int, communicator: Any = None) -> Step:
     from ddp_mlp.data.batches import Batch, MemorySource, Standardization
     from ddp_mlp.nn import optimizers
     from ddp_mlp.nn.parameters import Layout
-    from ddp_mlp.parallel.communicator import connect
+    from ddp_mlp.parallel.mpi import connect
     from ddp_mlp.summing.between import ExactSum, PlainSum
     from ddp_mlp.training.step import Regularization, TrainingStep
 
@@ -162,9 +162,9 @@ def ours(shape: Shape, K: int, communicator: Any = None) -> Step:
 
 def halves(shape: Shape) -> Step:
     """Two ranks that train alone on half a batch each: what two cores can do when nobody waits for anybody."""
-    from ddp_mlp.parallel.communicator import Communicator
+    from ddp_mlp.parallel.single import SingleProcess
 
-    return ours(Shape(shape.widths, shape.batch // 2), K=1, communicator=Communicator())
+    return ours(Shape(shape.widths, shape.batch // 2), K=1, communicator=SingleProcess())
 
 
 def torch_network(shape: Shape) -> Any:

@@ -128,7 +128,7 @@ def take_turns(path: Path, turns: int, steps: int) -> None:
     from ddp_mlp.data.stream import StreamSource, make_batches
     from ddp_mlp.nn import optimizers
     from ddp_mlp.nn.parameters import Layout
-    from ddp_mlp.parallel.communicator import connect
+    from ddp_mlp.parallel.mpi import connect
     from ddp_mlp.storage.dataset import inspect
     from ddp_mlp.summing.between import ExactSum
     from ddp_mlp.summing.tree import automatic_shards

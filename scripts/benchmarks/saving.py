@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from ddp_mlp.config import Config  # noqa: E402 # from this checkout, installed or not
 from ddp_mlp.data.opening import open_data  # noqa: E402
-from ddp_mlp.parallel.communicator import connect  # noqa: E402
+from ddp_mlp.parallel.mpi import connect  # noqa: E402
 from ddp_mlp.training.interruption import Interruption  # noqa: E402
 from ddp_mlp.training.loop import settled  # noqa: E402
 from ddp_mlp.training.preparation import claimed, open_run  # noqa: E402

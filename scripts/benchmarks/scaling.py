@@ -278,14 +278,14 @@ def ping() -> None:
     """Print what two ranks on two pretended nodes see of each other, as JSON: run by `measure`. Collective."""
     import numpy as np
 
-    from ddp_mlp.parallel.communicator import connect
+    from ddp_mlp.parallel.mpi import connect
     from ddp_mlp.summing.between import ExactSum
 
     with connect() as communicator:
         other, seconds = 1 - communicator.node, {}
         for size, repeats in ((8, 2000), (1 << 22, 50)):
             send, receive = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
-            seconds[size] = least_seconds(partial(communicator.swap, other, send, receive), repeats)
+            seconds[size] = least_seconds(partial(communicator.Swap, other, send, receive), repeats)
         length = 1 << 20
         reduction = ExactSum(communicator, length, np.dtype(np.float32), 2)
 

@@ -41,7 +41,7 @@ sys.modules["mpi4py"] = None  # type: ignore[assignment] # one process: starting
 
 from ddp_mlp import convert, predict
 from ddp_mlp.config import Config
-from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.train import main as train
 from ddp_mlp.training import loop
@@ -315,7 +315,7 @@ def make_seeds(folder: Path) -> Seeds:
     places = {"data": str(folder / "plain.h5"), "run_dir": str(folder / "run")}
     config = Config(hidden=(3,), batch_size=8, max_steps=2, quiet=True, **places)  # type: ignore[arg-type]
     with contextlib.redirect_stdout(io.StringIO()):
-        loop.train(config, Communicator())
+        loop.train(config, SingleProcess())
     files["checkpoint.h5"] = next((folder / "run" / "checkpoints").glob("step-*.h5")).read_bytes()
 
     keys: dict[str, Any] = {"hidden": [8, 4], "epochs": 3, "learning_rate": 0.01, "run_dir": "runs/x", "quiet": True}

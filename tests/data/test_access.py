@@ -8,11 +8,11 @@ import pytest
 
 from ddp_mlp.config import Config
 from ddp_mlp.data import access
-from ddp_mlp.data.access import choose_access, free_memory, memory_bytes, stream_bytes
+from ddp_mlp.data.access import choose_access, memory_bytes, stream_bytes
 from ddp_mlp.data.batches import Standardization, load_split
 from ddp_mlp.data.stream import StreamSource
 from ddp_mlp.errors import ConfigError
-from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage.dataset import DatasetInfo, SplitInfo, inspect
 from tests.conftest import Program
 
@@ -27,7 +27,7 @@ def described(rows: int, features: int = 100) -> DatasetInfo:
 
 def chosen(info: DatasetInfo, **keys: Any) -> str:
     """Return the kind of access that is chosen on one process."""
-    return choose_access(Config(**{"shuffle": "blocks", **keys}), info, Communicator()).kind
+    return choose_access(Config(**{"shuffle": "blocks", **keys}), info, SingleProcess()).kind
 
 
 def test_auto_holds_in_memory_what_leaves_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,41 +70,11 @@ def test_what_cannot_be_is_refused_with_a_remedy(
 def test_bytes_are_those_of_the_arrays(digits: Path) -> None:
     """What is announced is what X, y and the order take in memory, and what the ring takes in a stream."""
     info = inspect(digits)
-    held = [load_split(info, split, Communicator(), F32, PLAIN) for split in info.splits]
+    held = [load_split(info, split, SingleProcess(), F32, PLAIN) for split in info.splits]
     order = 8 * info.splits["train"].rows
     assert memory_bytes(Config(), info) == sum(source.X.nbytes + source.y.nbytes for source in held) + order
-    ring = StreamSource(info, "train", held[0].m, Communicator(), F32, PLAIN, batch_size=128, block_rows=16)
+    ring = StreamSource(info, "train", held[0].m, SingleProcess(), F32, PLAIN, batch_size=128, block_rows=16)
     assert stream_bytes(Config(block_rows=16), info) == ring.X.nbytes + ring.y.nbytes
-
-
-def test_this_machine_has_free_memory() -> None:
-    """It is some, less than all there is; shared memory is at most that."""
-    total = int(next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line).split()[1])
-    assert 0 < free_memory(shared=True) <= total * 1024
-    assert 0 < free_memory(shared=False) <= total * 1024
-
-
-def write_group(folder: Path, names: tuple[str, str, str], limit: str, used: int, droppable: int) -> None:
-    """Write what a control group says of its memory."""
-    folder.mkdir(parents=True)
-    (folder / names[0]).write_text(f"{limit}\n")
-    (folder / names[1]).write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 5\n{names[2]} {droppable}\n")
-
-
-@pytest.mark.parametrize("version", [1, 2])
-def test_the_tightest_control_group_counts(version: int, tmp_path: Path) -> None:
-    """Of a job's group and those above it: the limit less what is used, but for pages of files, which can go."""
-    if version == 2:
-        names, top, line = ("memory.max", "memory.current", "inactive_file"), tmp_path, "0::/job/step\n"
-    else:
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        top, line = tmp_path / "memory", "5:devices:/\n4:cpu,memory:/job/step\n"
-    write_group(top / "job", names, "1000", 700, 100)
-    write_group(top / "job" / "step", names, "max" if version == 2 else str(2**63 - 4096), 300, 0)
-    own = tmp_path / "own"
-    own.write_text(line)
-    assert access._left_by_control_groups(tmp_path, own) == 400
 
 
 def test_ranks_agree_and_the_start_says_what_was_picked(mpirun: Program, digits: Path, tmp_path: Path) -> None:

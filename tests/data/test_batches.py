@@ -27,7 +27,7 @@ from ddp_mlp.data.batches import (
 from ddp_mlp.data.opening import class_weights
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.nn.buffers import Group
-from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage.dataset import Writer, inspect
 
 SHUFFLES = ("rows", "blocks", "none")
@@ -135,7 +135,7 @@ def test_holding_out_is_the_split_of_the_file_s_labels(tmp_path: Path) -> None:
     """The rows are those of `stratified`, and the counts are of the labels that stay, with classes that have none."""
     y = np.random.default_rng(1).integers(0, 3, 100)
     info = inspect(write(tmp_path / "data.h5", np.zeros((100, 2), np.float32), y))
-    found = hold_out(info, 0.25, seed=4, classes=5, communicator=Communicator())
+    found = hold_out(info, 0.25, seed=4, classes=5, communicator=SingleProcess())
     stay, apart = stratified(y, 0.25, seed=4)
     assert np.array_equal(found.stay, stay)
     assert np.array_equal(found.apart, apart)
@@ -248,7 +248,7 @@ def test_a_split_in_memory_is_the_file_s(tmp_path: Path, kind: str) -> None:
     with h5py.File(tmp_path / "data.h5", "w") as file:
         file["train/X"], file["train/y"], file["train/w"] = X, np.arange(30) % 3, np.arange(30.0)
     plain = Standardization(np.zeros(4), np.ones(4))
-    source = load_split(inspect(tmp_path / "data.h5"), "train", Communicator(), F32, plain)
+    source = load_split(inspect(tmp_path / "data.h5"), "train", SingleProcess(), F32, plain)
     assert source.X.dtype == (np.uint8 if kind == "bool" else np.dtype(kind).newbyteorder("="))
     assert np.array_equal(source.X, X.astype(source.X.dtype))
     assert source.y.tolist() == [i % 3 for i in range(30)]
@@ -262,7 +262,7 @@ def test_a_split_in_memory_is_the_file_s(tmp_path: Path, kind: str) -> None:
 def batches_of(rows: NDArray[np.int64] | int, batch_size: int, **settings: Any) -> MemoryBatches:
     """Return batches on one process."""
     order = {"seed": 0, "shuffle": "rows", "block_rows": 4, **settings}
-    return MemoryBatches(Communicator(), rows, batch_size=batch_size, **order)
+    return MemoryBatches(SingleProcess(), rows, batch_size=batch_size, **order)
 
 
 @given(m=st.integers(1, 100), batch_size=st.integers(1, 120), epoch=st.integers(0, 3))

@@ -25,10 +25,11 @@ from ddp_mlp.data.stream import FileSource, StreamSource, make_batches, read_row
 from ddp_mlp.errors import DataError
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage.dataset import DatasetInfo, Reader, Writer, inspect
 from tests.conftest import Program
-from tests.fake import Rank, World
+from tests.simulated_mpi import Rank, World
 
 F32 = np.dtype(np.float32)
 FEATURES, CLASSES = 5, 4
@@ -60,7 +61,7 @@ def standardization(info: DatasetInfo) -> Standardization:
 
 def in_memory(info: DatasetInfo) -> MemorySource:
     """Return the split train as it is held in memory by one process."""
-    return load_split(info, "train", Communicator(), F32, standardization(info))
+    return load_split(info, "train", SingleProcess(), F32, standardization(info))
 
 
 def streamed(
@@ -147,10 +148,10 @@ def test_streamed_batches_are_those_in_memory(
     """Any number of rows in batches and blocks of any size, entered anywhere: the same bits, step by step."""
     rows = np.flatnonzero(np.random.default_rng(m).permutation(1000) < m)
     order: dict[str, Any] = {"batch_size": batch_size, "seed": 5, "shuffle": shuffle, "block_rows": block_rows}
-    memory = MemoryBatches(Communicator(), rows, **order)
+    memory = MemoryBatches(SingleProcess(), rows, **order)
     done = data.draw(st.integers(0, memory.steps_per_epoch - 1))
-    source = streamed(info, rows, batch_size, block_rows, Communicator())
-    batches = make_batches(Communicator(), source, rows, **order)
+    source = streamed(info, rows, batch_size, block_rows, SingleProcess())
+    batches = make_batches(SingleProcess(), source, rows, **order)
     held = in_memory(info)
     for epoch in (2, 3):
         for expected, found in zip(memory.epoch(epoch, done), batches.epoch(epoch, done), strict=True):
@@ -166,7 +167,7 @@ def test_no_rank_overwrites_what_another_still_reads(
     """Ranks that share a ring and run ahead of one another as far as they can gather what is in memory."""
     order: dict[str, Any] = {"batch_size": 48, "seed": seed, "shuffle": "blocks", "block_rows": 2}
     held = in_memory(info)
-    expected = [gathered(held, batch.rows) for batch in MemoryBatches(Communicator(), 1000, **order).epoch(0)]
+    expected = [gathered(held, batch.rows) for batch in MemoryBatches(SingleProcess(), 1000, **order).epoch(0)]
 
     def program(communicator: Communicator) -> bool:
         assert isinstance(communicator, Rank)
@@ -184,10 +185,10 @@ def test_no_rank_overwrites_what_another_still_reads(
 def test_slots_are_written_to_only_when_they_are_free(info: DatasetInfo) -> None:
     """A thread that has all the time it wants does not touch the windows of the batch at hand."""
     order: dict[str, Any] = {"batch_size": 40, "seed": 0, "shuffle": "blocks", "block_rows": 3}
-    source, held = streamed(info, 1000, 40, 3, Communicator()), in_memory(info)
-    memory = MemoryBatches(Communicator(), 1000, **order)
+    source, held = streamed(info, 1000, 40, 3, SingleProcess()), in_memory(info)
+    memory = MemoryBatches(SingleProcess(), 1000, **order)
     for expected, batch in zip(
-        memory.epoch(0), make_batches(Communicator(), source, 1000, **order).epoch(0), strict=True
+        memory.epoch(0), make_batches(SingleProcess(), source, 1000, **order).epoch(0), strict=True
     ):
         time.sleep(0.01)
         assert gathered(source, batch.rows) == gathered(held, expected.rows)
@@ -200,8 +201,8 @@ def readers_alive() -> int:
 
 def test_leaving_an_epoch_ends_its_thread(info: DatasetInfo) -> None:
     """At the end, at a break and on an error in a step, no thread is left that writes to the ring."""
-    source = streamed(info, 1000, 10, 1, Communicator())
-    batches = make_batches(Communicator(), source, 1000, batch_size=10, seed=0, shuffle="blocks", block_rows=1)
+    source = streamed(info, 1000, 10, 1, SingleProcess())
+    batches = make_batches(SingleProcess(), source, 1000, batch_size=10, seed=0, shuffle="blocks", block_rows=1)
     for batch in batches.epoch(0):
         assert readers_alive() == 1
         if batch.step == 3:
@@ -260,8 +261,8 @@ CHANGES: list[Callable[[Path], None]] = [touched, cut_short, replaced]
 def test_a_change_of_the_file_is_raised_where_rows_are_taken(change: Callable[[Path], None], tmp_path: Path) -> None:
     """The thread's error comes out of the epoch, marked as known to all ranks, and the thread is gone."""
     found = write(tmp_path / "data.h5", {"train": 1000})
-    source = streamed(found, 1000, 10, 1, Communicator())
-    batches = make_batches(Communicator(), source, 1000, batch_size=10, seed=0, shuffle="blocks", block_rows=1)
+    source = streamed(found, 1000, 10, 1, SingleProcess())
+    batches = make_batches(SingleProcess(), source, 1000, batch_size=10, seed=0, shuffle="blocks", block_rows=1)
     coming = batches.epoch(0)
     next(coming)
     change(tmp_path / "data.h5")
@@ -413,10 +414,10 @@ def test_balanced_weights_are_of_the_rows_trained_on(mpirun: Program, data: Path
 def test_ring_slots_are_needed(info: DatasetInfo) -> None:
     """Planted fault: with a slot that is free one window too early, rows of another window are gathered."""
     order: dict[str, Any] = {"batch_size": 40, "seed": 0, "shuffle": "blocks", "block_rows": 3}
-    source, held = streamed(info, 1000, 40, 3, Communicator()), in_memory(info)
-    batches = make_batches(Communicator(), source, 1000, **order)
+    source, held = streamed(info, 1000, 40, 3, SingleProcess()), in_memory(info)
+    batches = make_batches(SingleProcess(), source, 1000, **order)
     same = []
-    for expected, batch in zip(MemoryBatches(Communicator(), 1000, **order).epoch(0), batches.epoch(0), strict=True):
+    for expected, batch in zip(MemoryBatches(SingleProcess(), 1000, **order).epoch(0), batches.epoch(0), strict=True):
         if batch.step == 1:
             batches._ahead.release(1)  # type: ignore[attr-defined] # the fault
         time.sleep(0.01)

@@ -13,6 +13,7 @@ import pytest
 
 from ddp_mlp import doctor
 from ddp_mlp.doctor import Place
+from ddp_mlp.parallel.host import Room
 from tests.conftest import MPIRUN, ROOT, Program
 
 BUSY = {"products", "fsync", "space", "reduction"}
@@ -40,7 +41,7 @@ def not_fine(found: dict[str, dict[str, Any]]) -> set[str]:
 
 def place(host: str = "a", cores: str = "0123", quota: float = 4.0, free: int = 1 << 30) -> Place:
     """Make up what a rank says about itself; one digit per core."""
-    return Place(host, frozenset(map(int, cores)), quota, (free, 1 << 30))
+    return Place(host, frozenset(map(int, cores)), quota, Room(free, 1 << 30))
 
 
 @pytest.fixture
@@ -230,22 +231,6 @@ def test_cores_are_counted_per_host() -> None:
     limited = doctor.judge_cores([place(quota=1.5), place(quota=1.5)], 1)
     assert not limited.fine
     assert "a limit of 1.5 cores" in limited.found
-
-
-def test_quota_of_control_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The limit is read as the kernel writes it, in both versions of control groups; none is infinite."""
-    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
-    assert doctor.processor_quota() == float("inf")
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("-1\n")
-    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
-    assert doctor.processor_quota() == float("inf")
-    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("250000\n")
-    assert doctor.processor_quota() == 2.5
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert doctor.processor_quota() == 1.5
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert doctor.processor_quota() == 2.5
 
 
 def test_rates() -> None:

@@ -1,54 +1,34 @@
 """Tests of `--describe`: the figures are those of a real step, and nothing is trained or written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batch
 from ddp_mlp.data.opening import open_data
 from ddp_mlp.explaining.describe import Outline, exact_part, lines, outline
 from ddp_mlp.nn import optimizers
-from ddp_mlp.parallel.communicator import Communicator, MPICommunicator
+from ddp_mlp.parallel.mpi import MPIRanks
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage.dataset import Writer
 from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.plan import make_plan
 from ddp_mlp.training.step import Regularization, TrainingStep
 from tests.conftest import Program
-
-
-class Counting(MPICommunicator):
-    """All ranks, counting the bytes that this one has for other nodes; MPI may pass the parameters on for others."""
-
-    sent = 0
-
-    def exchange(self, send: NDArray[Any], sent: Sequence[int], receive: NDArray[Any], received: Sequence[int]) -> None:
-        """Count and exchange."""
-        self.sent += (sum(sent) - sent[self.node]) * send.itemsize
-        super().exchange(send, sent, receive, received)
-
-    def complete(self, array: NDArray[Any], bounds: Sequence[int]) -> None:
-        """Count and complete."""
-        self.sent += (bounds[self.node + 1] - bounds[self.node]) * array.itemsize * (len(self.nodes) - 1)
-        super().complete(array, bounds)
-
-    def swap(self, node: int, send: NDArray[Any], receive: NDArray[Any]) -> None:
-        """Count and swap."""
-        self.sent += send.nbytes
-        super().swap(node, send, receive)
+from tests.traffic import Count
 
 
 @pytest.fixture(params=[None, 1, 2], ids=["one node", "nodes of 1", "nodes of 2"])
-def communicator(request: pytest.FixtureRequest) -> Iterator[Counting]:
+def communicator(request: pytest.FixtureRequest) -> Iterator[MPIRanks]:
     """All ranks, on one node or on several."""
     from mpi4py import MPI
 
-    made = Counting(MPI.COMM_WORLD, request.param)
+    made = MPIRanks(MPI.COMM_WORLD, request.param)
     yield made
     made.close()
 
@@ -64,7 +44,7 @@ def communicator(request: pytest.FixtureRequest) -> Iterator[Counting]:
     ],
     ids=["usual", "chunks", "few examples", "groups"],
 )
-def test_the_plan_is_what_a_step_does(communicator: Counting, digits: Path, keys: dict[str, Any]) -> None:
+def test_the_plan_is_what_a_step_does(communicator: MPIRanks, digits: Path, keys: dict[str, Any]) -> None:
     """Traffic, optimizer state and buffers of passes are to the byte those of two real steps; gradient sums at most."""
     config = Config(data=str(digits), **keys)
     found = outline(config, communicator)
@@ -85,9 +65,9 @@ def test_the_plan_is_what_a_step_does(communicator: Counting, digits: Path, keys
     )
     mine = found.ranks[communicator.rank]
 
-    before = communicator.sent
+    count = Count(communicator)
     step(Batch(0, 1, np.arange(found.batch_size)), 0.01)
-    assert communicator.sent - before == mine.sent
+    assert count.sent == mine.sent
     step(Batch(0, 2, np.arange(found.rows % found.batch_size or found.batch_size)), 0.01)
 
     mask = 0 if step._mask is None else step._mask.nbytes
@@ -111,16 +91,16 @@ def test_the_plan_is_what_a_step_does(communicator: Counting, digits: Path, keys
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("halving", [True, False])
-def test_both_forms_of_a_sum_send_what_is_said(communicator: Counting, halving: bool) -> None:
+def test_both_forms_of_a_sum_send_what_is_said(communicator: MPIRanks, halving: bool) -> None:
     """By halving where nodes are siblings, or flat, a step sends the sums and parameters that are counted."""
     length, K = 5000, 8
     reduction = ExactSum(communicator, length, np.dtype(np.float32), K, halving)
     part = exact_part(make_plan(K, length, communicator.nodes, halving), communicator)
-    before = communicator.sent
+    count = Count(communicator)
     reduction.collect(100)
     list(reduction.sums(100))
     reduction.publish()
-    assert communicator.sent - before == 4 * part.sent + 8 * part.tallies
+    assert count.sent == 4 * part.sent + 8 * part.tallies
 
 
 def rows_of(found: Outline, rank: int) -> Iterator[range]:
@@ -161,10 +141,10 @@ def test_labels_of_unnamed_classes_are_counted(tmp_path: Path) -> None:
     with Writer(path, {"train": 50}, 3, np.dtype(np.float32), 701) as writer:
         writer.append("train", np.zeros((50, 3), np.float32), y)
     config = Config(data=str(path), valid_fraction=0.2, batch_size="full", hidden=(1,))
-    found = outline(config, Communicator())
+    found = outline(config, SingleProcess())
     assert found.layout.widths == (3, 1, 701)
     assert found.rows == found.batch_size == 8 + 20 + 12
-    assert "50 train (10 of them held out for validation)" in next(lines(config, found, Communicator()))
+    assert "50 train (10 of them held out for validation)" in next(lines(config, found, SingleProcess()))
 
 
 def test_bad_data_end_describe_as_they_end_training(run_python: Program, tmp_path: Path) -> None:
@@ -177,8 +157,8 @@ def test_bad_data_end_describe_as_they_end_training(run_python: Program, tmp_pat
 
 def test_many_ranks_are_two_lines(digits: Path) -> None:
     """Beyond LINES_AT_MOST different ranks, each column shows its least and its most."""
-    found = outline(Config(data=str(digits)), Communicator())
+    found = outline(Config(data=str(digits)), SingleProcess())
     ranks = [replace(found.ranks[0], examples=n, sent=1000 - n) for n in range(100, 120)]
-    shown = list(lines(Config(data=str(digits)), replace(found, ranks=ranks), Communicator()))
+    shown = list(lines(Config(data=str(digits)), replace(found, ranks=ranks), SingleProcess()))
     assert [line.split()[:2] for line in shown[-2:]] == [["least", "100"], ["most", "119"]]
     assert [line.split()[-2:] for line in shown[-2:]] == [["881", "B"], ["900", "B"]]

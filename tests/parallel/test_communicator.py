@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch
-from ddp_mlp.parallel.communicator import Communicator, MPICommunicator, connect, launched_rank
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.launcher import launched_rank
+from ddp_mlp.parallel.mpi import MPIRanks, connect
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.summing.tree import cut
 
 F64 = np.dtype(np.float64)
@@ -17,7 +20,7 @@ def ranks(request: pytest.FixtureRequest) -> Iterator[Communicator]:
     """All ranks, on nodes of 1, 2 or all ranks."""
     from mpi4py import MPI
 
-    made = MPICommunicator(MPI.COMM_WORLD, request.param)
+    made = MPIRanks(MPI.COMM_WORLD, request.param)
     yield made
     made.close()
     made.free()
@@ -29,7 +32,7 @@ def test_communicators_are_given_back() -> None:
     from mpi4py import MPI
 
     for _ in range(1100):
-        MPICommunicator(MPI.COMM_SELF, 1).free()
+        MPIRanks(MPI.COMM_SELF, 1).free()
 
 
 @pytest.mark.mpi
@@ -62,7 +65,7 @@ def test_exchange_moves_each_part_to_its_node(ranks: Communicator) -> None:
         send = np.concatenate([np.full(1 + ranks.node + i, 10.0 * ranks.node + i) for i in nodes])
         received = [1 + i + ranks.node for i in nodes]
         receive = np.zeros(sum(received))
-        ranks.exchange(send, [1 + ranks.node + i for i in nodes], receive, received)
+        ranks.Exchange(send, [1 + ranks.node + i for i in nodes], receive, received)
         expected = np.concatenate([np.full(1 + i + ranks.node, 10.0 * i + ranks.node) for i in nodes])
         assert receive.tolist() == expected.tolist()
 
@@ -74,7 +77,7 @@ def test_complete_fills_in_the_other_nodes_parts(ranks: Communicator) -> None:
         bounds = [2 + b for b in cut(7, len(ranks.nodes))]
         array = np.full(11, -1.0)
         array[bounds[ranks.node] : bounds[ranks.node + 1]] = ranks.node
-        ranks.complete(array, bounds)
+        ranks.Complete(array, bounds)
         owners = [i for i in range(len(ranks.nodes)) for _ in range(bounds[i + 1] - bounds[i])]
         assert array.tolist() == [-1, -1, *owners, -1, -1]
 
@@ -83,7 +86,7 @@ def test_complete_fills_in_the_other_nodes_parts(ranks: Communicator) -> None:
 def test_gather_brings_parts_to_rank_0(ranks: Communicator) -> None:
     """Parts of different lengths, none among them, arrive in rank order."""
     counts = list(range(ranks.size))
-    whole = ranks.gather(np.full(ranks.rank, float(ranks.rank)), counts)
+    whole = ranks.Gather(np.full(ranks.rank, float(ranks.rank)), counts)
     if ranks.rank == 0:
         assert whole is not None
         assert whole.tolist() == [float(rank) for rank in range(ranks.size) for _ in range(rank)]
@@ -122,19 +125,32 @@ def test_on_rank_0_shares_result_and_error(ranks: Communicator) -> None:
         ranks.on_rank_0(function, -1)
 
 
+def test_a_class_that_forgets_a_method_cannot_be_made() -> None:
+    """Whatever a communicator must do has no default that would act as one process in silence."""
+    methods = {name: getattr(SingleProcess, name) for name in Communicator.__abstractmethods__}
+    assert type("Whole", (Communicator,), methods)
+    for name in methods:
+        partly = type("Partly", (Communicator,), {other: methods[other] for other in methods if other != name})
+        with pytest.raises(TypeError, match=f"abstract method '?{name}"):
+            partly()
+    does_something = {"on_rank_0", "in_agreement", "share_one", "local_rank", "columns"}  # made of the others
+    public = {name for name in vars(Communicator) if not name.startswith("_")}
+    assert public == Communicator.__abstractmethods__ | does_something
+
+
 def test_one_process_has_the_same_interface() -> None:
     """Without MPI, every collective is what it is for one rank."""
-    one = Communicator()
+    one = SingleProcess()
     assert one.allgather(3) == [3]
     assert one.broadcast("x") == "x"
     shared = one.share(5, F64)
     assert [array.tolist() for array in shared] == [[0] * 5]
     assert shared[0].ctypes.data % 4096 == 0
-    gathered = one.gather(np.arange(3.0), [3])
+    gathered = one.Gather(np.arange(3.0), [3])
     assert gathered is not None
     assert gathered.tolist() == [0, 1, 2]
     receive = np.zeros(2)
-    one.exchange(np.array([1.0, 2.0]), [2], receive, [2])
+    one.Exchange(np.array([1.0, 2.0]), [2], receive, [2])
     assert receive.tolist() == [1, 2]
     with pytest.raises(DataError, match="no good"):
         one.on_rank_0(_refuse)
@@ -157,7 +173,7 @@ def test_a_launcher_without_an_mpi_library_is_refused(name: str, monkeypatch: py
     monkeypatch.setitem(__import__("sys").modules, "mpi4py", None)
     with pytest.raises(EnvironmentMismatch, match=f"{name} = 4, but no MPI library was found.*pip install"):
         connect({name: "4"})
-    assert type(connect({name: "1"})) is Communicator
+    assert type(connect({name: "1"})) is SingleProcess
 
 
 @pytest.mark.mpi

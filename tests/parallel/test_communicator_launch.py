@@ -28,10 +28,10 @@ sys.addaudithook(note)
 STUCK = """
 import ctypes, sys, time
 from types import SimpleNamespace
-from ddp_mlp.parallel import communicator as ranks
+from ddp_mlp.parallel import mpi
 
-ranks.FINALIZE_SECONDS = 1
-communicator = ranks.connect()
+mpi.FINALIZE_SECONDS = 1
+communicator = mpi.connect()
 if communicator.rank == 1:
     ctypes.CDLL = lambda path: SimpleNamespace(MPI_Finalize=lambda: time.sleep(1000))
 communicator.leave(int(sys.argv[1]))

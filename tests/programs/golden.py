@@ -4,8 +4,8 @@ import json
 
 import threadpoolctl
 
-from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.verification.golden import golden_hashes, kernel_class
 
 with threadpoolctl.threadpool_limits(1, "blas"):
-    print(json.dumps({"kernel": kernel_class()._asdict(), "golden": golden_hashes(Communicator())}, indent=2))
+    print(json.dumps({"kernel": kernel_class()._asdict(), "golden": golden_hashes(SingleProcess())}, indent=2))

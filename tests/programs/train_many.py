@@ -9,7 +9,8 @@ import json
 import sys
 
 from ddp_mlp.config import from_dict
-from ddp_mlp.parallel.communicator import connect, end_on_exception
+from ddp_mlp.parallel.communicator import end_on_exception
+from ddp_mlp.parallel.mpi import connect
 from ddp_mlp.training.loop import train
 
 folder, runs = sys.argv[1], json.loads(sys.argv[2])

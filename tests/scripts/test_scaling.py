@@ -2,17 +2,13 @@
 
 import importlib.util
 import json
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from ddp_mlp.parallel.communicator import MPICommunicator
+from ddp_mlp.parallel.mpi import MPIRanks
 from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.plan import QUANTUM, make_plan
 from scripts.benchmarks.scaling import (
@@ -29,48 +25,11 @@ from scripts.benchmarks.scaling import (
     tally_traffic,
 )
 from tests.conftest import ROOT, Program
+from tests.traffic import Count
 
 WIDTHS = (784, 512, 512, 10)
 LENGTH = 37 * QUANTUM + 11
 FREE = Machine(alpha=0, beta=0, barrier=0, core_memory=1e30, node_memory=1e30)
-
-
-class Counting(MPICommunicator):
-    """All ranks, and what this one sends to other nodes and receives from them, by (method, dtype)."""
-
-    def __init__(self, world: Any, node_size: int | None) -> None:
-        super().__init__(world, node_size)
-        self.counts: Counter[tuple[str, str, str]] = Counter()
-
-    def exchange(self, send: NDArray[Any], sent: Sequence[int], receive: NDArray[Any], received: Sequence[int]) -> None:
-        """Exchange, and count the parts that are not empty."""
-        super().exchange(send, sent, receive, received)
-        for node, (going, coming) in enumerate(zip(sent, received, strict=True)):
-            if node != self.node:
-                self._note("exchange", send, int(going > 0), going, coming)
-
-    def swap(self, node: int, send: NDArray[Any], receive: NDArray[Any]) -> None:
-        """Swap, and count."""
-        super().swap(node, send, receive)
-        self._note("swap", send, int(send.size > 0), send.size, receive.size)
-
-    def complete(self, array: NDArray[Any], bounds: Sequence[int]) -> None:
-        """Complete, and count what has to arrive."""
-        super().complete(array, bounds)
-        others = bounds[-1] - bounds[0] - (bounds[self.node + 1] - bounds[self.node])
-        self._note("complete", array, 0, 0, others)  # how many messages is the library's choice
-
-    def _note(self, method: str, array: NDArray[Any], messages: int, sent: int, received: int) -> None:
-        for what, n in (
-            ("messages", messages),
-            ("sent", sent * array.itemsize),
-            ("received", received * array.itemsize),
-        ):
-            self.counts[method, array.dtype.name, what] += n
-
-    def seen(self, method: str, dtype: str = "float32") -> Traffic:
-        """Return the counts of one method."""
-        return Traffic(*(self.counts[method, dtype, what] for what in Traffic._fields))
 
 
 @pytest.mark.mpi
@@ -81,10 +40,11 @@ def test_counts_are_those_of_a_real_run(node_size: int | None, K: int, halving: 
     """What a step really hands to MPI is what is read off the plan, in either form, for every rank."""
     from mpi4py import MPI
 
-    with Counting(MPI.COMM_WORLD, node_size) as communicator:
+    with MPIRanks(MPI.COMM_WORLD, node_size) as communicator:
+        count = Count(communicator)
         reduction = ExactSum(communicator, LENGTH, np.dtype(np.float32), K, halving)
         reduction.collect(100)
-        sent_for_sum = communicator.seen("swap")
+        sent_for_sum = count.seen("Swap")
         reduction.publish()
         plan, node, column = reduction.plan, communicator.node, communicator.local_rank
         assert plan == make_plan(K, LENGTH, communicator.nodes, halving)
@@ -94,14 +54,14 @@ def test_counts_are_those_of_a_real_run(node_size: int | None, K: int, halving: 
         if plan.halving:
             assert sent_for_sum == of_sum
             both = Traffic(*(a + b for a, b in zip(of_sum, of_publishing, strict=True)))
-            assert communicator.seen("swap") == both
-            assert communicator.seen("exchange") == Traffic()
+            assert count.seen("Swap") == both
+            assert count.seen("Exchange") == Traffic()
         else:
-            assert communicator.seen("exchange") == of_sum
-            assert communicator.seen("complete").received == of_publishing.received
-            assert communicator.seen("swap") == Traffic()
+            assert count.seen("Exchange") == of_sum
+            assert count.seen("Complete").received == of_publishing.received
+            assert count.seen("Swap") == Traffic()
         if len(plan.nodes) > 1 and column == 0:
-            assert communicator.seen("complete", "float64").received == tally_traffic(plan, node).received
+            assert count.seen("Complete", "float64").received == tally_traffic(plan, node).received
 
 
 def test_flat_counts_by_hand() -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ddp_mlp.parallel.communicator import Communicator, MPICommunicator
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.mpi import MPIRanks
 from ddp_mlp.summing.between import BLOCK, ExactSum, PlainSum
 from ddp_mlp.summing.plan import QUANTUM
 from ddp_mlp.summing.tree import leaves, rows
@@ -23,7 +24,7 @@ def communicator(request: pytest.FixtureRequest) -> Iterator[Communicator]:
     """All ranks, on nodes of 1, 2, 3 or all ranks."""
     from mpi4py import MPI
 
-    made = MPICommunicator(MPI.COMM_WORLD, request.param)
+    made = MPIRanks(MPI.COMM_WORLD, request.param)
     yield made
     made.close()
     made.free()
@@ -108,7 +109,7 @@ def test_within_one_node_nothing_is_sent(communicator: Communicator, monkeypatch
 
         return count_and_call
 
-    for name in ("exchange", "swap", "complete"):
+    for name in ("Exchange", "Swap", "Complete"):
         monkeypatch.setattr(communicator, name, counted(name))
     values = shard_sums(8, 4 * QUANTUM, np.float32)
     reduction = ExactSum(communicator, values.shape[1], np.dtype(np.float32), 8)

@@ -1,7 +1,7 @@
 """The training step under thousands of schedules of its ranks: no deadlock, the same bits, and seeds that replay.
 
-Each seed draws a number of ranks, a node size and a model, and decides every turn of `tests.fake`. The environment
-variable DDP_MLP_SCHEDULES says how many seeds there are; DDP_MLP_FIRST_SEED where they begin.
+Each seed draws a number of ranks, a node size and a model, and decides every turn of `tests.simulated_mpi`. The
+environment variable DDP_MLP_SCHEDULES says how many seeds there are; DDP_MLP_FIRST_SEED where they begin.
 """
 
 import functools
@@ -22,6 +22,7 @@ from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator, end_on_exception
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.summing import proven
 from ddp_mlp.summing.between import ExactSum, PlainSum
 from ddp_mlp.training import loop
@@ -29,9 +30,9 @@ from ddp_mlp.training.interruption import Interruption
 from ddp_mlp.training.phases import Phases
 from ddp_mlp.training.run import Run
 from ddp_mlp.training.step import Regularization, TrainingStep, evaluate
-from tests.fake import Aborted, Deadlock, Mismatch, Rank, World
 from tests.parallel import test_communicator
 from tests.reference import ArraySource, examples
+from tests.simulated_mpi import Aborted, Deadlock, Mismatch, Rank, World
 from tests.summing import test_between
 from tests.training import test_step
 from tests.training.test_training_options import write_data
@@ -139,7 +140,7 @@ def trained(communicator: Communicator, model: Model, plain: bool = False, halvi
 @functools.cache
 def alone(model: Model) -> list[Any]:
     """Train a model in one process."""
-    return trained(Communicator(), model)
+    return trained(SingleProcess(), model)
 
 
 def draw(seed: int) -> tuple[World, Model, bool]:
@@ -158,7 +159,7 @@ def check(seed: int) -> World:
     return world
 
 
-# ---- the program under the fake --------------------------------------------------------------------------------------
+# ---- the program under the simulation --------------------------------------------------------------------------------
 
 
 @pytest.mark.timeout(60 + SCHEDULES // 10)
@@ -169,7 +170,7 @@ def test_every_schedule_gives_the_bits_of_one_process() -> None:
 
 
 def test_one_schedule_never_depends_on_the_sums_order_of_the_library() -> None:
-    """The negative control: with reduction = allreduce, whose order the fake draws, schedules end differently."""
+    """The negative control: with reduction = allreduce, whose order the simulation draws, schedules end differently."""
     found = {World(5, seed).run(lambda c: trained(c, MODELS[0], plain=True))[0][2][0] for seed in range(8)}
     assert len(found) > 1
 
@@ -209,7 +210,7 @@ def check_run(seed: int, folder: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_signal_to_any_rank_stops_all_and_the_run_goes_on_elsewhere(seed: int, tmp_path: Path) -> None:
-    """Whole runs under the fake: all ranks stop after the same step, and other ranks finish with the same bits."""
+    """Whole simulated runs: all ranks stop after the same step, and other ranks finish with the same bits."""
     check_run(seed, tmp_path)
 
 
@@ -318,7 +319,7 @@ def test_numbers_that_are_not_finite_stop_all_ranks_in_the_same_step(seed: int) 
     assert world.run(program) == [([True] * (at - 1) + [False], True)] * len(world.ranks)
 
 
-# ---- the fake itself -------------------------------------------------------------------------------------------------
+# ---- the simulation itself -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=[(1, None), (2, None), (3, 1), (3, 2), (5, 2), (6, 3)], ids=str)
@@ -344,8 +345,8 @@ def worlds(request: pytest.FixtureRequest) -> Iterator[World]:
     ],
     ids=lambda behaviour: behaviour.__name__[5:],
 )
-def test_the_fake_behaves_like_mpi(worlds: Iterator[World], behaviour: Callable[[Communicator], None]) -> None:
-    """What the suite asks of the ranks over MPI, it asks of the fake's."""
+def test_the_simulation_behaves_like_mpi(worlds: Iterator[World], behaviour: Callable[[Communicator], None]) -> None:
+    """What the suite asks of the ranks over MPI, it asks of the simulated ones."""
     for world in worlds:
         world.run(behaviour)
 
@@ -363,7 +364,7 @@ def test_ranks_that_wait_for_one_another_are_a_deadlock() -> None:
 
 
 def test_ranks_that_call_different_things_are_a_mismatch() -> None:
-    """Where MPI would hang, or mix up bytes, the fake names both calls."""
+    """Where MPI would hang, or mix up bytes, the simulation names both calls."""
 
     def program(communicator: Communicator) -> None:
         if communicator.rank:

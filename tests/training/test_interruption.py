@@ -13,7 +13,7 @@ from ddp_mlp.training.interruption import SIGNALS, Interruption
 
 STUCK = """
 import os, signal, sys, threading, time
-from ddp_mlp.parallel.communicator import connect
+from ddp_mlp.parallel.mpi import connect
 from ddp_mlp.training import interruption
 communicator = connect()
 interruption.ECHO_SECONDS = 0.5

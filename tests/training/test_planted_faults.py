@@ -27,8 +27,8 @@ from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.tree import Additions, additions
 from ddp_mlp.training import run as runs
 from ddp_mlp.training.step import TrainingStep
-from tests.fake import World
 from tests.nn import test_backprop
+from tests.simulated_mpi import World
 from tests.summing import test_between, test_schedules_of_ranks
 from tests.training import test_step, test_training_options
 

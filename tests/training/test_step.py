@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from ddp_mlp.data.batches import Batch
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.parameters import Layout
-from ddp_mlp.parallel.communicator import Communicator, MPICommunicator
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.mpi import MPIRanks
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.summing.between import ExactSum, PlainSum
 from ddp_mlp.training.step import EVALUATION_ROWS, Regularization, TrainingStep, evaluate
 from tests.reference import ArraySource, examples, loss_and_gradient
@@ -25,7 +27,7 @@ def communicator() -> Iterator[Communicator]:
     """All ranks."""
     from mpi4py import MPI
 
-    made = MPICommunicator(MPI.COMM_WORLD)
+    made = MPIRanks(MPI.COMM_WORLD)
     yield made
     made.close()
     made.free()
@@ -165,7 +167,7 @@ def test_evaluation_counts_every_row_once(communicator: Communicator) -> None:
 def test_a_step_allocates_next_to_nothing() -> None:
     """After the first, a step on one rank takes no memory for activations, gradients or updates."""
     X, y = examples(512, WIDTHS[0], WIDTHS[-1])
-    step = make_step(Communicator(), X, y)
+    step = make_step(SingleProcess(), X, y)
     batch = Batch(0, 1, np.arange(512))
     step(batch, 0.1)
     tracemalloc.start()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ddp_mlp.config import Config
 from ddp_mlp.errors import ConfigError, Interrupted
 from ddp_mlp.nn.randomness import Purpose, generator
-from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage.dataset import Writer
 from ddp_mlp.training import loop
@@ -175,7 +175,7 @@ def test_every_option_has_an_effect(found: dict[int, dict[str, str]]) -> None:
 
 def train(data: Path, run_dir: Path, **keys: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Train in this process; return the final event and all events."""
-    final = loop.train(Config(data=str(data), run_dir=str(run_dir), quiet=True, **keys), Communicator())
+    final = loop.train(Config(data=str(data), run_dir=str(run_dir), quiet=True, **keys), SingleProcess())
     events = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return final, events
 

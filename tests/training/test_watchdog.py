@@ -16,9 +16,9 @@ SHORT = ("--epochs", "3", "--hidden", "8", "--stall_seconds", "2", "--quiet")
 
 SLOW = """
 import time
-from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.training.watchdog import Watchdog
-with Watchdog(Communicator(), stall_seconds=4):
+with Watchdog(SingleProcess(), stall_seconds=4):
     print("watched", flush=True)
     time.sleep(1)
     time.sleep(1)

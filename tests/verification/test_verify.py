@@ -16,8 +16,8 @@ from ddp_mlp.training.step import TrainingStep
 from ddp_mlp.verification.golden import RUNS
 from ddp_mlp.verify import verify
 from tests.conftest import ROOT, Program
-from tests.fake import World
 from tests.kernels import skip_unless_kernel
+from tests.simulated_mpi import World
 from tests.training.test_planted_faults import after_own_sum
 
 GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.json"))

@@ -1,4 +1,6 @@
-"""P ranks in one process, whose every interleaving is a function of a seed: the program's `Communicator` without MPI.
+"""A simulated MPI: P ranks as threads of one process, whose every interleaving is a function of a seed.
+
+It implements the program's `Communicator`, and takes the place of no MPI in any test of MPI itself.
 
 - Ranks are threads, of which exactly one runs at a time. They change places at communicator calls (and where a test
   calls `pause`); who goes on, and when a message arrives, the seed decides. So a seed that fails, fails again.
@@ -7,8 +9,6 @@
 - Memory of a node is one array that all its ranks see at once: a missing barrier shows.
 - Ranks that wait for one another for ever are a `Deadlock`, ranks that call different things a `Mismatch`.
 """
-
-# ruff: noqa: D102 - the methods of Rank are described in Communicator
 
 import pickle
 import random
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import ProgramError
-from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.communicator import Communicator, zeros_on_a_page
 
 T = TypeVar("T")
 
@@ -228,7 +228,7 @@ class World:
 class Rank(Communicator):
     """One rank of a `World`."""
 
-    library = "a fake in one process"
+    library = "simulated"
 
     def __init__(self, world: World, rank: int, size: int) -> None:
         self.world, self.rank, self.size, self.nodes = world, rank, size, world.nodes
@@ -254,39 +254,39 @@ class Rank(Communicator):
 
     def share(self, count: int, dtype: np.dtype[Any]) -> list[NDArray[Any]]:
         self._shares = True
-        mine = super().share(count, dtype)[0]
+        mine = zeros_on_a_page(count, dtype)
         here = self.nodes[self.node]
         return self._all_of(("node", self.node), here, "share", mine) if len(here) > 1 else [mine]
 
     def node_barrier(self) -> None:
         self._all_of(("node", self.node), self.nodes[self.node], "node_barrier")
 
-    def exchange(self, send: NDArray[Any], sent: Sequence[int], receive: NDArray[Any], received: Sequence[int]) -> None:
+    def Exchange(self, send: NDArray[Any], sent: Sequence[int], receive: NDArray[Any], received: Sequence[int]) -> None:
         here, incoming = self.node, _parts(receive, received)
         outgoing = dict(enumerate(_parts(send, sent)))
         incoming[here][...] = outgoing.pop(here)
-        self._move(("column", self.local_rank), "exchange", outgoing, dict(enumerate(incoming)))
+        self._move(("column", self.local_rank), "Exchange", outgoing, dict(enumerate(incoming)))
 
-    def swap(self, node: int, send: NDArray[Any], receive: NDArray[Any]) -> None:
-        self._move(("pair", self.local_rank, *sorted((self.node, node))), "swap", {node: send}, {node: receive})
+    def Swap(self, node: int, send: NDArray[Any], receive: NDArray[Any]) -> None:
+        self._move(("pair", self.local_rank, *sorted((self.node, node))), "Swap", {node: send}, {node: receive})
 
-    def complete(self, array: NDArray[Any], bounds: Sequence[int]) -> None:
+    def Complete(self, array: NDArray[Any], bounds: Sequence[int]) -> None:
         parts = _parts(array[bounds[0] :], [int(n) for n in np.diff(bounds)])
         outgoing = {node: parts[self.node] for node in range(len(parts)) if node != self.node}
-        self._move(("column", self.local_rank), "complete", outgoing, dict(enumerate(parts)))
+        self._move(("column", self.local_rank), "Complete", outgoing, dict(enumerate(parts)))
 
-    def gather(self, part: NDArray[Any], counts: Sequence[int]) -> NDArray[Any] | None:
-        meeting = self.world.meet(self, "all", "gather", part.copy())
+    def Gather(self, part: NDArray[Any], counts: Sequence[int]) -> NDArray[Any] | None:
+        meeting = self.world.meet(self, "all", "Gather", part.copy())
         needed = range(self.size) if self.rank == 0 else ()
-        self.world.wait(self.rank, "gather", lambda: all(rank in meeting.brought for rank in needed))
+        self.world.wait(self.rank, "Gather", lambda: all(rank in meeting.brought for rank in needed))
         if self.rank:
             return None
         assert [len(meeting.brought[rank]) for rank in range(self.size)] == list(counts), "parts are as announced"
         return np.concatenate([meeting.brought[rank] for rank in range(self.size)])
 
-    def sum_in_place(self, array: NDArray[Any]) -> None:
-        meeting = self.world.meet(self, "all", "sum_in_place", (array.copy(), self.world.shuffled([*range(self.size)])))
-        self.world.wait(self.rank, "sum_in_place", lambda: len(meeting.brought) == self.size)
+    def Allreduce(self, array: NDArray[Any]) -> None:
+        meeting = self.world.meet(self, "all", "Allreduce", (array.copy(), self.world.shuffled([*range(self.size)])))
+        self.world.wait(self.rank, "Allreduce", lambda: len(meeting.brought) == self.size)
         first, *others = meeting.brought[0][1]  # one order, the library's own
         array[...] = meeting.brought[first][0]
         for other in others:
@@ -295,6 +295,12 @@ class Rank(Communicator):
     def close(self) -> None:
         if self._shares:
             self._all_of(("node", self.node), self.nodes[self.node], "close")
+
+    def free(self) -> None:
+        pass
+
+    def leave(self, exit_code: int, patience: float | None = None) -> NoReturn:
+        raise NotImplementedError("a simulated rank ends by returning")
 
     def abort(self, exit_code: int) -> NoReturn:
         self.world.fail(Aborted(exit_code))

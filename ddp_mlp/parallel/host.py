@@ -1,0 +1,114 @@
+"""What this process can find out about its machine: the name, cores, memory, and what control groups leave of them.
+
+Invariants:
+- all here is local, and nothing is written;
+- of a job's control group and those above it (versions 1 and 2), the tightest limit counts; what a system does not tell
+  is taken to be no limit.
+"""
+
+import math
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class Room(NamedTuple):
+    """Bytes of a file system."""
+
+    free: int
+    total: int
+
+
+def host_name() -> str:
+    """Return this machine's name."""
+    return socket.gethostname()
+
+
+def cores() -> frozenset[int]:
+    """Return the numbers of the cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+def processor_quota(root: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> float:
+    """Return the processor time, in cores, that control groups leave to this process; infinite without a limit."""
+    quota = math.inf
+    for version, group in _groups("cpu", root, own):
+        with suppress(OSError, ValueError):
+            if version == 2:
+                allowed, period = (group / "cpu.max").read_text().split()
+            else:
+                allowed, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            if int(allowed) > 0:
+                quota = min(quota, int(allowed) / int(period))
+    return quota
+
+
+def shared_memory() -> Room:
+    """Return the room in /dev/shm; as much as can be where a system has none."""
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return Room(sys.maxsize, sys.maxsize)
+    return Room(status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
+
+
+def free_memory(shared: bool) -> int:
+    """Return the bytes that this process's node can still give out, `shared` among processes or not.
+
+    The least of what the system has available, what control groups leave, and, for shared memory, the room in /dev/shm.
+    """
+    least = min(_available(), memory_left_by_control_groups(), shared_memory().free if shared else math.inf)
+    return int(least) if math.isfinite(least) else 1 << 62
+
+
+def memory_left_by_control_groups(root: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> float:
+    """Return the least bytes that a group leaves; pages of files can be dropped, and count as free."""
+    least = math.inf
+    for version, group in _groups("memory", root, own):
+        names = ("memory.max", "memory.current", "inactive_file")
+        if version == 1:
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        limit, usage, droppable = names
+        with suppress(OSError, ValueError):  # no such group, or its limit is "max"
+            allowed, used = int((group / limit).read_text()), int((group / usage).read_text())
+            found = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            least = min(least, max(0, allowed - used + int(found.get(droppable, 0))))
+    return least
+
+
+def _groups(controller: str, root: Path, own: Path) -> Iterator[tuple[int, Path]]:
+    """Yield (version, folder) of this process's control group and of all above it, the innermost first."""
+    with suppress(OSError):
+        for line in own.read_text().splitlines():
+            _, controllers, place = line.split(":", 2)
+            if controllers == "":
+                version, top = 2, root
+            elif controller in controllers.split(","):
+                version, top = 1, root / controller
+            else:
+                continue
+            group = top / place.strip("/")
+            for folder in (group, *group.parents):
+                if not folder.is_relative_to(top):
+                    break
+                yield version, folder
+
+
+def _available() -> float:
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with suppress(OSError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return math.inf

@@ -23,19 +23,8 @@ from ddp_mlp import __version__
 from ddp_mlp.command import Parser
 from ddp_mlp.conversion.sources import Header, Label, Piece, Source, open_sources
 from ddp_mlp.errors import ConfigError, DataError, ProgramError, StorageError
-from ddp_mlp.storage.dataset import (
-    CLASSES_AT_MOST,
-    SPLITS,
-    DatasetInfo,
-    Reader,
-    Survey,
-    Writer,
-    inspect,
-    merge_surveys,
-    size_and_mtime,
-    survey_block,
-    survey_blocks,
-)
+from ddp_mlp.storage.dataset import SPLITS, DatasetInfo, DatasetWriter, Reader, inspect, size_and_mtime
+from ddp_mlp.storage.survey import CLASSES_AT_MOST, Survey, merge_surveys, survey_block, survey_blocks
 
 _INTEGERS = [np.dtype(name) for name in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")]
 
@@ -259,7 +248,7 @@ def convert(asked: Conversion) -> DatasetInfo:
 
     ordered = {split: rows[split] for split in SPLITS if rows.get(split)}
     weighted = any(source.weighted for source in sources.values())
-    with Writer(asked.out, ordered, first.features, dtype, classes, weighted, names, attributes) as writer:
+    with DatasetWriter(asked.out, ordered, first.features, dtype, classes, weighted, names, attributes) as writer:
         for split, source in sources.items():
             for piece in _with_progress(source, "writing", scans[split].rows):
                 X = piece.X.astype(dtype, copy=False)

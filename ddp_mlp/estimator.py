@@ -25,10 +25,10 @@ except ImportError as error:
     raise ImportError(f'ddp_mlp.MLPClassifier needs scikit-learn: pip install "ddp_mlp[sklearn]" ({error})') from error
 
 from ddp_mlp.config import Config
-from ddp_mlp.data.batches import Standardization
 from ddp_mlp.data.opening import data_of_arrays, standardization_of
 from ddp_mlp.errors import ConfigError, DataError, Interrupted
 from ddp_mlp.model import Model
+from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.launcher import launched_size
 from ddp_mlp.parallel.mpi import connect

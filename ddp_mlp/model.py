@@ -13,11 +13,12 @@ import numpy as np
 import threadpoolctl
 from numpy.typing import ArrayLike, NDArray
 
-from ddp_mlp.data.batches import MemorySource, Standardization
+from ddp_mlp.data.memory import MemorySource
 from ddp_mlp.nn import backprop
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
+from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage import weights
 from ddp_mlp.training.step import EVALUATION_ROWS

@@ -103,12 +103,12 @@ def _check(given: "Config | None", config: "Config", folder: Path, communicator:
 def _write_examples(folder: Path) -> str:
     import numpy as np
 
-    from ddp_mlp.storage.dataset import Writer
+    from ddp_mlp.storage.dataset import DatasetWriter
     from ddp_mlp.verification.golden import CLASSES, FEATURES, ROWS, examples
 
     path = folder / "examples.h5"
     X, y = examples()
-    with Writer(path, {"train": ROWS}, FEATURES, np.dtype(np.uint8), CLASSES) as writer:
+    with DatasetWriter(path, {"train": ROWS}, FEATURES, np.dtype(np.uint8), CLASSES) as writer:
         writer.append("train", X, y)
     return str(path)
 

@@ -17,7 +17,7 @@ from ddp_mlp.inference.apply import classify
 from ddp_mlp.model import Model
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage.dataset import inspect
-from ddp_mlp.storage.predictions import Writer
+from ddp_mlp.storage.predictions import PredictionsWriter
 from tests.conftest import Program
 
 PREDICT = ("-m", "ddp_mlp.predict")
@@ -119,8 +119,8 @@ def test_a_swap_of_two_slabs_would_be_seen(
 ) -> None:
     """The planted fault: rows written in another order give other bytes."""
     classify(model, inspect(digits), "train", SingleProcess(), tmp_path / "right.h5")
-    original = Writer.append
-    monkeypatch.setattr(Writer, "append", lambda self, labels, p: original(self, labels[::-1], p[::-1]))
+    original = PredictionsWriter.append
+    monkeypatch.setattr(PredictionsWriter, "append", lambda self, labels, p: original(self, labels[::-1], p[::-1]))
     classify(model, inspect(digits), "train", SingleProcess(), tmp_path / "wrong.h5")
     assert (tmp_path / "wrong.h5").read_bytes() != (tmp_path / "right.h5").read_bytes()
 
@@ -128,7 +128,7 @@ def test_a_swap_of_two_slabs_would_be_seen(
 def test_csv_has_names_and_digits_that_are_exact(model: Model, tmp_path: Path) -> None:
     """A class name with a comma is quoted, and every float32 comes back from its text."""
     probabilities = np.random.default_rng(0).random((50, 3), np.float32)
-    with Writer(tmp_path / "a.csv", 50, ["a,b", 'c"', "d"], np.dtype(np.float32)) as writer:
+    with PredictionsWriter(tmp_path / "a.csv", 50, ["a,b", 'c"', "d"], np.dtype(np.float32)) as writer:
         writer.append(np.arange(50) % 3, probabilities)
         writer.finish()
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
@@ -220,12 +220,12 @@ def test_a_bad_row_ends_all_ranks_and_leaves_no_file(
 def test_an_output_that_cannot_be_written_leaves_the_old_one(model: Model, tmp_path: Path) -> None:
     """A write that is not finished changes nothing under the name; a folder that is not there is one line."""
     (tmp_path / "out.h5").write_bytes(b"before")
-    with pytest.raises(ZeroDivisionError), Writer(tmp_path / "out.h5", 9, model.classes, model.dtype):
+    with pytest.raises(ZeroDivisionError), PredictionsWriter(tmp_path / "out.h5", 9, model.classes, model.dtype):
         raise ZeroDivisionError
     assert (tmp_path / "out.h5").read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 1
     with pytest.raises(StorageError, match=r"no/out\.h5: cannot be written"):
-        Writer(tmp_path / "no" / "out.h5", 9, model.classes, model.dtype)
+        PredictionsWriter(tmp_path / "no" / "out.h5", 9, model.classes, model.dtype)
 
 
 def test_flags_that_cannot_be_are_refused_before_mpi(

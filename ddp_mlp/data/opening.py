@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.access import Access, choose_access
-from ddp_mlp.data.batches import MemorySource, Source, Standardization, hold_out, load_split, stratified, survey
-from ddp_mlp.data.stream import FileSource, StreamSource
+from ddp_mlp.data.batches import Batches, Source
+from ddp_mlp.data.held_out import hold_out, stratified
+from ddp_mlp.data.memory import MemoryBatches, MemorySource, load_split
+from ddp_mlp.data.stream import FileSource, StreamBatches, StreamSource
+from ddp_mlp.data.survey import survey
 from ddp_mlp.errors import ConfigError, DataError, by_all_ranks
+from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage import weights
@@ -32,7 +36,7 @@ class Data(NamedTuple):
     standardization: Standardization
     fingerprint: dict[str, str]
     """Of each split: SHA-256 over shape, dtype and content."""
-    train: tuple[MemorySource, Rows]
+    train: tuple[MemorySource | StreamSource, Rows]
     valid: tuple[Source, Rows] | None
     test: tuple[Source, Rows] | None
     access: Access | None = None
@@ -64,7 +68,7 @@ def open_data(config: Config, communicator: Communicator) -> Data:
         if len(valid_rows) == 0:
             raise by_all_ranks(ConfigError(f"valid_fraction = {config.valid_fraction}: leaves no rows to validate on"))
 
-    train: MemorySource
+    train: MemorySource | StreamSource
     held_out: dict[str, Source]
     if access.kind == "memory":
         train, *others = (load_split(info, split, communicator, dtype, standardization) for split in info.splits)
@@ -182,3 +186,10 @@ def standardization_of(X: NDArray[Any], w: NDArray[np.float64] | None) -> Standa
     scale = np.sqrt(np.average(np.square(values, out=values), axis=0, weights=w))
     constant = (X.min(axis=0) == X.max(axis=0)) | (scale <= 4 * np.finfo(np.float64).eps * np.abs(mean))
     return Standardization(mean, np.where(constant, 1.0, scale))
+
+
+def make_batches(communicator: Communicator, source: Source, rows: NDArray[np.int64] | int, **settings: Any) -> Batches:
+    """Return the batches of a source's `rows`, read in the way the source asks for. Collective."""
+    if isinstance(source, StreamSource):
+        return StreamBatches(communicator, source, rows, **settings)
+    return MemoryBatches(communicator, rows, **settings)

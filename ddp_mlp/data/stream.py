@@ -1,35 +1,29 @@
 """Rows that stay in the file: read ahead, window by window, to train on; as they are asked for, to evaluate on.
 
 Invariants:
-- the order is that of `batches.windows`, and a row is turned into numbers by `MemorySource`: no bit depends on whether
+- the order is that of `order.windows`, and a row is turned into numbers by `MemorySource`: no bit depends on whether
   rows are streamed;
 - a node holds `ring_slots` windows of `train`, however large the file is; every rank of it reads its share of a window;
 - a slot of the ring is written to only after every rank has been through its last batch;
 - what goes wrong in a thread that reads is raised on all ranks, where they next take rows.
 """
 
+import copy
 import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.data.batches import (
-    WINDOW,
-    Batches,
-    MemoryBatches,
-    MemorySource,
-    Source,
-    Standardization,
-    Take,
-    Window,
-    windows,
-)
+from ddp_mlp.data.batches import Batches, Source, Take
+from ddp_mlp.data.memory import MemorySource
+from ddp_mlp.data.order import WINDOW, Window, windows
 from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, Reader
 from ddp_mlp.summing.tree import cut
@@ -79,7 +73,7 @@ def read_rows(
         start = stop
 
 
-class FileSource:
+class FileSource(Source):
     """The examples of a split, read from the file whenever they are asked for, in ascending order. Local."""
 
     def __init__(self, info: DatasetInfo, split: str, dtype: np.dtype[Any], standardization: Standardization) -> None:
@@ -106,7 +100,7 @@ class FileSource:
         held.gather(np.arange(m), group)
 
 
-class StreamSource(MemorySource):
+class StreamSource(Source):
     """A ring of windows of a split, one copy per node; row numbers are places in the ring. Collective to make.
 
     `rows` are the row numbers of the split that are wanted, or how many it has if that is all of them.
@@ -129,9 +123,20 @@ class StreamSource(MemorySource):
         X = communicator.share_one(held * n, np.dtype(info.splits[split].dtype)).reshape(held, n)
         y = communicator.share_one(held, np.dtype(np.int64))
         w = communicator.share_one(held, np.dtype(np.float64)) if info.splits[split].weighted else None
-        super().__init__(X, y, w, dtype, standardization)
         self.m = info.splits[split].rows
         self.info, self.split = info, split
+        self.ring = MemorySource(X, y, w, dtype, standardization)
+        """(held, n_0) rows, in slots of a window each."""
+
+    def gather(self, rows: NDArray[np.int64], group: Group) -> None:
+        """Put the rows at these places (m,) of the ring into the group's buffers, standardized. Local."""
+        self.ring.gather(rows, group)
+
+    def weighted_by_class(self, class_weight: NDArray[np.float64]) -> Self:
+        """Return a view of the same ring whose examples weigh class_weight[y] (classes,) times their own w. Local."""
+        weighted = copy.copy(self)
+        weighted.ring = self.ring.weighted_by_class(class_weight)
+        return weighted
 
 
 class StreamBatches(Batches):
@@ -258,7 +263,7 @@ class ReadAhead:
         self._thread.join()
 
     def _read(self) -> None:
-        source = self._source
+        source, ring = self._source, self._source.ring
         try:
             with Reader(source.info, source.split) as reader:
                 for share in self._shares:
@@ -267,17 +272,10 @@ class ReadAhead:
                         if self._closed.is_set():
                             return
                         held = slice(place, place + len(rows))
-                        w = None if source.w is None else source.w[held]
-                        read_rows(reader, rows, source.X[held], source.y[held], w)
+                        w = None if ring.w is None else ring.w[held]
+                        read_rows(reader, rows, ring.X[held], ring.y[held], w)
                     if self._closed.is_set():
                         return
                     self._done.put(None)
         except BaseException as error:  # whoever waits raises it
             self._done.put(error)
-
-
-def make_batches(communicator: Communicator, source: Source, rows: NDArray[np.int64] | int, **settings: Any) -> Batches:
-    """Return the batches of a source's `rows`, read in the way the source asks for. Collective."""
-    if isinstance(source, StreamSource):
-        return StreamBatches(communicator, source, rows, **settings)
-    return MemoryBatches(communicator, rows, **settings)

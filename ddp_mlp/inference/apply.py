@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.data.batches import MemorySource
+from ddp_mlp.data.memory import MemorySource
 from ddp_mlp.errors import DataError
 from ddp_mlp.model import Model
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, Reader
-from ddp_mlp.storage.predictions import Writer
+from ddp_mlp.storage.predictions import PredictionsWriter
 from ddp_mlp.training.step import EVALUATION_ROWS
 
 SLAB_BYTES = 8 << 20
@@ -78,7 +78,7 @@ def classify(
         numbers = class_numbers(info, model.classes)
         reader = Reader(info, split)
         if out is not None and communicator.rank == 0:
-            writer = Writer(out, structure.rows, model.classes, model.dtype)
+            writer = PredictionsWriter(out, structure.rows, model.classes, model.dtype)
 
     tally = _Tally(n_L)
     with reader, writer or nullcontext():
@@ -144,11 +144,11 @@ def _classify_slab(model: Model, reader: Reader, lo: int, hi: int, numbers: NDAr
     return Slab(np.argmax(probabilities, axis=1), probabilities, losses, y)
 
 
-def _append(writer: Writer, labels: NDArray[np.int64], probabilities: NDArray[Any]) -> None:
+def _append(writer: PredictionsWriter, labels: NDArray[np.int64], probabilities: NDArray[Any]) -> None:
     writer.append(labels, probabilities.reshape(len(labels), -1))
 
 
-def _finish(writer: Writer | None) -> None:
+def _finish(writer: PredictionsWriter | None) -> None:
     if writer is not None:
         writer.finish()
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp import model
-from ddp_mlp.data.batches import survey
+from ddp_mlp.data.survey import survey
 from ddp_mlp.errors import ProgramError, StorageError
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.reporting.runs import RunLog

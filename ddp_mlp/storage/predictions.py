@@ -25,7 +25,7 @@ from ddp_mlp.storage.atomic import put_in_place
 from ddp_mlp.storage.dataset import fixed_length, one_line
 
 
-class Writer:
+class PredictionsWriter:
     """A new file of predictions, there when `finish` returns; a context manager. Local; methods raise StorageError."""
 
     def __init__(self, path: Path, rows: int, classes: Sequence[str], dtype: np.dtype[Any]) -> None:

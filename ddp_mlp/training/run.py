@@ -14,8 +14,7 @@ import numpy as np
 from ddp_mlp import config as configuration
 from ddp_mlp.config import parse_interval
 from ddp_mlp.data.batches import Source
-from ddp_mlp.data.opening import Data, Rows
-from ddp_mlp.data.stream import make_batches
+from ddp_mlp.data.opening import Data, Rows, make_batches
 from ddp_mlp.errors import ConfigError, DataError, Interrupted, StorageError, TrainingFailed, by_all_ranks
 from ddp_mlp.nn import optimizers, schedules
 from ddp_mlp.nn.buffers import Group

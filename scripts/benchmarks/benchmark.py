@@ -124,9 +124,11 @@ def ours(shape: Shape, K: int, communicator: Any = None) -> Step:
     """Make the training step of this program; K = 0 is reduction = allreduce."""
     import numpy as np
 
-    from ddp_mlp.data.batches import Batch, MemorySource, Standardization
+    from ddp_mlp.data.batches import Batch
+    from ddp_mlp.data.memory import MemorySource
     from ddp_mlp.nn import optimizers
     from ddp_mlp.nn.parameters import Layout
+    from ddp_mlp.nn.standardization import Standardization
     from ddp_mlp.parallel.mpi import connect
     from ddp_mlp.summing.between import ExactSum, PlainSum
     from ddp_mlp.training.step import Regularization, TrainingStep

@@ -63,13 +63,13 @@ def write(path: Path, gigabytes: float) -> None:
     """Write a data-set file of about so many bytes of X."""
     import numpy as np
 
-    from ddp_mlp.storage.dataset import Writer
+    from ddp_mlp.storage.dataset import DatasetWriter
 
     total = round(gigabytes * 1e9 / (4 * FEATURES))
     counts = {split: round(share * total) for split, share in SPLITS.items()}
     random = np.random.default_rng(0)
     noise = random.standard_normal((8192, FEATURES), np.float32)
-    with Writer(path, counts, FEATURES, np.dtype(np.float32), CLASSES) as writer:
+    with DatasetWriter(path, counts, FEATURES, np.dtype(np.float32), CLASSES) as writer:
         for split, m in counts.items():
             for lo in range(0, m, len(noise)):
                 k = min(len(noise), m - lo)
@@ -124,10 +124,12 @@ def take_turns(path: Path, turns: int, steps: int) -> None:
     import numpy as np
     import threadpoolctl
 
-    from ddp_mlp.data.batches import Standardization, load_split
-    from ddp_mlp.data.stream import StreamSource, make_batches
+    from ddp_mlp.data.memory import load_split
+    from ddp_mlp.data.opening import make_batches
+    from ddp_mlp.data.stream import StreamSource
     from ddp_mlp.nn import optimizers
     from ddp_mlp.nn.parameters import Layout
+    from ddp_mlp.nn.standardization import Standardization
     from ddp_mlp.parallel.mpi import connect
     from ddp_mlp.storage.dataset import inspect
     from ddp_mlp.summing.between import ExactSum

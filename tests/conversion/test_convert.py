@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp import convert
 from ddp_mlp.errors import ConfigError, DataError, StorageError
-from ddp_mlp.storage import dataset
+from ddp_mlp.storage import dataset, survey
 
 ROWS = 30
 LETTERS = Path(__file__).parents[3] / "shared" / "data" / "letter-recognition.csv"
@@ -33,8 +33,8 @@ def rows_of(path: Path) -> dict[str, tuple[NDArray[Any], NDArray[np.int64]]]:
     found = {}
     for split, structure in info.splits.items():
         with dataset.Reader(info, split) as reader:
-            blocks = dataset.survey_blocks(structure.rows)
-            dataset.merge_surveys([dataset.survey_block(reader, lo, hi, None) for lo, hi in blocks])
+            blocks = survey.survey_blocks(structure.rows)
+            survey.merge_surveys([survey.survey_block(reader, lo, hi, None) for lo, hi in blocks])
             found[split] = reader.X(0, structure.rows), reader.y(0, structure.rows)
     return found
 
@@ -486,11 +486,11 @@ def test_an_existing_file_is_kept_until_the_new_one_is_whole(tmp_path: Path) -> 
     np.savez(tmp_path / "bad.npz", X=X, y=y[:-1])
     assert run(tmp_path / "bad.npz", tmp_path / "a.h5", "--overwrite") == 65
     info = dataset.inspect(tmp_path / "a.h5")
-    writer = dataset.Writer(tmp_path / "a.h5", {"train": 5}, 4, np.dtype("f4"), 3)
+    writer = dataset.DatasetWriter(tmp_path / "a.h5", {"train": 5}, 4, np.dtype("f4"), 3)
     with pytest.raises(KeyboardInterrupt), writer:
         raise KeyboardInterrupt
     assert len(os.listdir(tmp_path)) == 3
-    writer = dataset.Writer(tmp_path / "a.h5", {"train": 5}, 4, np.dtype("f4"), 3)
+    writer = dataset.DatasetWriter(tmp_path / "a.h5", {"train": 5}, 4, np.dtype("f4"), 3)
     with pytest.raises(ValueError, match="wrote"), writer:
         writer.append("train", X[:2], y[:2])
     dataset.check_unchanged(info)
@@ -500,8 +500,8 @@ def test_an_existing_file_is_kept_until_the_new_one_is_whole(tmp_path: Path) -> 
 
 def test_a_file_the_disk_cannot_hold_is_refused_before_it_is_begun(tmp_path: Path) -> None:
     """The need is compared with the room on the disk."""
-    with pytest.raises(StorageError, match=r"needs .* bytes, and its folder's disk has"):
-        dataset.Writer(tmp_path / "a.h5", {"train": 10**15}, 100, np.dtype("f8"), 3)
+    with pytest.raises(StorageError, match=r"needs .* TiB, and its folder's disk has"):
+        dataset.DatasetWriter(tmp_path / "a.h5", {"train": 10**15}, 100, np.dtype("f8"), 3)
     assert not os.listdir(tmp_path)
 
 

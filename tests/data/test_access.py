@@ -9,9 +9,10 @@ import pytest
 from ddp_mlp.config import Config
 from ddp_mlp.data import access
 from ddp_mlp.data.access import choose_access, memory_bytes, stream_bytes
-from ddp_mlp.data.batches import Standardization, load_split
+from ddp_mlp.data.memory import load_split
 from ddp_mlp.data.stream import StreamSource
 from ddp_mlp.errors import ConfigError
+from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage.dataset import DatasetInfo, SplitInfo, inspect
 from tests.conftest import Program
@@ -73,7 +74,7 @@ def test_bytes_are_those_of_the_arrays(digits: Path) -> None:
     held = [load_split(info, split, SingleProcess(), F32, PLAIN) for split in info.splits]
     order = 8 * info.splits["train"].rows
     assert memory_bytes(Config(), info) == sum(source.X.nbytes + source.y.nbytes for source in held) + order
-    ring = StreamSource(info, "train", held[0].m, SingleProcess(), F32, PLAIN, batch_size=128, block_rows=16)
+    ring = StreamSource(info, "train", held[0].m, SingleProcess(), F32, PLAIN, batch_size=128, block_rows=16).ring
     assert stream_bytes(Config(block_rows=16), info) == ring.X.nbytes + ring.y.nbytes
 
 

@@ -20,14 +20,18 @@ from sklearn.utils.class_weight import compute_class_weight
 
 import ddp_mlp
 from ddp_mlp.data import stream
-from ddp_mlp.data.batches import MemoryBatches, MemorySource, Standardization, load_split, stratified, windows
-from ddp_mlp.data.stream import FileSource, StreamSource, make_batches, read_rows, ring_rows, ring_slots
+from ddp_mlp.data.held_out import stratified
+from ddp_mlp.data.memory import MemoryBatches, MemorySource, load_split
+from ddp_mlp.data.opening import make_batches
+from ddp_mlp.data.order import windows
+from ddp_mlp.data.stream import FileSource, StreamSource, read_rows, ring_rows, ring_slots
 from ddp_mlp.errors import DataError
 from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage import checkpoint as checkpoints
-from ddp_mlp.storage.dataset import DatasetInfo, Reader, Writer, inspect
+from ddp_mlp.storage.dataset import DatasetInfo, DatasetWriter, Reader, inspect
 from tests.conftest import Program
 from tests.simulated_mpi import Rank, World
 
@@ -40,7 +44,7 @@ TRAIN = ["-m", "ddp_mlp.train", "--quiet"]
 def write(path: Path, rows: dict[str, int], dtype: str = "uint8", weighted: bool = True) -> DatasetInfo:
     """Write a data set at random, of few distinct classes, and return its structure."""
     random = np.random.default_rng(3)
-    with Writer(path, rows, FEATURES, np.dtype(dtype), CLASSES, weighted) as writer:
+    with DatasetWriter(path, rows, FEATURES, np.dtype(dtype), CLASSES, weighted) as writer:
         for split, m in rows.items():
             y = random.choice(CLASSES, m, p=[0.4, 0.3, 0.2, 0.1])
             X = (random.random((m, FEATURES)) * 200 + 10 * y[:, None]).astype(dtype)

@@ -15,7 +15,7 @@ from ddp_mlp.explaining.describe import Outline, exact_part, lines, outline
 from ddp_mlp.nn import optimizers
 from ddp_mlp.parallel.mpi import MPIRanks
 from ddp_mlp.parallel.single import SingleProcess
-from ddp_mlp.storage.dataset import Writer
+from ddp_mlp.storage.dataset import DatasetWriter
 from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.plan import make_plan
 from ddp_mlp.training.step import Regularization, TrainingStep
@@ -138,7 +138,7 @@ def test_labels_of_unnamed_classes_are_counted(tmp_path: Path) -> None:
     """Without class names the largest label says how many classes there are; validation rows come off train."""
     path = tmp_path / "data.h5"
     y = np.repeat([0, 1, 700], [10, 25, 15])
-    with Writer(path, {"train": 50}, 3, np.dtype(np.float32), 701) as writer:
+    with DatasetWriter(path, {"train": 50}, 3, np.dtype(np.float32), 701) as writer:
         writer.append("train", np.zeros((50, 3), np.float32), y)
     config = Config(data=str(path), valid_fraction=0.2, batch_size="full", hidden=(1,))
     found = outline(config, SingleProcess())

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from ddp_mlp.data.batches import Batch, MemoryBatches
+from ddp_mlp.data.batches import Batch
+from ddp_mlp.data.memory import MemoryBatches
 from ddp_mlp.errors import DataError, EnvironmentMismatch
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.parameters import Layout

@@ -17,7 +17,7 @@ from ddp_mlp.errors import ConfigError, Interrupted
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage import checkpoint as checkpoints
-from ddp_mlp.storage.dataset import Writer
+from ddp_mlp.storage.dataset import DatasetWriter
 from ddp_mlp.training import loop
 from tests.conftest import Program
 
@@ -37,7 +37,7 @@ def write_data(
     """Write a data set at random whose classes differ in their means; the last class is among its labels."""
     random = np.random.default_rng(11)
     centres = random.standard_normal((classes, features))
-    with Writer(path, rows, features, np.dtype(dtype), classes, weighted) as writer:
+    with DatasetWriter(path, rows, features, np.dtype(dtype), classes, weighted) as writer:
         for split, m in rows.items():
             y = random.integers(0, classes, m)
             y[0] = classes - 1
@@ -416,7 +416,7 @@ def test_a_full_batch_needs_the_memory_of_one_chunk(tmp_path: Path) -> None:
     m = 1_000_000
     random = np.random.default_rng(0)
     path = tmp_path / "data.h5"
-    with Writer(path, {"train": m}, 32, np.dtype(np.uint8), 10) as writer:
+    with DatasetWriter(path, {"train": m}, 32, np.dtype(np.uint8), 10) as writer:
         writer.append("train", random.integers(0, 256, (m, 32), np.uint8), random.integers(0, 10, m))
     tracemalloc.start()  # it sees NumPy's memory, touched or not
     final, _ = train(path, tmp_path / "run", batch_size="full", max_steps=1)

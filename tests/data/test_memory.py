@@ -1,6 +1,5 @@
-"""Tests of the rows of each batch: their order, how they are split, and how they become numbers in a buffer."""
+"""Tests of rows in memory: how they become numbers in a buffer, and batches."""
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,136 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
-from sklearn.utils.class_weight import compute_class_weight
 
-from ddp_mlp.data.batches import (
-    WINDOW,
-    MemoryBatches,
-    MemorySource,
-    Standardization,
-    epoch_order,
-    hold_out,
-    load_split,
-    stratified,
-    windows,
-)
-from ddp_mlp.data.opening import class_weights
-from ddp_mlp.errors import ConfigError, DataError
+from ddp_mlp.data.memory import MemoryBatches, MemorySource, load_split
+from ddp_mlp.data.order import epoch_order
+from ddp_mlp.errors import DataError
 from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.parallel.single import SingleProcess
-from ddp_mlp.storage.dataset import Writer, inspect
+from ddp_mlp.storage.dataset import inspect
 
 SHUFFLES = ("rows", "blocks", "none")
-sizes = st.integers(1, 700)
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
-
-
-# ---- order -----------------------------------------------------------------------------------------------------------
-
-
-@given(m=sizes, seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 9), block_rows=st.integers(1, 50))
-@pytest.mark.parametrize("shuffle", SHUFFLES)
-def test_an_epoch_takes_every_row_once(shuffle: str, m: int, seed: int, epoch: int, block_rows: int) -> None:
-    """However rows are shuffled, the order is a permutation."""
-    assert np.array_equal(np.sort(epoch_order(m, seed, epoch, shuffle, block_rows)), np.arange(m))
-
-
-@pytest.mark.parametrize("shuffle", ["rows", "blocks"])
-def test_the_order_is_a_function_of_seed_and_epoch(shuffle: str) -> None:
-    """Asked again it is the same; another seed or epoch has another; what was drawn before does not matter."""
-    first = epoch_order(500, 1, 2, shuffle, 8)
-    others = [
-        epoch_order(500, 1, 3, shuffle, 8),
-        epoch_order(500, 2, 2, shuffle, 8),
-        epoch_order(500, 2, 1, shuffle, 8),
-    ]
-    assert np.array_equal(first, epoch_order(500, 1, 2, shuffle, 8))
-    assert not any(np.array_equal(first, other) for other in others)
-
-
-def test_no_shuffle_is_the_order_of_the_file() -> None:
-    """Rows come as they are, whatever seed and epoch."""
-    assert epoch_order(9, 5, 7, "none", 2).tolist() == [*range(9)]
-
-
-@given(m=sizes, seed=st.integers(0, 99), epoch=st.integers(0, 5), block_rows=st.integers(1, 20))
-def test_a_window_is_made_of_whole_blocks(m: int, seed: int, epoch: int, block_rows: int) -> None:
-    """Cut where the windows end, the order holds up to WINDOW whole blocks in each part, and each block in one part."""
-    order = epoch_order(m, seed, epoch, "blocks", block_rows)
-    ends = np.cumsum([0, *(window.size for window in windows(m, seed, epoch, "blocks", block_rows))])
-    assert ends[-1] == m
-    seen: set[int] = set()
-    for lo, hi in pairwise(ends):
-        numbers, counts = np.unique(order[lo:hi] // block_rows, return_counts=True)
-        assert len(numbers) <= WINDOW
-        assert len(numbers) == WINDOW or hi == m
-        assert not seen & set(numbers.tolist())
-        seen |= set(numbers.tolist())
-        assert counts.tolist() == [min(block_rows, m - int(i) * block_rows) for i in numbers]
-
-
-def test_blocks_and_the_rows_of_a_window_are_mixed() -> None:
-    """Far-off blocks come early, and neighbours in the order are seldom neighbours in the file."""
-    order = epoch_order(100_000, 0, 0, "blocks", 100)
-    window = order[: WINDOW * 100]
-    assert np.ptp(window) > 50_000
-    assert np.mean(np.abs(np.diff(window)) == 1) < 0.01
-    assert len({int(row) // 100 for row in window[:100]}) == WINDOW  # each hundredth has rows of every block
-
-
-# ---- parts of a split ------------------------------------------------------------------------------------------------
-
-
-@given(
-    y=st.lists(st.integers(0, 4), min_size=1, max_size=200).map(np.array),
-    fraction=st.floats(0, 0.99),
-    seed=st.integers(0, 50),
-)
-def test_a_stratified_split_takes_its_share_of_every_class(y: NDArray[np.int64], fraction: float, seed: int) -> None:
-    """The two parts are ascending and make up the whole, and each class gives the fraction, to half a row."""
-    stay, apart = stratified(y, fraction, seed)
-    assert sorted([*stay, *apart]) == [*range(len(y))]
-    for part in (stay, apart):
-        assert np.all(np.diff(part) > 0)
-    for label in np.unique(y):
-        assert abs(np.sum(y[apart] == label) - fraction * np.sum(y == label)) <= 0.5
-
-
-def test_a_stratified_split_has_the_proportions_of_scikit_learn() -> None:
-    """Class by class the counts are those of train_test_split(stratify=y), to one row."""
-    y = np.random.default_rng(0).choice(5, 2000, p=[0.5, 0.3, 0.1, 0.07, 0.03])
-    _, apart = stratified(y, 0.15, seed=3)
-    _, theirs = train_test_split(np.arange(len(y)), test_size=0.15, stratify=y, random_state=0)
-    assert np.abs(np.bincount(y[apart]) - np.bincount(y[theirs])).max() <= 1
-
-
-def test_a_stratified_split_is_a_function_of_the_seed_and_draws_at_random() -> None:
-    """The same seed gives the same rows, another seed others, and no stretch of the file is preferred."""
-    y = np.repeat([0, 1], 5000)
-    _, apart = stratified(y, 0.2, seed=1)
-    assert np.array_equal(apart, stratified(y, 0.2, seed=1)[1])
-    assert not np.array_equal(apart, stratified(y, 0.2, seed=2)[1])
-    fifths = np.histogram(apart, bins=10, range=(0, 10_000))[0]
-    assert np.all(np.abs(fifths - 200) < 60)  # binomial, σ < 13
-
-
-def write(path: Path, X: NDArray[Any], y: NDArray[Any], w: NDArray[Any] | None = None) -> Path:
-    """Write a data set with the one split train."""
-    with Writer(path, {"train": len(X)}, X.shape[1], X.dtype, int(y.max()) + 1, w is not None) as writer:
-        writer.append("train", X, y, w)
-    return path
-
-
-def test_holding_out_is_the_split_of_the_file_s_labels(tmp_path: Path) -> None:
-    """The rows are those of `stratified`, and the counts are of the labels that stay, with classes that have none."""
-    y = np.random.default_rng(1).integers(0, 3, 100)
-    info = inspect(write(tmp_path / "data.h5", np.zeros((100, 2), np.float32), y))
-    found = hold_out(info, 0.25, seed=4, classes=5, communicator=SingleProcess())
-    stay, apart = stratified(y, 0.25, seed=4)
-    assert np.array_equal(found.stay, stay)
-    assert np.array_equal(found.apart, apart)
-    assert found.class_counts.tolist() == [*np.bincount(y[stay]), 0, 0]
 
 
 # ---- from rows to numbers --------------------------------------------------------------------------------------------
@@ -221,23 +101,6 @@ def test_sample_and_class_weights_are_multiplied() -> None:
     assert weights_of(unweighted.weighted_by_class(per_class)) == [10.0, 0.5, 0.0]
     assert weights_of(weighted) == [4.0, 1.0, 3.0]
     assert weights_of(unweighted) is None
-
-
-def test_balanced_weights_are_those_of_scikit_learn() -> None:
-    """They are m / (n_L · count), bit for bit."""
-    y = np.random.default_rng(0).choice(4, 333, p=[0.6, 0.3, 0.08, 0.02])
-    found = class_weights("balanced", ("a", "b", "c", "d"), np.bincount(y))
-    assert np.array_equal(found, compute_class_weight("balanced", classes=np.arange(4), y=y))
-
-
-def test_class_weights_by_name() -> None:
-    """A class that is not named weighs 1; a name that is no class, and weights that are all 0, are refused."""
-    counts = np.array([5, 5, 0])
-    assert class_weights({"b": 2.5}, ("a", "b", "c"), counts).tolist() == [1, 2.5, 1]
-    with pytest.raises(ConfigError, match="'x': the classes are a, b, c"):
-        class_weights({"x": 1.0}, ("a", "b", "c"), counts)
-    with pytest.raises(ConfigError, match="weight 0"):
-        class_weights({"a": 0.0, "b": 0.0}, ("a", "b", "c"), counts)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32", ">f8", "bool"])

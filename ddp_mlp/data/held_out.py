@@ -1,0 +1,52 @@
+"""Which rows of train are set apart for validation: a function of labels, fraction and seed."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.nn.randomness import Purpose, generator
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.storage.dataset import DatasetInfo, Reader
+
+
+def stratified(y: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (the rows that stay, the rows set apart), both ascending: `fraction` of every class is set apart."""
+    apart = np.zeros(len(y), bool)
+    for label in range(int(y.max()) + 1):
+        members = np.flatnonzero(y == label)
+        drawn = generator(seed, Purpose.SPLIT, label).permutation(members)
+        apart[drawn[: round(fraction * len(members))]] = True
+    return np.flatnonzero(~apart), np.flatnonzero(apart)
+
+
+class HeldOut(NamedTuple):
+    """A split's rows in two parts; the row numbers are ascending, one copy per node."""
+
+    stay: NDArray[np.int64]
+    apart: NDArray[np.int64]
+    class_counts: NDArray[np.int64]
+    """(classes,): of the rows that stay."""
+
+
+def hold_out(info: DatasetInfo, fraction: float, seed: int, classes: int, communicator: Communicator) -> HeldOut:
+    """Set `fraction` of every class of train apart, as `stratified` does. Collective.
+
+    Raises DataError or StorageError on all ranks.
+    """
+    parts: list[NDArray[np.int64]] = []
+    with communicator.in_agreement():
+        if communicator.local_rank == 0:
+            with Reader(info, "train") as reader:
+                y = reader.y(0, reader.rows)
+            stay, apart = stratified(y, fraction, seed)
+            parts = [stay, apart, np.bincount(y[stay], minlength=classes)]
+    counts = communicator.broadcast(parts[-1] if parts else None)
+    shared: list[NDArray[np.int64]] = []
+    for i in range(2):
+        array = communicator.share_one(len(parts[i]) if parts else 0, np.dtype(np.int64))
+        if parts:
+            array[...] = parts[i]
+        shared.append(array)
+    communicator.node_barrier()
+    return HeldOut(shared[0], shared[1], counts)  # type: ignore[arg-type] # rank 0 leads its node

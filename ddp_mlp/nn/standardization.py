@@ -1,0 +1,36 @@
+"""The map of the inputs that makes features alike: x ↦ (x − mean) / scale."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Standardization:
+    """The map x ↦ (x − mean) / scale of every feature; both (n_0,) float64. Identity where `used` is false."""
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    used: bool = True
+
+
+class Standardizer:
+    """A standardization made ready for rows of one dtype on their way into another.
+
+    The subtraction is in the wider of the two, which keeps large offsets exact, such as 64-bit time stamps.
+    """
+
+    def __init__(self, standardization: Standardization, raw_dtype: np.dtype[Any], dtype: np.dtype[Any]) -> None:
+        self._used = standardization.used
+        self._mean = standardization.mean.astype(np.result_type(raw_dtype, dtype))
+        self._scale = standardization.scale.astype(dtype)
+
+    def apply(self, raw: NDArray[Any], X: NDArray[Any]) -> None:
+        """Map rows raw (m, n_0) into X (m, n_0), which may be the same array where both dtypes are the same."""
+        if self._used:
+            np.subtract(raw, self._mean, out=X, casting="same_kind")
+            np.divide(X, self._scale, out=X)
+        elif X is not raw:
+            X[...] = raw

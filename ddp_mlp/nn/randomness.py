@@ -8,6 +8,7 @@ counts within the draw.
 from enum import IntEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Purpose(IntEnum):
@@ -18,6 +19,8 @@ class Purpose(IntEnum):
     DROPOUT = 3
     SPLIT = 4
     CANARY = 5
+    SAMPLING = 6
+    FOLDS = 7
 
 
 FLOATS_PER_COUNT = 8
@@ -35,3 +38,11 @@ def generator(seed: int, purpose: Purpose, *indices: int, skip: int = 0) -> np.r
     random = np.random.Generator(philox)
     random.random(floats, np.float32)
     return random
+
+
+def words(seed: int, purpose: Purpose, *indices: int, count: int) -> NDArray[np.uint64]:
+    """Return 64-bit words (count,) of one draw as Philox gives them: NumPy promises these, and no more."""
+    counter = np.array([0, *indices, *(0,) * (3 - len(indices))], np.uint64)
+    philox = np.random.Philox(key=np.array([seed, purpose], np.uint64), counter=counter)
+    drawn: NDArray[np.uint64] = philox.random_raw(count)
+    return drawn

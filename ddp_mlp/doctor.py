@@ -302,7 +302,7 @@ def file_system(folder: Path) -> str:
 
 def examine_blas(threads: int, communicator: "Communicator") -> Finding:
     """Check that all ranks compute with the same libraries, kernel and bits. Collective."""
-    from ddp_mlp.training.preparation import agree_on_machine
+    from ddp_mlp.training.machine import agree_on_machine
 
     try:
         machine = agree_on_machine(threads, communicator)

@@ -14,14 +14,13 @@ import threadpoolctl
 from numpy.typing import ArrayLike, NDArray
 
 from ddp_mlp.data.memory import MemorySource
-from ddp_mlp.nn import backprop
+from ddp_mlp.inference.evaluate import ForwardPass, forward_blocks
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage import weights
-from ddp_mlp.training.step import EVALUATION_ROWS
 
 
 class Model:
@@ -86,16 +85,7 @@ class Model:
 
         The group is overwritten by the next block. BLAS must have one thread.
         """
-        W, b = self.layout.views(self._flat)
-        groups: dict[int, Group] = {}
-        for lo in range(0, source.m, EVALUATION_ROWS):
-            hi = min(lo + EVALUATION_ROWS, source.m)
-            if hi - lo not in groups:
-                groups[hi - lo] = Group(self.layout.widths, (hi - lo,), self.dtype)
-            group = groups[hi - lo]
-            source.gather(np.arange(lo, hi), group)
-            backprop.forward(W, b, group)
-            yield slice(lo, hi), group
+        return forward_blocks(ForwardPass(self.layout, self._flat), source)
 
     def _checked(self, X: NDArray[Any]) -> NDArray[Any]:
         if X.ndim != 2 or X.shape[1] != self.features:

@@ -21,7 +21,7 @@ from ddp_mlp.errors import ConfigError, ProgramError, StorageError, by_all_ranks
 if TYPE_CHECKING:
     from ddp_mlp.config import Config
     from ddp_mlp.parallel.communicator import Communicator
-    from ddp_mlp.training.preparation import Machine
+    from ddp_mlp.training.machine import Machine
     from ddp_mlp.verification.checks import Check
 
 ROWS = 203
@@ -32,7 +32,7 @@ def verify(arguments: argparse.Namespace, communicator: "Communicator") -> None:
     """Make all checks, print and write the certificate. Collective. Raises ProgramError where one failed."""
     from ddp_mlp.config import Config
     from ddp_mlp.storage.atomic import write_atomically
-    from ddp_mlp.training.loop import settled
+    from ddp_mlp.training.machine import settled
     from ddp_mlp.verification.golden import golden_hashes
 
     began = time.monotonic()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ddp_mlp.config import Config
 from ddp_mlp.data.access import Access, choose_access
 from ddp_mlp.errors import printable
+from ddp_mlp.inference.evaluate import EVALUATION_ROWS
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout
@@ -26,7 +27,6 @@ from ddp_mlp.summing.between import TALLY
 from ddp_mlp.summing.plan import Plan, make_plan
 from ddp_mlp.summing.proven import WIDE
 from ddp_mlp.summing.tree import Subtree, automatic_shards, children, leaves, rows
-from ddp_mlp.training.step import EVALUATION_ROWS
 from ddp_mlp.units import byte_size
 
 LABELS = 1 << 20

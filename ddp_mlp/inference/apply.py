@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from ddp_mlp.data.memory import MemorySource
 from ddp_mlp.errors import DataError
+from ddp_mlp.inference.evaluate import EVALUATION_ROWS
 from ddp_mlp.model import Model
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, Reader
 from ddp_mlp.storage.predictions import PredictionsWriter
-from ddp_mlp.training.step import EVALUATION_ROWS
 
 SLAB_BYTES = 8 << 20
 """A rank holds about so many bytes of X, and of probabilities, at a time."""

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from ddp_mlp import model
 from ddp_mlp.data.survey import survey
 from ddp_mlp.errors import ProgramError, StorageError
+from ddp_mlp.inference.evaluate import EVALUATION_ROWS
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.reporting.runs import RunLog
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage.dataset import DatasetInfo, Reader, inspect
-from ddp_mlp.training.step import EVALUATION_ROWS
 
 READ_BYTES = 64 << 20
 SMALLEST_IMAGE = 64

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ddp_mlp.errors import StorageError, printable
-from ddp_mlp.training.step import Totals
+from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.units import byte_size
 
 FILE = "metrics.jsonl"

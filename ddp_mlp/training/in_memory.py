@@ -9,10 +9,11 @@ from ddp_mlp.config import Config
 from ddp_mlp.data.opening import Data
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.journal import Event, make_event
+from ddp_mlp.run_dir.resuming import Start
 from ddp_mlp.run_dir.saving import Snapshot, State
 from ddp_mlp.training.interruption import Interruption
-from ddp_mlp.training.loop import complete, settled
-from ddp_mlp.training.preparation import Machine, Start
+from ddp_mlp.training.loop import complete
+from ddp_mlp.training.machine import Machine, settled
 from ddp_mlp.training.run import Run
 
 

@@ -4,18 +4,15 @@ All ranks go through this file together. Whatever a rank decides here, it decide
 that all take the same turn; rank 0 alone writes files and talks.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
-
-import numpy as np
-import threadpoolctl
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import open_data
 from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.run_dir.claiming import claimed
+from ddp_mlp.run_dir.resuming import open_run
 from ddp_mlp.training.interruption import Interruption
-from ddp_mlp.training.preparation import Machine, agree_on_machine, claimed, open_run
+from ddp_mlp.training.machine import settled
 from ddp_mlp.training.run import Run
 
 
@@ -31,17 +28,6 @@ def train(config: Config, communicator: Communicator) -> dict[str, Any]:
             start, state = open_run(config, data, communicator)
             with Run(start, state, data, machine, communicator) as run:
                 return {**complete(run, signals), "run_dir": config.run_dir}
-
-
-@contextmanager
-def settled(config: Config, communicator: Communicator) -> Iterator[Machine]:
-    """Fix threads and floating-point warnings, see that all ranks agree, and give shared memory back. Collective."""
-    with ExitStack() as stack:
-        stack.enter_context(communicator)
-        stack.enter_context(threadpoolctl.threadpool_limits(config.threads, "blas"))
-        # Overflow and NaN warn nobody: the loss is watched instead.
-        stack.enter_context(np.errstate(over="ignore", invalid="ignore", divide="ignore"))
-        yield agree_on_machine(config.threads, communicator)
 
 
 def complete(run: Run, signals: Interruption) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ddp_mlp.errors import DataError
+from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.nn.schedules import Patience
-from ddp_mlp.training.step import Totals
 
 
 @dataclass

@@ -16,14 +16,15 @@ from ddp_mlp.config import parse_interval
 from ddp_mlp.data.batches import Source
 from ddp_mlp.data.opening import Data, Rows, make_batches
 from ddp_mlp.errors import ConfigError, DataError, Interrupted, StorageError, TrainingFailed, by_all_ranks
+from ddp_mlp.inference.evaluate import ForwardPass, Totals, evaluate
 from ddp_mlp.nn import optimizers, schedules
-from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
 from ddp_mlp.nn.schedules import observe
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import host_name
 from ddp_mlp.run_dir import journal, tensorboard
 from ddp_mlp.run_dir.journal import Console, Journal, Rate
+from ddp_mlp.run_dir.resuming import Start
 from ddp_mlp.run_dir.saving import Saving, Snapshot, State, checksum, restore
 from ddp_mlp.run_dir.tensorboard import TensorBoard
 from ddp_mlp.storage import checkpoint as checkpoints
@@ -32,9 +33,9 @@ from ddp_mlp.storage.checkpoint import Checkpoint
 from ddp_mlp.summing.between import ExactSum, PlainSum
 from ddp_mlp.training import interruption, phases
 from ddp_mlp.training.interruption import Interruption
-from ddp_mlp.training.preparation import Machine, Start
+from ddp_mlp.training.machine import Machine
 from ddp_mlp.training.progress import Progress
-from ddp_mlp.training.step import Regularization, StepResult, Totals, TrainingStep, evaluate
+from ddp_mlp.training.step import Regularization, StepResult, TrainingStep
 from ddp_mlp.training.watchdog import Watchdog
 
 SIGNAL, STOP, SAVE = range(3)
@@ -115,7 +116,7 @@ class Run:
         self._began = self._last_save = time.monotonic()
         self._earlier_seconds = self.progress.seconds
         self._interval = parse_interval(config.checkpoint_every)
-        self._groups: dict[int, Group] = {}
+        self._forward = ForwardPass(self.layout, self.step.reduction.parameters)
         self._snapshot_step = -1 if start.resumed_from is None else self.progress.step
         self._events: Journal | None = None
         self._board: TensorBoard | None = None
@@ -337,7 +338,7 @@ class Run:
         self.step.reduction.publish()
 
     def _evaluate(self, source: Source, rows: Rows) -> Totals:
-        return evaluate(self.communicator, self.layout, self.step.reduction.parameters, source, rows, self._groups)
+        return evaluate(self.communicator, self._forward, source, rows)
 
     def _wait_for_what_is_saved(self) -> str:
         self._saving.wait()

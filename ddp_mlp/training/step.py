@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.data.batches import Batch, Source
+from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.nn import backprop, optimizers
 from ddp_mlp.nn.buffers import Group, Panel
 from ddp_mlp.nn.optimizers import Optimizer
@@ -22,12 +23,9 @@ from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing import proven
 from ddp_mlp.summing.between import BLOCK, Block, Reduction
 from ddp_mlp.summing.plan import QUANTUM
-from ddp_mlp.summing.tree import Leaf, Subtree, children, cut, leaves, rows
+from ddp_mlp.summing.tree import Leaf, Subtree, children, leaves, rows
 from ddp_mlp.summing.within import GradientSum, Scratch
 from ddp_mlp.training.phases import Phases
-
-EVALUATION_ROWS = 256
-"""Rows that are evaluated at a time: fixed, since bits depend on it."""
 
 
 @dataclass(frozen=True)
@@ -39,36 +37,6 @@ class Regularization:
     clip_norm: float | None = None
     dropout: float = 0.0
     label_smoothing: float = 0.0
-
-
-class Totals(NamedTuple):
-    """Sums over some examples of all ranks."""
-
-    loss_sum: float = 0.0
-    """Σ w_i loss_i, in float64."""
-    weight_sum: float = 0.0
-    """Σ w_i; the number of examples where they have no weights."""
-    correct: int = 0
-    examples: int = 0
-
-    def plus(self, other: "Totals") -> "Totals":
-        """Return the sums over the examples of both."""
-        return Totals(
-            self.loss_sum + other.loss_sum,
-            self.weight_sum + other.weight_sum,
-            self.correct + other.correct,
-            self.examples + other.examples,
-        )
-
-    @property
-    def loss_mean(self) -> float:
-        """The weighted mean loss per example; 0 where nothing weighs."""
-        return self.loss_sum / self.weight_sum if self.weight_sum else 0.0
-
-    @property
-    def accuracy(self) -> float:
-        """The share of examples whose most probable class is their label; weights do not enter."""
-        return self.correct / self.examples
 
 
 class StepResult(NamedTuple):
@@ -272,36 +240,3 @@ class TrainingStep:
                 np.square(gradient, out=padded[: len(gradient)], dtype=np.float64)
                 squares += np.add.reduce(padded.reshape(-1, QUANTUM), axis=1).tolist()
         return math.sqrt(math.fsum(s for part in self.communicator.allgather(squares) for s in part))
-
-
-def evaluate(
-    communicator: Communicator,
-    layout: Layout,
-    parameters: NDArray[Any],
-    source: Source,
-    chosen: NDArray[np.int64] | None,
-    groups: dict[int, Group],
-) -> Totals:
-    """Return loss and accuracy over the rows `chosen` (all where None): the same for every P. Collective.
-
-    Fixed blocks of rows are shared out among the ranks. `groups` keeps the buffers by size from call to call.
-    """
-    W, b = layout.views(parameters)
-    m = source.m if chosen is None else len(chosen)
-    blocks = [range(lo, min(lo + EVALUATION_ROWS, m)) for lo in range(0, m, EVALUATION_ROWS)]
-    share = cut(len(blocks), communicator.size)
-    found = []
-    with communicator.in_agreement():  # what a source has to read can be wrong on one rank alone
-        for block in blocks[share[communicator.rank] : share[communicator.rank + 1]]:
-            size = len(block)
-            if size not in groups:
-                groups[size] = Group(layout.widths, (size,), parameters.dtype)
-            group = groups[size]
-            numbers = np.arange(block.start, block.stop)
-            source.gather(numbers if chosen is None else chosen[numbers], group)
-            backprop.forward(W, b, group)
-            [(loss_sum, correct)] = SoftmaxCrossEntropy().gradient(group)
-            weight_sum = float(size) if group.w is None else float(np.sum(group.w, dtype=np.float64))
-            found.append((loss_sum, weight_sum, correct))
-    loss, weight, correct_all = zip(*(row for part in communicator.allgather(found) for row in part), strict=True)
-    return Totals(math.fsum(loss), math.fsum(weight), sum(correct_all), m)

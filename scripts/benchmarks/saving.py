@@ -19,9 +19,10 @@ sys.path.insert(0, str(ROOT))
 from ddp_mlp.config import Config  # noqa: E402 # from this checkout, installed or not
 from ddp_mlp.data.opening import open_data  # noqa: E402
 from ddp_mlp.parallel.mpi import connect  # noqa: E402
+from ddp_mlp.run_dir.claiming import claimed  # noqa: E402
+from ddp_mlp.run_dir.resuming import open_run  # noqa: E402
 from ddp_mlp.training.interruption import Interruption  # noqa: E402
-from ddp_mlp.training.loop import settled  # noqa: E402
-from ddp_mlp.training.preparation import claimed, open_run  # noqa: E402
+from ddp_mlp.training.machine import settled  # noqa: E402
 from ddp_mlp.training.run import Run  # noqa: E402
 
 STEPS = 60

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from ddp_mlp.errors import ConfigError, StorageError
+from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.run_dir import journal
 from ddp_mlp.run_dir.journal import Console, Journal, Narrator, Rate, make_event, parse
-from ddp_mlp.training.step import Totals
 from tests.conftest import ROOT, Program
 
 START: dict[str, Any] = make_event(

@@ -18,6 +18,7 @@ import pytest
 from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batch
 from ddp_mlp.errors import DataError, Interrupted
+from ddp_mlp.inference.evaluate import ForwardPass, evaluate
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout
@@ -29,7 +30,7 @@ from ddp_mlp.training import loop
 from ddp_mlp.training.interruption import Interruption
 from ddp_mlp.training.phases import Phases
 from ddp_mlp.training.run import Run
-from ddp_mlp.training.step import Regularization, TrainingStep, evaluate
+from ddp_mlp.training.step import Regularization, TrainingStep
 from tests.parallel import test_communicator
 from tests.reference import ArraySource, examples
 from tests.simulated_mpi import Aborted, Deadlock, Mismatch, Rank, World
@@ -133,7 +134,7 @@ def trained(communicator: Communicator, model: Model, plain: bool = False, halvi
             signals = result.signals[:, 0].tolist()
             assert signals == [*range(communicator.size)], "each rank's word has reached all"
             found.append((step.reduction.parameters.tobytes(), result.totals, result.gradient_norm))
-        found.append(evaluate(communicator, step.layout, step.reduction.parameters, step.source, None, {}))
+        found.append(evaluate(communicator, ForwardPass(step.layout, step.reduction.parameters), step.source, None))
     return found
 
 

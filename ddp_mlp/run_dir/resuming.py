@@ -1,101 +1,29 @@
-"""What must be settled before the first step: the machine, the data, the folder of the run. Every call is collective.
+"""Where a run begins: at its newest checkpoint, at one that is named, at given parameters, or anew.
 
-Only rank 0 looks at files that describe the run; the others hear of it by broadcast. What one rank finds wrong ends
-all.
+Only rank 0 looks at the files; the others hear of it by broadcast. What a run goes on from has to be its own: the same
+configuration where that decides the bits, the same data, arrays of the right shapes.
 """
 
-import hashlib
-import os
-import platform
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
-import numpy as np
-import threadpoolctl
 from numpy.typing import NDArray
 
-import ddp_mlp
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import Data
-from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch, StorageError
-from ddp_mlp.nn import backprop, blas, optimizers
-from ddp_mlp.nn.buffers import Group
-from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
-from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.errors import ConfigError, DataError
+from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.schedules import Patience
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.parallel.host import host_name
 from ddp_mlp.run_dir.journal import FILE
-from ddp_mlp.run_dir.lock import Lock
 from ddp_mlp.run_dir.saving import State
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage import weights
 from ddp_mlp.storage.atomic import sweep
 from ddp_mlp.storage.checkpoint import Checkpoint, Newest
 from ddp_mlp.summing.tree import automatic_shards
-
-
-class Machine(NamedTuple):
-    """What the ranks run on: the same software and the same BLAS kernel everywhere."""
-
-    versions: dict[str, str]
-    kernel: str
-    """The BLAS library, its version and the kernel it chose for this processor."""
-    hosts: list[str]
-    """Of each rank."""
-
-
-def agree_on_machine(threads: int, communicator: Communicator) -> Machine:
-    """Check that every rank computes with the same libraries, kernel and bits. Raises EnvironmentMismatch.
-
-    A canary, one small forward and backward pass, shows differences that names and versions do not.
-    """
-    versions = {
-        "ddp_mlp": ddp_mlp.__version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "h5py": h5py.__version__,
-        "mpi": communicator.library,
-    }
-    kernel = "; ".join(f"{library.name} {library.architecture}" for library in blas.libraries())
-    loaded = [entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "blas"]
-    found_threads = sorted({entry["num_threads"] for entry in loaded} - {threads})
-    mine = {**versions, "BLAS kernel": kernel, "canary": _canary()}
-    everyone = communicator.allgather((mine, host_name()))
-    with communicator.in_agreement():
-        if found_threads:
-            raise EnvironmentMismatch(
-                f"threads = {threads}, but BLAS uses {found_threads[0]}: it does not let itself be set; "
-                f"set OPENBLAS_NUM_THREADS={threads} before the start"
-            )
-        for rank, (theirs, their_host) in enumerate(everyone):
-            for name, value in mine.items():
-                if theirs[name] != value:
-                    raise EnvironmentMismatch(
-                        f"{name} is {value} on rank {communicator.rank} ({host_name()}) but {theirs[name]} on rank "
-                        f"{rank} ({their_host}): every rank must run the same software on the same kind of processor"
-                    )
-    return Machine(versions, kernel, [their_host for _, their_host in everyone])
-
-
-def _canary() -> str:
-    """Return a hash of the gradient sums of one pass through a small network."""
-    layout = Layout((19, 23, 11))
-    flat, gradient = np.zeros((2, layout.length), np.float32)
-    layout.initialize(flat, seed=0)
-    W, b = layout.views(flat)
-    dW, db = layout.views(gradient)
-    group = Group(layout.widths, (37,), flat.dtype)
-    group.A[0].whole[...] = np.sin(np.arange(19 * 37, dtype=np.float32)).reshape(19, 37)
-    group.y[...] = np.arange(37) % 11
-    backprop.gradient_sum(W, b, group, SoftmaxCrossEntropy(), dW, db)
-    return hashlib.sha256(gradient.tobytes()).hexdigest()[:16]
 
 
 class Start(NamedTuple):
@@ -113,34 +41,6 @@ class Start(NamedTuple):
     """Whether parameters come from a file or from the caller; else they are drawn."""
     earlier: tuple[int, int] = (0, 0)
     """Epochs and steps that the given state has seen, with other data."""
-
-
-@contextmanager
-def claimed(config: Config, communicator: Communicator) -> Iterator[Config]:
-    """Make the run's folder and keep other runs out of it while entered; yield the configuration with its run_dir.
-
-    Collective. Raises StorageError, or RunInUse where another run has the folder, on all ranks.
-    """
-    run_dir = communicator.on_rank_0(_make_folder, config)
-    held: list[Lock] = []
-    communicator.on_rank_0(lambda: held.append(Lock(run_dir)))
-    try:
-        yield replace(config, run_dir=str(run_dir))
-    finally:
-        for lock in held:
-            lock.release()
-
-
-def _make_folder(config: Config) -> Path:
-    run_dir = Path(config.run_dir or f"runs/{Path(config.data).stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-    folder = run_dir / "checkpoints"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"run_dir = {run_dir}: cannot be made ({error.strerror}); choose another") from error
-    if not os.access(run_dir, os.W_OK) or not os.access(folder, os.W_OK):
-        raise StorageError(f"run_dir = {run_dir}: cannot be written; choose another, or change its permissions")
-    return run_dir
 
 
 def open_run(config: Config, data: Data, communicator: Communicator) -> tuple[Start, State | None]:

@@ -1,0 +1,117 @@
+"""Loss and accuracy of a network over many rows, the same for every number of ranks.
+
+Rows are computed in fixed blocks of EVALUATION_ROWS, which the ranks share out among them. A block's numbers depend on
+the block alone, counts are integers, and the blocks' losses are added by `math.fsum`, in which order does not matter.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.data.batches import Source
+from ddp_mlp.nn import backprop
+from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
+from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.summing.tree import cut
+
+EVALUATION_ROWS = 256
+"""Rows that are evaluated at a time: fixed, since bits depend on it."""
+
+
+class Totals(NamedTuple):
+    """Sums over some examples of all ranks."""
+
+    loss_sum: float = 0.0
+    """Σ w_i loss_i, in float64."""
+    weight_sum: float = 0.0
+    """Σ w_i; the number of examples where they have no weights."""
+    correct: int = 0
+    examples: int = 0
+
+    def plus(self, other: "Totals") -> "Totals":
+        """Return the sums over the examples of both."""
+        return Totals(
+            self.loss_sum + other.loss_sum,
+            self.weight_sum + other.weight_sum,
+            self.correct + other.correct,
+            self.examples + other.examples,
+        )
+
+    @property
+    def loss_mean(self) -> float:
+        """The weighted mean loss per example; 0 where nothing weighs."""
+        return self.loss_sum / self.weight_sum if self.weight_sum else 0.0
+
+    @property
+    def accuracy(self) -> float:
+        """The share of examples whose most probable class is their label; weights do not enter."""
+        return self.correct / self.examples
+
+
+class ForwardPass:
+    """The way of some rows through a network, in buffers that are kept by the number of rows. Local."""
+
+    def __init__(self, layout: Layout, parameters: NDArray[Any]) -> None:
+        """Take the flat parameters (length,) as they are at each pass: they are kept, not copied."""
+        self._widths, self._dtype = layout.widths, parameters.dtype
+        self._W, self._b = layout.views(parameters)
+        self._groups: dict[int, Group] = {}
+
+    def __call__(self, source: Source, rows: NDArray[np.int64]) -> Group:
+        """Compute a source's rows (m,) and return their group, with the output layer's z in A[L].
+
+        The next pass of as many rows overwrites the group. BLAS must have one thread.
+        """
+        m = len(rows)
+        if m not in self._groups:
+            self._groups[m] = Group(self._widths, (m,), self._dtype)
+        group = self._groups[m]
+        source.gather(rows, group)
+        backprop.forward(self._W, self._b, group)
+        return group
+
+    def loss(self, group: Group) -> Totals:
+        """Return the sums over a group's examples; its z becomes dz."""
+        [(loss_sum, correct)] = SoftmaxCrossEntropy().gradient(group)
+        weight_sum = float(group.m) if group.w is None else float(np.sum(group.w, dtype=np.float64))
+        return Totals(loss_sum, weight_sum, correct, group.m)
+
+
+def blocks(m: int) -> list[range]:
+    """Return the blocks of the rows [0, m) that are computed together."""
+    return [range(lo, min(lo + EVALUATION_ROWS, m)) for lo in range(0, m, EVALUATION_ROWS)]
+
+
+def forward_blocks(forward: ForwardPass, source: Source) -> Iterator[tuple[slice, Group]]:
+    """Compute all rows of a source block by block; yield each block, and its group with z in A[L]. Local.
+
+    The group is overwritten by the next block.
+    """
+    for block in blocks(source.m):
+        yield slice(block.start, block.stop), forward(source, np.arange(block.start, block.stop))
+
+
+def evaluate(
+    communicator: Communicator, forward: ForwardPass, source: Source, chosen: NDArray[np.int64] | None
+) -> Totals:
+    """Return loss and accuracy over the rows `chosen` (all where None): the same for every P. Collective."""
+    m = source.m if chosen is None else len(chosen)
+    every = blocks(m)
+    share = cut(len(every), communicator.size)
+    found: list[Totals] = []
+    with communicator.in_agreement():  # what a source has to read can be wrong on one rank alone
+        for block in every[share[communicator.rank] : share[communicator.rank + 1]]:
+            numbers = np.arange(block.start, block.stop)
+            found.append(forward.loss(forward(source, numbers if chosen is None else chosen[numbers])))
+    everything = [totals for part in communicator.allgather(found) for totals in part]
+    return Totals(
+        math.fsum(totals.loss_sum for totals in everything),
+        math.fsum(totals.weight_sum for totals in everything),
+        sum(totals.correct for totals in everything),
+        m,
+    )

@@ -2,7 +2,6 @@
 
 import runpy
 import sys
-from importlib.util import find_spec
 
 from ddp_mlp import __version__
 
@@ -19,19 +18,18 @@ VERBS = {
 
 def main() -> None:
     """Run the command that the first argument names, as if by `python -m`."""
-    verbs = {verb: does for verb, does in VERBS.items() if find_spec(f"ddp_mlp.{verb}")}
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if verb in verbs:
+    if verb in VERBS:
         del sys.argv[1]
         runpy.run_module(f"ddp_mlp.{verb}", run_name="__main__", alter_sys=True)
     elif verb == "--version":
         print(__version__)
     elif verb in ("-h", "--help"):
         print("usage: ddp-mlp VERB …; ddp-mlp VERB --help\n")
-        for name, does in verbs.items():
+        for name, does in VERBS.items():
             print(f"  {name:<8} {does}")
     else:
-        print(f"error: {verb!r}: expected one of {', '.join(verbs)}", file=sys.stderr)
+        print(f"error: {verb!r}: expected one of {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,4 +1,4 @@
-"""What a command does around its work on all ranks: BLAS threads before NumPy, MPI after the flags, one exit code.
+"""What a command does around its work: flags, BLAS threads before NumPy, MPI after the flags, one line, one exit code.
 
 Nothing here is imported before it is needed: `--help` and a wrong flag start neither MPI nor NumPy.
 """
@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ddp_mlp import __version__
 from ddp_mlp.errors import ConfigError, ProgramError
 
 if TYPE_CHECKING:
@@ -31,19 +32,88 @@ HEAD_START_SECONDS = 2.0
 """By how much the process that reports an error found before MPI starts may be later than the others."""
 
 
-def on_all_ranks(work: "Callable[[Communicator], Any]", threads: int = 1, debug: bool = False) -> NoReturn:
-    """Start MPI where it is, call work(communicator), and exit, on every rank with the same code.
+class Parser(argparse.ArgumentParser):
+    """argparse's parser for a command, whose errors are a ConfigError of one line."""
+
+    def __init__(self, command: str, description: str, **options: Any) -> None:
+        super().__init__(f"python -m ddp_mlp.{command}", description=description, allow_abbrev=False, **options)
+        self.add_argument("--version", action="version", version=__version__)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the error instead of printing the usage."""
+        raise ConfigError(f"{message}; see --help")
+
+
+Check = Callable[[argparse.Namespace], None]
+"""Looks at what was asked before anything is started; raises a ProgramError."""
+
+
+def on_all_ranks(
+    parser: Parser,
+    work: "Callable[[argparse.Namespace, Communicator], Any]",
+    argv: Sequence[str] | None = None,
+    check: Check | None = None,
+) -> NoReturn:
+    """Read the flags, start MPI where it is, call work(asked, communicator), and exit with one code on every rank."""
+    try:
+        asked = _read(parser, argv, check)
+    except ProgramError as error:
+        exit_before_mpi(error)
+    start(lambda communicator: work(asked, communicator), getattr(asked, "threads", 1), asked.debug)
+
+
+def alone(
+    parser: Parser,
+    work: Callable[[argparse.Namespace], Any],
+    argv: Sequence[str] | None = None,
+    check: Check | None = None,
+) -> int:
+    """Read the flags, call work(asked) in this process, and return the exit code."""
+    debug = False
+    try:
+        asked = _read(parser, argv, check)
+        debug = asked.debug
+        work(asked)
+        sys.stdout.flush()
+    except ProgramError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr, flush=True)
+        return 128 + signal.SIGINT  # what a shell reports for Ctrl-C
+    except BrokenPipeError:  # whoever read along has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _read(parser: Parser, argv: Sequence[str] | None, check: Check | None) -> argparse.Namespace:
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    asked = parser.parse_args(argv)
+    if check is not None:
+        check(asked)
+    return asked
+
+
+def start(
+    work: "Callable[[Communicator], Any]",
+    threads: int = 1,
+    debug: bool = False,
+    connect: "Callable[[], Communicator] | None" = None,
+) -> NoReturn:
+    """Start MPI where it is (by `connect`), call work(communicator), and exit, on every rank with the same code.
 
     An error that all ranks know of is one line from the rank that found it; one that a rank meets alone ends the job.
     """
     for name in THREAD_VARIABLES:  # BLAS reads them when NumPy is loaded, which is below
         os.environ[name] = str(threads)
 
+    from ddp_mlp.parallel import mpi
     from ddp_mlp.parallel.communicator import end_on_exception
-    from ddp_mlp.parallel.mpi import connect
 
     try:
-        communicator = connect()
+        communicator = (connect or mpi.connect)()
     except ProgramError as error:
         exit_before_mpi(error)
     try:
@@ -60,14 +130,6 @@ def on_all_ranks(work: "Callable[[Communicator], Any]", threads: int = 1, debug:
         end_on_exception(communicator)
     ignore_signals()
     communicator.leave(0)
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse's parser, whose errors are a ConfigError of one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the error instead of printing the usage."""
-        raise ConfigError(f"{message}; see --help")
 
 
 def ignore_signals() -> None:

@@ -8,7 +8,6 @@ never on the format or on how the file was read; within a split the rows keep th
 import argparse
 import hashlib
 import math
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ddp_mlp import __version__
+from ddp_mlp import __version__, command
 from ddp_mlp.command import Parser
 from ddp_mlp.conversion.sources import Header, Label, Piece, Source, open_sources
-from ddp_mlp.errors import ConfigError, DataError, ProgramError, StorageError
+from ddp_mlp.errors import ConfigError, DataError, StorageError
 from ddp_mlp.storage.dataset import SPLITS, DatasetInfo, DatasetWriter, Reader, inspect, size_and_mtime
 from ddp_mlp.storage.survey import CLASSES_AT_MOST, Survey, merge_surveys, survey_block, survey_blocks
 
@@ -364,16 +363,15 @@ def _printable(text: str) -> str:
 # --- The command ------------------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
-        prog="python -m ddp_mlp.convert",
-        usage="%(prog)s [options] SOURCE… OUT.h5\n       %(prog)s --inspect FILE.h5",
-        description="Make a data-set file for ddp_mlp.train out of SOURCE…: one CSV, TSV, Parquet, NPY, NPZ or HDF5 "
+        "convert",
+        "Make a data-set file for ddp_mlp.train out of SOURCE…: one CSV, TSV, Parquet, NPY, NPZ or HDF5 "
         "file; two files that are examples and labels (NPY, IDX), or train and test (CSV, Parquet); or four, examples "
         "and labels of train and of test, as MNIST has them. CSV, NPY and IDX may be packed with gzip. Rows and "
         "columns count from 0.",
+        usage="%(prog)s [options] SOURCE… OUT.h5\n       %(prog)s --inspect FILE.h5",
         epilog="Exit codes: 0 done, 2 usage, 65 bad data, 74 cannot read or write.",
-        allow_abbrev=False,
     )
     parser.add_argument("paths", nargs="+", type=Path, metavar="SOURCE… OUT.h5", help="the sources, then the new file")
     parser.add_argument("--label", metavar="NAME|INDEX", help="the label's column in a table; -1 is the last")
@@ -398,7 +396,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--y_name", default="y", help="the labels there (y)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.h5 if it exists")
     parser.add_argument("--inspect", action="store_true", help="print shapes, types, class counts and ranges of a file")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
@@ -436,21 +433,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        _run(_parser().parse_args(argv))
-    except ProgramError as error:
-        if "--debug" in argv:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("error: interrupted; no file was made", file=sys.stderr)
-        return 130  # what a shell reports for Ctrl-C
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return 0
+    return command.alone(_parser(), _run, argv)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ depend on, in the way a run would use it; nothing stays behind. What could keep 
 that a launcher that does not match its library, or too little shared memory, is a line as well.
 """
 
-import argparse
 import fcntl
 import json
 import os
@@ -387,13 +386,11 @@ def examine(run_dir: Path, threads: int, communicator: "Communicator", launched:
 # --- The command ------------------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
-        prog="python -m ddp_mlp.doctor",
-        description="Examine the machine before a run, alone or under mpirun or srun: what was found, fine or not, "
-        "what to do.",
+        "doctor",
+        "Examine the machine before a run, alone or under mpirun or srun: what was found, fine or not, what to do.",
         epilog="Exit codes: 0 all is fine, 2 usage, 78 something is not.",
-        allow_abbrev=False,
     )
     parser.add_argument("--run_dir", type=Path, default=Path("runs"), help="the folder a run would write to (runs)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="BLAS threads per rank (1)")

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddp_mlp import __version__
-from ddp_mlp.errors import ConfigError, DataError, ProgramError
+from ddp_mlp import __version__, command
+from ddp_mlp.command import Parser
+from ddp_mlp.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from ddp_mlp.model import Model
@@ -105,34 +106,25 @@ def onnx_graph(model: "Model") -> bytes:
     return image
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ddp_mlp.export",
-        description="Write a trained network as ONNX (standardization and softmax included), safetensors or NPZ.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=__version__)
+def _parser() -> Parser:
+    text = "Write a trained network as ONNX (standardization and softmax included), safetensors or NPZ."
+    parser = Parser("export", text)
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint file, or a run's folder")
     parser.add_argument("out", type=Path, metavar="OUT", help="OUT.onnx, OUT.safetensors or OUT.npz")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def _run(asked: argparse.Namespace) -> None:
+    from ddp_mlp.model import load
+
+    model = load(asked.checkpoint)
+    export(model, asked.out)
+    print(f"{asked.out}: {'-'.join(map(str, model.layout.widths))}, {model.layout.count:,} parameters", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    asked = _parser().parse_args(argv)
-    try:
-        from ddp_mlp.model import load
-
-        model = load(asked.checkpoint)
-        export(model, asked.out)
-    except ProgramError as error:
-        if asked.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{asked.out}: {'-'.join(map(str, model.layout.widths))}, {model.layout.count:,} parameters", file=sys.stderr)
-    return 0
+    return command.alone(_parser(), _run, argv)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ddp_mlp import __version__, command
-from ddp_mlp.errors import ConfigError, ProgramError, printable
+from ddp_mlp import command
+from ddp_mlp.command import Parser
+from ddp_mlp.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from ddp_mlp.inference.apply import Scores
@@ -22,23 +23,16 @@ CLASSES_SHOWN = 40
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit, on every rank with the same code."""
-    asked = _parser().parse_args(argv)
-    try:
-        _check(asked)
-    except ProgramError as error:
-        command.exit_before_mpi(error)
-    command.on_all_ranks(lambda communicator: _run(asked, communicator), debug=asked.debug)
+    command.on_all_ranks(_parser(), _run, argv, _check)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ddp_mlp.predict",
-        description="Classify the rows of a data-set file with a trained network. Where the file has labels, accuracy, "
+def _parser() -> Parser:
+    parser = Parser(
+        "predict",
+        "Classify the rows of a data-set file with a trained network. Where the file has labels, accuracy, "
         "log-loss, precision and recall of each class and the confusion matrix go to standard output.",
         epilog="The same bytes on any number of ranks: mpirun -n 4 python -m ddp_mlp.predict …",
-        allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint file, or a run's folder")
     parser.add_argument("data", type=Path, metavar="DATA", help="HDF5 file with X, standardized or not as in training")
     parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="file for labels and probabilities: .h5 or .csv")
@@ -46,7 +40,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--x_name", default="X", metavar="TEXT", help='name of the features; "/a/b": from the root (X)')
     parser.add_argument("--y_name", default="y", metavar="TEXT", help="name of the labels, if there are any (y)")
     parser.add_argument("--scores", type=Path, metavar="FILE", help="write the figures to FILE too, as JSON")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 

@@ -1,26 +1,25 @@
 """Show runs: `python -m ddp_mlp.report RUN… -o report.html`, and `--follow RUN` for one that goes on."""
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
+from ddp_mlp import command
 from ddp_mlp.command import Parser
-from ddp_mlp.errors import ConfigError, DataError, ProgramError, printable
+from ddp_mlp.errors import ConfigError, DataError, printable
 
 POLL_SECONDS = 0.5
 MISTAKES = 24
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
-        prog="python -m ddp_mlp.report",
-        description="Put one or several runs on a page of their own, or follow a run that goes on.",
+        "report",
+        "Put one or several runs on a page of their own, or follow a run that goes on.",
         epilog="Exit codes: 0 done, 2 usage, 65 no journal, 74 cannot read or write.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the run_dir of a run; several are compared")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="report.html, or a picture: report.png")
@@ -98,27 +97,25 @@ def follow(folder: Path) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit."""
-    try:
-        arguments = _parser().parse_args(argv)
-        if arguments.follow:
-            if len(arguments.runs) > 1 or arguments.output:
-                raise ConfigError("--follow: takes one RUN and no --output")
-            follow(arguments.runs[0])
-        else:
-            output = arguments.output or Path("report.html")
-            write(arguments.runs, output, arguments.data, arguments.image)
-            print(printable(str(output)))
-    except ProgramError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(0)
-    except BrokenPipeError:  # whoever read along has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
+def _run(asked: argparse.Namespace) -> None:
+    if asked.follow:
+        with suppress(KeyboardInterrupt):
+            follow(asked.runs[0])
+    else:
+        output = asked.output or Path("report.html")
+        write(asked.runs, output, asked.data, asked.image)
+        print(printable(str(output)))
+
+
+def _check(asked: argparse.Namespace) -> None:
+    if asked.follow and (len(asked.runs) > 1 or asked.output):
+        raise ConfigError("--follow: takes one RUN and no --output")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return command.alone(_parser(), _run, argv, _check)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -28,12 +28,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if launched_size()[0] > 1 and any(word.partition("=")[0] == "--config" for word in arguments):
         # Files are read by rank 0 alone: the others may not see them, or see what was there a moment ago.
-        command.on_all_ranks(lambda ranks: _read_by_rank_0(arguments, ranks), debug="--debug" in arguments)
+        command.start(lambda ranks: _read_by_rank_0(arguments, ranks), debug="--debug" in arguments)
     try:
         chosen = config.parse(arguments)
     except ProgramError as error:
         command.exit_before_mpi(error)
-    command.on_all_ranks(lambda ranks: _work(chosen, ranks), chosen.threads, chosen.debug)
+    command.start(lambda ranks: _work(chosen, ranks), chosen.threads, chosen.debug)
 
 
 def _read_by_rank_0(arguments: Sequence[str], communicator: "Communicator") -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ddp_mlp import command
 from ddp_mlp.command import Parser
-from ddp_mlp.errors import ConfigError, ProgramError, StorageError, by_all_ranks
+from ddp_mlp.errors import ProgramError, StorageError, by_all_ranks
 
 if TYPE_CHECKING:
     from ddp_mlp.config import Config
@@ -173,12 +173,11 @@ def _words(certificate: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
-        prog="python -m ddp_mlp.verify",
-        description="Prove on this machine what the program promises, alone or under mpirun.",
+        "verify",
+        "Prove on this machine what the program promises, alone or under mpirun.",
         epilog="Exit codes: 0 all passed, 1 a check failed, 2 usage, 65 bad data, 74 cannot read or write.",
-        allow_abbrev=False,
     )
     parser.add_argument("data", nargs="?", metavar="DATA", help="check with this data-set file, not made-up examples")
     parser.add_argument("--x_name", default="X", metavar="NAME", help="its features (default: X)")
@@ -190,11 +189,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit, on every rank with the same code."""
-    try:
-        arguments = _parser().parse_args(argv)
-    except ConfigError as error:
-        command.exit_before_mpi(error)
-    command.on_all_ranks(lambda communicator: verify(arguments, communicator))
+    command.on_all_ranks(_parser(), verify, argv)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,12 @@ class Group:
         return stack
 
     @property
+    def losses(self) -> NDArray[Any]:
+        """The loss of every example (m,), times its weight, as the output layer left it."""
+        losses: NDArray[Any] = self._per_example[4]
+        return losses
+
+    @property
     def nbytes(self) -> int:
         """The bytes of all buffers, but for sample weights."""
         panels = [*self.A.values(), *(self.dz[l] for l in range(1, self.L))]

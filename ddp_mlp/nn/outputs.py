@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn.buffers import Group, Stack
+from ddp_mlp.nn.functions import NATIVE, Functions
 
 
 class Output(Protocol):
@@ -37,6 +38,7 @@ class SoftmaxCrossEntropy:
     """
 
     label_smoothing: float = 0.0
+    functions: Functions = NATIVE
 
     def gradient(self, group: Group) -> list[tuple[float, int]]:
         """Turn the output z into dz = A − Y, in place; return each leaf's loss sum, in float64, and how many it got.
@@ -61,7 +63,7 @@ class SoftmaxCrossEntropy:
     def _gradient(self, stack: Stack) -> None:
         """Turn a stack's Z from z into dz, and set its loss, (k, 1, m_i)."""
         _, _, Z, y, first, at_y, z_max, exp_sum, z_y, A_y, loss = stack
-        smoothing, (_, n, m) = self.label_smoothing, Z.shape
+        smoothing, (_, n, m), f = self.label_smoothing, Z.shape, self.functions
         values = Z.reshape(-1)
         np.multiply(y, m, out=at_y)
         np.add(at_y, first, out=at_y)
@@ -71,12 +73,12 @@ class SoftmaxCrossEntropy:
         values.take(at_y, out=z_y, mode="clip")
         if smoothing:
             z_y *= 1 - smoothing
-            z_y += (smoothing / n) * np.add.reduce(Z, axis=1, keepdims=True)
-        np.exp(Z, out=Z)
-        np.add.reduce(Z, axis=1, keepdims=True, out=exp_sum)
+            z_y += (smoothing / n) * f.sum(Z)
+        f.exp(Z, out=Z)
+        f.sum(Z, out=exp_sum)
         np.divide(Z, exp_sum, out=Z)  #                     A = softmax(z)    (k, n_L, m_i)
 
-        np.log(exp_sum, out=exp_sum)
+        f.log(exp_sum, out=exp_sum)
         np.subtract(exp_sum, z_y, out=loss)  #              −Σ_k Y log A      (k, 1, m_i)
 
         if smoothing:
@@ -90,6 +92,6 @@ class SoftmaxCrossEntropy:
         for stack in group.stacks:
             Z = stack.Z
             np.subtract(stack.z, np.max(stack.z, axis=1, keepdims=True), out=Z)
-            np.exp(Z, out=Z)
-            np.divide(Z, np.sum(Z, axis=1, keepdims=True), out=Z)
+            self.functions.exp(Z, out=Z)
+            np.divide(Z, self.functions.sum(Z), out=Z)
             out[stack.examples] = Z.swapaxes(1, 2).reshape(-1, Z.shape[1])

@@ -234,6 +234,7 @@ class Rank(Communicator):
         self.world, self.rank, self.size, self.nodes = world, rank, size, world.nodes
         self.node = next(i for i, ranks in enumerate(world.nodes) if rank in ranks)
         self.calls: dict[Any, int] = {}
+        self.letters: list[tuple[int, bytes]] = []
         self._shares = False
 
     def pause(self) -> None:
@@ -291,6 +292,19 @@ class Rank(Communicator):
         array[...] = meeting.brought[first][0]
         for other in others:
             array += meeting.brought[other][0]
+
+    def split(self, color: int | None) -> Communicator | None:
+        raise NotImplementedError("a simulated world stays whole")
+
+    def post(self, value: Any, rank: int) -> None:
+        self.world.ranks[rank].letters.append((self.rank, pickle.dumps(value)))
+
+    def collect(self) -> tuple[int, Any] | None:
+        self.world.wait(self.rank, "collect")
+        if not self.letters:
+            return None
+        sender, pickled = self.letters.pop(0)
+        return sender, pickle.loads(pickled)
 
     def close(self) -> None:
         if self._shares:

@@ -145,6 +145,23 @@ class Communicator(ABC):
     def Allreduce(self, array: NDArray[Any]) -> None:
         """Replace the array by its sum over all ranks, added in the MPI library's own order. Collective."""
 
+    # ---- some of the ranks, and letters between any two -------------------------------------------------------------
+
+    @abstractmethod
+    def split(self, color: int | None) -> "Communicator | None":
+        """Return the ranks with this rank's color, in this order, as ranks of their own; None for color None.
+
+        Collective. Nodes are as here; `abort` ends all ranks, not those of the color alone.
+        """
+
+    @abstractmethod
+    def post(self, value: Any, rank: int) -> None:
+        """Send a small object to a rank and return at once. Local; letters of one sender arrive in their order."""
+
+    @abstractmethod
+    def collect(self) -> tuple[int, Any] | None:
+        """Return the sender and the object of a letter to this rank, or None where none has come. Local, at once."""
+
     # ---- the end ----------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -21,6 +21,8 @@ from ddp_mlp.parallel.single import SingleProcess
 T = TypeVar("T")
 GOODBYE_SECONDS = 0.3
 """Between the last line of output and the end of a job: launchers drop what they have not read by then."""
+LETTER = 7
+"""The tag of what `post` sends; nothing else goes from rank to rank on that communicator."""
 ABORT_SECONDS, FINALIZE_SECONDS = 3, 10
 """How long MPI_Abort and MPI_Finalize may take, before the process ends without them."""
 
@@ -50,6 +52,8 @@ class MPIRanks(Communicator):
         column = self.local_rank if self.local_rank < self.columns else MPI.UNDEFINED
         self._column = self._world.Split(column, key=self.node)
         self._windows: list[Any] = []
+        self._node_size = node_size
+        self._on_their_way: list[Any] = []
 
     def broadcast(self, value: T) -> T:
         return self._world.bcast(value)  # type: ignore[no-any-return]
@@ -106,6 +110,28 @@ class MPIRanks(Communicator):
     def Allreduce(self, array: NDArray[Any]) -> None:
         self._world.Allreduce(self._MPI.IN_PLACE, array, op=self._MPI.SUM)
 
+    def split(self, color: int | None) -> Communicator | None:
+        if (level := self._MPI.Query_thread()) < self._MPI.THREAD_MULTIPLE:
+            raise EnvironmentMismatch(
+                f"{self.library} was started with thread level {level}: groups of ranks need MPI_THREAD_MULTIPLE, "
+                "which mpi4py asks for unless mpi4py.rc says otherwise"
+            )
+        part = self._world.Split(self._MPI.UNDEFINED if color is None else color, key=self.rank)
+        if part == self._MPI.COMM_NULL:
+            return None
+        made = MPIRanks(part, self._node_size)
+        part.Free()
+        return made
+
+    def post(self, value: Any, rank: int) -> None:
+        self._on_their_way = [letter for letter in self._on_their_way if not letter.Test()]
+        self._on_their_way.append(self._world.isend(value, rank, LETTER))
+
+    def collect(self) -> tuple[int, Any] | None:
+        status = self._MPI.Status()
+        letter = self._world.improbe(self._MPI.ANY_SOURCE, LETTER, status)
+        return None if letter is None else (status.source, letter.recv())
+
     def close(self) -> None:
         for window in self._windows:
             window.Unlock_all()
@@ -113,6 +139,8 @@ class MPIRanks(Communicator):
         self._windows.clear()
 
     def free(self) -> None:
+        for letter in self._on_their_way:
+            letter.Wait()
         for communicator in (self._world, self._node, self._column):
             if communicator != self._MPI.COMM_NULL:
                 communicator.Free()

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar, final
 
@@ -22,6 +23,9 @@ class SingleProcess(Communicator):
     node = 0
     nodes = (range(1),)
     library = "none"
+
+    def __init__(self) -> None:
+        self._letters: deque[tuple[int, Any]] = deque()
 
     def broadcast(self, value: T) -> T:
         return value
@@ -52,6 +56,15 @@ class SingleProcess(Communicator):
 
     def Allreduce(self, array: NDArray[Any]) -> None:
         pass
+
+    def split(self, color: int | None) -> Communicator | None:
+        return None if color is None else SingleProcess()
+
+    def post(self, value: Any, rank: int) -> None:
+        self._letters.append((rank, value))
+
+    def collect(self) -> tuple[int, Any] | None:
+        return self._letters.popleft() if self._letters else None
 
     def close(self) -> None:
         pass

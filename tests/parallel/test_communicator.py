@@ -184,3 +184,50 @@ def test_a_node_size_that_is_no_number_is_refused() -> None:
     if MPI.COMM_WORLD.size > 1:
         with pytest.raises(ConfigError, match="DDP_MLP_NODE_SIZE = 'two'"):
             connect({"DDP_MLP_NODE_SIZE": "two"})
+
+
+@pytest.mark.mpi
+def test_parts_are_worlds_of_their_own(ranks: Communicator) -> None:
+    """Every third rank is in none; the others, by parity, exchange and share among themselves, in the old order."""
+    color = None if ranks.rank % 3 == 2 else ranks.rank % 2
+    part = ranks.split(color)
+    assert (part is None) == (color is None)
+    if part is not None:
+        mine = [rank for rank in range(ranks.size) if rank % 3 != 2 and rank % 2 == color]
+        assert part.allgather(ranks.rank) == mine
+        assert mine[part.rank] == ranks.rank
+        arrays = part.share(1, F64)
+        arrays[part.local_rank][...] = ranks.rank
+        part.node_barrier()
+        assert [array[0] for array in arrays] == [mine[rank] for rank in part.nodes[part.node]]
+        part.close()
+        part.free()
+    assert ranks.split(None) is None
+
+
+@pytest.mark.mpi
+def test_letters_arrive_in_the_order_of_their_sender(ranks: Communicator) -> None:
+    """Each rank writes three letters to every rank, itself too; nothing else is in the post."""
+    for number in range(3):
+        for rank in range(ranks.size):
+            ranks.post((number, ranks.rank), rank)
+    found: list[tuple[int, tuple[int, int]]] = []
+    while len(found) < 3 * ranks.size:
+        letter = ranks.collect()
+        found += [] if letter is None else [letter]
+    assert all(sender == written_by for sender, (_, written_by) in found)
+    for rank in range(ranks.size):
+        assert [number for sender, (number, _) in found if sender == rank] == [0, 1, 2]
+    ranks.barrier()
+    assert ranks.collect() is None
+
+
+def test_one_process_writes_to_itself() -> None:
+    """Without MPI: in order, and a part of one rank is one rank."""
+    alone = SingleProcess()
+    assert alone.collect() is None
+    alone.post("a", 0)
+    alone.post("b", 0)
+    assert [alone.collect(), alone.collect(), alone.collect()] == [(0, "a"), (0, "b"), None]
+    assert isinstance(alone.split(3), SingleProcess)
+    assert alone.split(None) is None

@@ -1,26 +1,16 @@
-"""A trained network, ready for use: rows of features as they are in, probabilities of the classes out.
+"""A trained network, ready for use in Python: rows of features as they are in, probabilities of the classes out."""
 
-Rows are computed in fixed blocks of EVALUATION_ROWS with one BLAS thread, as training evaluates them, so that a row's
-probabilities have the same bits whoever computes its block, and however many rows are held in memory at a time.
-"""
-
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 from numpy.typing import ArrayLike, NDArray
 
-from ddp_mlp.data.memory import MemorySource
-from ddp_mlp.inference.evaluate import ForwardPass, forward_blocks
-from ddp_mlp.nn.buffers import Group
-from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
-from ddp_mlp.nn.parameters import Layout, parameters_sha256
+from ddp_mlp.inference.network import Network
+from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.storage import checkpoint as checkpoints
-from ddp_mlp.storage import weights
 
 
 class Model:
@@ -33,59 +23,62 @@ class Model:
         standardization: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         """Copy {"W1": (n_1, n_0), …} and, if wanted, standardization {"mean": …, "scale": …}, both (n_0,)."""
-        self.layout = Layout(weights.widths(parameters))
-        self.classes = classes
+        self.network = Network(parameters, classes, standardization)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what was pickled; version 0.1 kept the network's attributes here."""
+        if "network" not in state:
+            network = Network.__new__(Network)
+            network.__dict__.update(state)
+            state = {"network": network}
+        self.__dict__.update(state)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
         """The names of the n_L classes; `predict` returns their numbers."""
-        self.dtype: np.dtype[Any] = parameters["W1"].dtype
-        """That of parameters and probabilities."""
-        if standardization is None:
-            n = self.layout.widths[0]
-            self.standardization = Standardization(np.zeros(n), np.ones(n), used=False)
-        else:
-            self.standardization = Standardization(standardization["mean"], standardization["scale"])
-        self._flat = np.zeros(self.layout.length, self.dtype)
-        self.layout.fill(self._flat, parameters)
-        self._flat.setflags(write=False)
+        return self.network.classes
 
     @property
     def features(self) -> int:
         """The number of features, n_0."""
-        return self.layout.widths[0]
+        return self.network.features
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of parameters and probabilities."""
+        return self.network.dtype
+
+    @property
+    def layout(self) -> Layout:
+        """The shapes of the parameters."""
+        return self.network.layout
+
+    @property
+    def standardization(self) -> Standardization:
+        """The map of the inputs."""
+        return self.network.standardization
 
     @property
     def parameters(self) -> dict[str, NDArray[Any]]:
         """The parameters {"W1": (n_1, n_0), "b1": (n_1,), …}, read-only."""
-        return self.layout.arrays(self._flat)
+        return self.network.parameters
 
     @property
     def parameters_sha256(self) -> str:
         """The SHA-256 of the parameters by which two runs are compared."""
-        return parameters_sha256(self.parameters.values())
+        return self.network.parameters_sha256
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Return the probabilities (m, n_L) of all classes for the rows X (m, n_0), which are standardized here.
 
         Raises ValueError where X has another shape, is not of real numbers, or has some that are not finite.
         """
-        rows = self._checked(np.asarray(X))
-        source = MemorySource(rows, np.zeros(len(rows), np.int64), None, self.dtype, self.standardization)
-        probabilities = np.empty((len(rows), self.layout.widths[-1]), self.dtype)
-        with _libraries().limit(limits=1, user_api="blas"):
-            for block, group in self.forward(source):
-                SoftmaxCrossEntropy().values(group, probabilities[block])
-        return probabilities
+        return self.network.probabilities(self._checked(np.asarray(X)))
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """Return the number of the most probable class (m,) of each row of X (m, n_0); of equals, the first."""
         numbers: NDArray[np.int64] = np.argmax(self.predict_proba(X), axis=1)
         return numbers
-
-    def forward(self, source: MemorySource) -> Iterator[tuple[slice, Group]]:
-        """Compute the rows of a source block by block; yield each block, and its group with z in A[L]. Local.
-
-        The group is overwritten by the next block. BLAS must have one thread.
-        """
-        return forward_blocks(ForwardPass(self.layout, self._flat), source)
 
     def _checked(self, X: NDArray[Any]) -> NDArray[Any]:
         if X.ndim != 2 or X.shape[1] != self.features:
@@ -96,12 +89,6 @@ class Model:
             row, column = np.argwhere(~np.isfinite(X))[0]
             raise ValueError(f"X[{row}, {column}] is {X[row, column]}: must be a finite number")
         return np.ascontiguousarray(X.view(np.uint8) if X.dtype.kind == "b" else X)
-
-
-@cache
-def _libraries() -> threadpoolctl.ThreadpoolController:
-    """Return this process's BLAS libraries; to look for them takes longer than to classify a row."""
-    return threadpoolctl.ThreadpoolController()
 
 
 def load(path: str | Path) -> Model:

@@ -13,7 +13,7 @@ from ddp_mlp.command import Parser
 from ddp_mlp.errors import ConfigError, printable
 
 if TYPE_CHECKING:
-    from ddp_mlp.inference.apply import Scores
+    from ddp_mlp.inference.scores import Scores
     from ddp_mlp.parallel.communicator import Communicator
     from ddp_mlp.storage.dataset import DatasetInfo
 
@@ -62,7 +62,7 @@ def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
     with communicator.in_agreement():
         split = _chosen_split(info, asked)
     model = communicator.on_rank_0(load, asked.checkpoint)
-    scores = classify(model, info, split, communicator, asked.out)
+    scores = classify(model.network, info, split, communicator, asked.out)
     if communicator.rank != 0:
         return
     rows = info.splits[split].rows

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import os
+import pickle
 import time
 from pathlib import Path
 
@@ -173,3 +174,12 @@ def test_one_command_has_them_all(run_python: Program, digits: Path, tmp_path: P
 def test_annotations_are_shipped() -> None:
     """py.typed lies beside the code."""
     assert os.path.exists(ROOT / "ddp_mlp" / "py.typed")
+
+
+def test_a_model_pickled_by_version_0_1_is_read() -> None:
+    """It kept its attributes in one object; the figures are those that version gave."""
+    model = pickle.loads((ROOT / "tests" / "fixtures" / "0.1.0" / "model.pickle").read_bytes())
+    assert model.parameters_sha256 == "1e11e41586251cd862bc5405d9b70c0c4d64c964e763b77f9cccf73fcdbf2241"
+    known = [[0.08224113, 0.67579824, 0.24196063], [0.1019989, 0.897805, 0.00019614]]
+    np.testing.assert_allclose(model.predict_proba(np.arange(8.0).reshape(2, 4)), known, rtol=1e-5)  # float32
+    assert pickle.loads(pickle.dumps(model)).classes == ("a", "b", "c")

@@ -108,9 +108,9 @@ def test_small_slabs_change_nothing(
 ) -> None:
     """A file that is larger than a slab is read, computed and written piece by piece, with the same bytes."""
     info = inspect(digits)
-    whole = classify(model, info, "train", SingleProcess(), tmp_path / "whole.h5")
+    whole = classify(model.network, info, "train", SingleProcess(), tmp_path / "whole.h5")
     monkeypatch.setattr(apply, "SLAB_BYTES", 1)
-    assert classify(model, info, "train", SingleProcess(), tmp_path / "pieces.h5") == whole
+    assert classify(model.network, info, "train", SingleProcess(), tmp_path / "pieces.h5") == whole
     assert (tmp_path / "pieces.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
@@ -118,10 +118,10 @@ def test_a_swap_of_two_slabs_would_be_seen(
     model: Model, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The planted fault: rows written in another order give other bytes."""
-    classify(model, inspect(digits), "train", SingleProcess(), tmp_path / "right.h5")
+    classify(model.network, inspect(digits), "train", SingleProcess(), tmp_path / "right.h5")
     original = PredictionsWriter.append
     monkeypatch.setattr(PredictionsWriter, "append", lambda self, labels, p: original(self, labels[::-1], p[::-1]))
-    classify(model, inspect(digits), "train", SingleProcess(), tmp_path / "wrong.h5")
+    classify(model.network, inspect(digits), "train", SingleProcess(), tmp_path / "wrong.h5")
     assert (tmp_path / "wrong.h5").read_bytes() != (tmp_path / "right.h5").read_bytes()
 
 
@@ -160,13 +160,14 @@ def test_classes_are_matched_by_name(model: Model, digits: Path, tmp_path: Path)
     with h5py.File(tmp_path / "reversed.h5", "w") as file:
         file["test/X"], file["test/y"] = X, 9 - y
         file.attrs["classes"] = [str(9 - i) for i in range(10)]
-    info = inspect(tmp_path / "reversed.h5", for_training=False)
-    assert classify(model, info, "test", SingleProcess()) == classify(model, inspect(digits), "test", SingleProcess())
+    found, straight = inspect(tmp_path / "reversed.h5", for_training=False), inspect(digits)
+    expected = classify(model.network, straight, "test", SingleProcess())
+    assert classify(model.network, found, "test", SingleProcess()) == expected
     with h5py.File(tmp_path / "reversed.h5", "a") as file:
         file.attrs["classes"] = [*"abcdefghij"]
     info = inspect(tmp_path / "reversed.h5", for_training=False)
     with pytest.raises(DataError, match="the class 'a', but the network knows 0, 1"):
-        classify(model, info, "test", SingleProcess())
+        classify(model.network, info, "test", SingleProcess())
 
 
 def test_weights_enter_the_log_loss_as_in_training(model: Model, digits: Path, tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_weights_enter_the_log_loss_as_in_training(model: Model, digits: Path, t
     w = np.random.default_rng(0).random(len(y))
     with h5py.File(tmp_path / "weighted.h5", "w") as file:
         file["test/X"], file["test/y"], file["test/w"] = X, y, w
-    scores = classify(model, inspect(tmp_path / "weighted.h5", for_training=False), "test", SingleProcess())
+    scores = classify(model.network, inspect(tmp_path / "weighted.h5", for_training=False), "test", SingleProcess())
     assert scores is not None
     p = model.predict_proba(X)[np.arange(len(y)), y].astype(np.float64)
     assert scores.log_loss == pytest.approx(np.average(-np.log(p), weights=w), rel=1e-5)  # p is float32
@@ -187,7 +188,7 @@ def test_a_class_without_rows_has_no_recall(model: Model, digits: Path, tmp_path
     X, y = split_of(digits, "test")
     with h5py.File(tmp_path / "zeros.h5", "w") as file:
         file["test/X"], file["test/y"] = X[y == 0], y[y == 0]
-    scores = classify(model, inspect(tmp_path / "zeros.h5", for_training=False), "test", SingleProcess())
+    scores = classify(model.network, inspect(tmp_path / "zeros.h5", for_training=False), "test", SingleProcess())
     assert scores is not None
     assert scores.recall[1:] == [None] * 9
     assert scores.support == [int(np.sum(y == 0)), *[0] * 9]
@@ -250,4 +251,4 @@ def test_a_file_with_other_features_is_refused(model: Model, tmp_path: Path) -> 
         file["test/X"] = np.zeros((3, 5))
     info = inspect(tmp_path / "narrow.h5", for_training=False)
     with pytest.raises(DataError, match="has 5 features, but the network takes 64"):
-        classify(model, info, "test", SingleProcess())
+        classify(model.network, info, "test", SingleProcess())

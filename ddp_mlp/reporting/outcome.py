@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp import model
 from ddp_mlp.data.survey import survey
 from ddp_mlp.errors import ProgramError, StorageError
 from ddp_mlp.inference.evaluate import EVALUATION_ROWS
+from ddp_mlp.inference.network import Network
+from ddp_mlp.inference.scores import Confusion
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.reporting.runs import RunLog
 from ddp_mlp.storage import checkpoint as checkpoints
@@ -37,8 +38,7 @@ class Outcome(NamedTuple):
     """What the kept model says about the test data."""
 
     classes: tuple[str, ...]
-    confusion: NDArray[np.int64]
-    """(n_L, n_L): how many rows of each label (first index) were taken for each class (second)."""
+    counted: Confusion
     mistakes: list[Mistake]
     """The most confident ones, surest first."""
     step: int
@@ -46,27 +46,25 @@ class Outcome(NamedTuple):
     parameters_sha256: str
 
     @property
+    def confusion(self) -> NDArray[np.int64]:
+        """(n_L, n_L): how many rows of each label (first index) were taken for each class (second)."""
+        assert self.counted.matrix is not None, "kept for any number of classes"
+        return self.counted.matrix
+
+    @property
     def accuracy(self) -> float:
         """The share of rows whose most probable class is their label."""
-        return float(np.trace(self.confusion) / self.confusion.sum())
+        return self.counted.accuracy
 
-    def per_class(self) -> list[tuple[str, int, float, float, float]]:
-        """Return (name, rows, precision, recall, F1) of each class; NaN where there is nothing to divide by."""
-        hits = np.diag(self.confusion).astype(float)
-        rows, taken = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
-        with np.errstate(invalid="ignore"):
-            precision, recall, f1 = hits / taken, hits / rows, 2 * hits / (rows + taken)
-        return [
-            (name, int(rows[k]), float(precision[k]), float(recall[k]), float(f1[k]))
-            for k, name in enumerate(self.classes)
-        ]
+    def per_class(self) -> list[tuple[str, int, float | None, float | None, float | None]]:
+        """Return (name, rows, precision, recall, F1) of each class; None where there is nothing to divide by."""
+        counted = self.counted
+        scores = (counted.support.tolist(), counted.precision(), counted.recall(), counted.f1())
+        return list(zip(self.classes, *scores, strict=True))
 
     def confusions(self, count: int) -> list[tuple[str, str, int]]:
         """Return the most frequent (label, taken for, rows), most frequent first."""
-        wrong = self.confusion - np.diag(np.diag(self.confusion))
-        order = np.argsort(-wrong, axis=None, kind="stable")[:count]
-        pairs = [(int(i) // len(wrong), int(i) % len(wrong)) for i in order]
-        return [(self.classes[i], self.classes[k], int(wrong[i, k])) for i, k in pairs if wrong[i, k]]
+        return [(self.classes[i], self.classes[k], rows) for i, k, rows in self.counted.most_frequent(count)]
 
 
 def outcome_on_test(run: RunLog, data: Path | None, mistakes: int) -> Outcome | str:
@@ -82,7 +80,7 @@ def outcome_on_test(run: RunLog, data: Path | None, mistakes: int) -> Outcome | 
             return f"{info.path} has no test split"
         if survey(info, "test", len(found.classes), SingleProcess()).fingerprint != found.data.get("test"):
             return f"the test split of {info.path} is not what the run has been tested with"
-        kept = model.Model(found.parameters, found.classes, found.standardization)
+        kept = Network.of(found)
         confusion, wrong = _count(kept, info, mistakes)
         with Reader(info, "test") as reader:
             pictured = [Mistake(*mistake, reader.X(mistake[0], mistake[0] + 1)[0]) for mistake in wrong]
@@ -93,20 +91,18 @@ def outcome_on_test(run: RunLog, data: Path | None, mistakes: int) -> Outcome | 
         return str(error)
 
 
-def _count(
-    kept: model.Model, info: DatasetInfo, mistakes: int
-) -> tuple[NDArray[np.int64], list[tuple[int, int, int, float]]]:
+def _count(kept: Network, info: DatasetInfo, mistakes: int) -> tuple[Confusion, list[tuple[int, int, int, float]]]:
     n, rows = len(kept.classes), info.splits["test"].rows
-    confusion = np.zeros((n, n), np.int64)
+    confusion = Confusion(n, most=n)
     wrong: list[tuple[int, int, int, float]] = []
     # whole blocks, as training evaluates them
     piece = max(1, READ_BYTES // (8 * info.features * EVALUATION_ROWS)) * EVALUATION_ROWS
     with Reader(info, "test") as reader:
         for lo in range(0, rows, piece):
             hi = min(lo + piece, rows)
-            probabilities, y = kept.predict_proba(reader.X(lo, hi)), reader.y(lo, hi)
+            probabilities, y = kept.probabilities(reader.X(lo, hi)), reader.y(lo, hi)
             predicted = np.argmax(probabilities, axis=1)
-            np.add.at(confusion, (y, predicted), 1)
+            confusion.add(y, predicted)
             for i in np.flatnonzero(predicted != y):
                 wrong.append((lo + int(i), int(y[i]), int(predicted[i]), float(probabilities[i, predicted[i]])))
             wrong = sorted(wrong, key=lambda mistake: (-mistake[3], mistake[0]))[:mistakes]

@@ -6,7 +6,6 @@ Every text that comes from a journal, a file or a folder's name is escaped here,
 import base64
 import html
 import io
-import math
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
@@ -125,7 +124,7 @@ def _outcome(run: RunLog, outcome: Outcome | str, shape: tuple[int, ...] | None,
         agrees = ", as the run's final event says" if told == outcome.accuracy else f"; the final event says {told:.2%}"
     kept = f"Computed from the checkpoint of step {outcome.step:,}: accuracy {outcome.accuracy:.2%}{agrees}."
     numbers = [
-        [name, rows, *(("–" if math.isnan(value) else f"{value:.3f}") for value in (precision, recall, f1))]
+        [name, rows, *(("–" if value is None else f"{value:.3f}") for value in (precision, recall, f1))]
         for name, rows, precision, recall, f1 in outcome.per_class()
     ]
     classes = _table(["class", "rows", "precision", "recall", "F1"], numbers, "Per class")

@@ -50,16 +50,20 @@ Check = Callable[[argparse.Namespace], None]
 
 def on_all_ranks(
     parser: Parser,
-    work: "Callable[[argparse.Namespace, Communicator], Any]",
+    work: "Callable[[argparse.Namespace, Communicator], int | None]",
     argv: Sequence[str] | None = None,
     check: Check | None = None,
+    connect: "Callable[[], Communicator] | None" = None,
 ) -> NoReturn:
-    """Read the flags, start MPI where it is, call work(asked, communicator), and exit with one code on every rank."""
+    """Read the flags, start MPI where it is (by `connect`), call work(asked, communicator), and exit.
+
+    The exit code is that of an error, else what `work` returned, the same on every rank; None is 0.
+    """
     try:
         asked = _read(parser, argv, check)
     except ProgramError as error:
         exit_before_mpi(error)
-    start(lambda communicator: work(asked, communicator), getattr(asked, "threads", 1), asked.debug)
+    start(lambda communicator: work(asked, communicator), getattr(asked, "threads", 1), asked.debug, connect)
 
 
 def alone(
@@ -97,14 +101,15 @@ def _read(parser: Parser, argv: Sequence[str] | None, check: Check | None) -> ar
 
 
 def start(
-    work: "Callable[[Communicator], Any]",
+    work: "Callable[[Communicator], int | None]",
     threads: int = 1,
     debug: bool = False,
     connect: "Callable[[], Communicator] | None" = None,
 ) -> NoReturn:
     """Start MPI where it is (by `connect`), call work(communicator), and exit, on every rank with the same code.
 
-    An error that all ranks know of is one line from the rank that found it; one that a rank meets alone ends the job.
+    The code is that of an error, else what `work` returned; None is 0. An error that all ranks know of is one line
+    from the rank that found it; one that a rank meets alone ends the job.
     """
     for name in THREAD_VARIABLES:  # BLAS reads them when NumPy is loaded, which is below
         os.environ[name] = str(threads)
@@ -117,7 +122,7 @@ def start(
     except ProgramError as error:
         exit_before_mpi(error)
     try:
-        work(communicator)
+        exit_code = work(communicator)
     except ProgramError as error:
         if error.found_by is None or debug:
             end_on_exception(communicator, debug)
@@ -129,7 +134,7 @@ def start(
     except BaseException:
         end_on_exception(communicator)
     ignore_signals()
-    communicator.leave(0)
+    communicator.leave(exit_code or 0)
 
 
 def ignore_signals() -> None:

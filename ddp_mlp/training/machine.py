@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 import threadpoolctl
 
@@ -22,6 +21,7 @@ from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import host_name
+from ddp_mlp.storage.library import H5PY
 
 
 class Machine(NamedTuple):
@@ -54,7 +54,7 @@ def agree_on_machine(threads: int, communicator: Communicator) -> Machine:
         "ddp_mlp": ddp_mlp.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "h5py": h5py.__version__,
+        "h5py": H5PY,
         "mpi": communicator.library,
     }
     kernel = "; ".join(f"{library.name} {library.architecture}" for library in blas.libraries())

@@ -1,0 +1,30 @@
+"""The whole examination: every check once, in the order in which it is told."""
+
+from pathlib import Path
+
+import threadpoolctl
+
+from ddp_mlp.examination import folder, judging, ranks
+from ddp_mlp.examination.finding import Finding
+from ddp_mlp.parallel.communicator import Communicator
+
+
+def examine(run_dir: Path, threads: int, communicator: Communicator, launched: Finding) -> list[Finding]:
+    """Make all checks. Collective; the findings are whole on rank 0."""
+    with threadpoolctl.threadpool_limits(threads, "blas"):
+        places = communicator.allgather(judging.look_around())
+        memory = judging.judge_shared_memory(places)
+        findings = [
+            judging.judge_ranks(places, len(communicator.nodes)),
+            launched,
+            judging.judge_cores(places, threads),
+            ranks.examine_blas(threads, communicator),
+            judging.judge_rates(*ranks.measure_products(communicator), [place.host for place in places]),
+            memory,
+        ]
+        if communicator.size > 1:
+            seconds = ranks.measure_reduction(communicator, memory.values["free"] // 4)
+            findings.insert(-1, judging.judge_reduction(seconds))
+    if communicator.rank == 0:
+        findings += folder.examine_folder(run_dir)
+    return findings

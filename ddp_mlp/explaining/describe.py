@@ -8,7 +8,7 @@ before something is written into them.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,10 +23,10 @@ from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, Reader, inspect
-from ddp_mlp.summing.between import TALLY
 from ddp_mlp.summing.plan import Plan, make_plan
 from ddp_mlp.summing.proven import WIDE
-from ddp_mlp.summing.tree import Subtree, automatic_shards, children, leaves, rows
+from ddp_mlp.summing.tallies import WIDTH
+from ddp_mlp.summing.tree import Subtree, automatic_shards, rows, turns
 from ddp_mlp.units import byte_size
 
 LABELS = 1 << 20
@@ -178,7 +178,7 @@ def exact_part(plan: Plan, communicator: Communicator) -> Part:
     tallies = 0
     if column == 0:
         shards = sum(hi - lo for p in nodes[node] for lo, hi in plan.of_rank[p])
-        tallies = TALLY * (shards + len(nodes[node])) * others
+        tallies = WIDTH * (shards + len(nodes[node])) * others
     return Part(plan.of_rank[communicator.rank], _length(own), exchanged, read, sent, tallies)
 
 
@@ -196,14 +196,11 @@ def _length(part: slice) -> int:
 
 
 def _passes(subtrees: Sequence[Subtree], m: int, K: int, chunk_rows: int) -> Iterator[tuple[int, ...]]:
-    """Yield the sizes of the leaves of every pass over a batch of m rows, as `step` makes them."""
-    for subtree in subtrees:
-        n = len(rows(subtree, m, K))
+    """Yield the sizes of the shards of every pass over a batch of m rows, as `step` makes them."""
+    for part in (turn for subtree in subtrees for turn in turns(subtree, m, K, together=chunk_rows)):
+        n = len(rows(part.subtree, m, K))
         if n <= chunk_rows:
-            if n:
-                yield tuple(len(rows((turn.shard, turn.shard + 1), m, K)) for turn in leaves(subtree, m, K))
-        elif subtree[1] - subtree[0] > 1:
-            yield from _passes(children(subtree), m, K, chunk_rows)
+            yield tuple(len(rows(turn.subtree, m, K)) for turn in turns(part.subtree, m, K))
         else:
             yield from ((min(chunk_rows, n - lo),) for lo in range(0, n, chunk_rows))
 
@@ -226,24 +223,14 @@ def _pass_bytes(layout: Layout, sizes: tuple[int, ...], info: DatasetInfo, weigh
 
 def _gradient_sums(subtrees: Sequence[Subtree], layout: Layout, batches: set[int], K: int, chunk_rows: int) -> int:
     """Return the elements of all gradient sums at hand; at most, since products may be added up in smaller blocks."""
-
-    def visit(subtree: Subtree, m: int, depth: int) -> tuple[int, int, int]:
-        """Return how many sums of chunks or groups wait at a time, and how many of leaves, one by one or all."""
-        n = len(rows(subtree, m, K))
-        if n <= chunk_rows:
-            turns = leaves(subtree, m, K)
-            return depth, max((turn.height for turn in turns), default=0), len(turns)
-        if subtree[1] - subtree[0] == 1:
-            return depth + 1, 0, 1
-        first, *second = [child for child in children(subtree) if rows(child, m, K)]
-        found = [visit(first, m, depth), *(visit(child, m, depth + 1) for child in second)]
-        depths, heights, counts = zip(*found, strict=True)
-        return max(depths), max(heights), max(counts)
-
-    visited = [visit(subtree, m, 0) for m in batches for subtree in subtrees] or [(0, 0, 0)]
-    waiting = max(depth for depth, _, _ in visited)
-    height = max(height for _, height, _ in visited)
-    count = max(count for _, _, count in visited)
+    waiting = height = count = 0
+    """The most sums of parts that wait at a time, and of shards in one part, one by one or all at once."""
+    for m, subtree in product(batches, subtrees):
+        for part in turns(subtree, m, K, together=chunk_rows):
+            of_shards = turns(part.subtree, m, K)
+            waiting = max(waiting, part.height + (len(rows(part.subtree, m, K)) > chunk_rows))
+            height = max(height, *(turn.height for turn in of_shards))
+            count = max(count, len(of_shards))
     sizes = [n * k for n, k in {(n, k) for n_prev, n in pairwise(layout.widths) for k in (n_prev, 1)}]
     products = sum(size * (height if size >= WIDE else count if count > 1 else 0) for size in sizes)
     return (len(subtrees) + waiting) * layout.length + products

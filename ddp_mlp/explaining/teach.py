@@ -67,7 +67,7 @@ def teach(communicator: Communicator) -> None:
             partial[...] = tree_sum(subtree)
         for shard, found in local.items():
             reduction.tallies.of_shard[shard][...] = found.loss_sum, len(found.rows), 0
-        loss_sum, m_global, _ = reduction.collect(m)[:K].sum(axis=0)
+        loss_sum, m_global, _ = reduction.collect(m).shards.sum(axis=0)
         for lo, hi, gradient in reduction.sums(m):
             reduction.parameters[lo:hi] = gradient
         reduction.publish()

@@ -2,7 +2,7 @@
 
 Ranks take turns with slabs of rows, each a whole number of the network's blocks, and rank 0 writes them in the order of
 the input. A block's numbers depend on the block alone, counts are integers, and the losses of blocks are added by
-`math.fsum`: so output and scores are the same for any number of ranks. Only a few slabs are in memory at a time.
+`totals.total`: so output and scores are the same for any number of ranks. Only a few slabs are in memory at a time.
 """
 
 from collections.abc import Iterator

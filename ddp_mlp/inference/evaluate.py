@@ -1,10 +1,9 @@
 """Loss and accuracy of a network over many rows, the same for every number of ranks.
 
 Rows are computed in fixed blocks of EVALUATION_ROWS, which the ranks share out among them. A block's numbers depend on
-the block alone, counts are integers, and the blocks' losses are added by `math.fsum`, in which order does not matter.
+the block alone, counts are integers, and the blocks' losses are added by `totals.total`, in any order.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.summing.totals import total
 from ddp_mlp.summing.tree import cut
 
 EVALUATION_ROWS = 256
@@ -110,8 +110,8 @@ def evaluate(
             found.append(forward.loss(forward(source, numbers if chosen is None else chosen[numbers])))
     everything = [totals for part in communicator.allgather(found) for totals in part]
     return Totals(
-        math.fsum(totals.loss_sum for totals in everything),
-        math.fsum(totals.weight_sum for totals in everything),
+        total(totals.loss_sum for totals in everything),
+        total(totals.weight_sum for totals in everything),
         sum(totals.correct for totals in everything),
         m,
     )

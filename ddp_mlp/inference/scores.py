@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.summing.totals import total
+
 CONFUSION_CLASSES = 1000
 """The most classes for which a confusion matrix is kept."""
 
@@ -93,8 +95,8 @@ class Scores:
 
 def scores_of(confusion: Confusion, losses: Sequence[tuple[float, float]]) -> Scores:
     """Return the scores of rows from their counts, and the sums of losses and of weights of their blocks."""
-    loss_sum = math.fsum(loss for loss, _ in losses)
-    weight_sum = math.fsum(weight for _, weight in losses)
+    loss_sum = total(loss for loss, _ in losses)
+    weight_sum = total(weight for _, weight in losses)
     return Scores(
         rows=int(confusion.support.sum()),
         accuracy=confusion.accuracy,

@@ -14,13 +14,13 @@ dz as written is m times ∂loss/∂z, since the derivation carries the 1/m in d
 is a *sum* over the examples at hand. The one division, by the global m, is made once, after the sum over all ranks.
 
 No large array is allocated in a pass: all live in a `Group`, the buffers of some examples that are computed together.
-A group's examples are cut into leaves (shards of the batch). A leaf's products have exactly the leaf's shape, since the
-bits of a matrix product depend on its shape; a product over the whole group is made only where `at_once` allows it.
+A group's examples are some shards of the batch. A shard's products have exactly the shard's shape, since the bits of a
+matrix product depend on its shape; another shape is taken only where the group's `Shortcuts` say that it is proven.
 
 What a layer does on the way forward stands directly above what that means on the way back.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,6 @@ from ddp_mlp.nn.outputs import Output
 
 Weights = dict[int, NDArray[Any]]
 
-AtOnce = Collection[tuple[str, int]]
-"""Which products may change shape, as `proven.proven` names them; here ("z", l), ("dA", l), ("dA turned", l) count."""
-
 TILE = 64
 """Rows that are turned at a time: all at once, most memory is fetched again for every column."""
 
@@ -42,16 +39,14 @@ TILE = 64
 # ---- the network -----------------------------------------------------------------------------------------------------
 
 
-def forward(
-    W: Weights, b: Weights, group: Group, at_once: AtOnce = (), drop: Callable[[int, Panel], None] | None = None
-) -> None:
+def forward(W: Weights, b: Weights, group: Group, drop: Callable[[int, Panel], None] | None = None) -> None:
     """Compute A[1] … A[L−1] and the output layer's z (left in A[L]) from A[0], in the group's buffers.
 
     `drop(l, A[l])` may set some of a hidden layer's A to zero and scale the rest (dropout).
     """
     for l in range(1, group.L + 1):
         A_prev, A = group.A[l - 1], group.A[l]
-        multiply(W[l], A_prev, A, ("z", l) in at_once)  #              z = W A_prev         (n_l, m)
+        multiply(W[l], A_prev, A, group.shortcuts[l].z_at_once)  #    z = W A_prev         (n_l, m)
         if l < group.L:
             activations.relu(A.whole, b[l], group.zeros)  #            A = ReLU(z + b)      (n_l, m)
             if drop is not None:
@@ -64,7 +59,6 @@ def backward(
     W: Weights,
     group: Group,
     add_up: Callable[[int, Panel, Panel], None],
-    at_once: AtOnce = (),
     keep_scale: float = 1.0,
 ) -> None:
     """Carry dz[L] back to dz[1] and hand every layer's (l, dz[l], A[l−1]) to add_up, which forms the sums dW and db.
@@ -77,17 +71,17 @@ def backward(
         add_up(l, dz, A_prev)  #                                       dW += dz A_prevᵀ, db += Σ_i dz⁽ⁱ⁾
         if l > 1:
             dA = dz_prev = group.dz[l - 1]
-            if ("dA turned", l) in at_once:
+            if group.shortcuts[l].dA_turned:
                 multiply_turned(W[l].T, dz, dA, group.turned)
             else:
-                multiply(W[l].T, dz, dA, ("dA", l) in at_once)  #      dA_prev = Wᵀ dz      (n_{l-1}, m)
+                multiply(W[l].T, dz, dA, group.shortcuts[l].dA_at_once)  # dA_prev = Wᵀ dz      (n_{l-1}, m)
             activations.relu_backward(dz_prev.whole, A_prev.whole, keep_scale, group.positive)
 
 
 def gradient_sum(W: Weights, b: Weights, group: Group, output: Output, dW: Weights, db: Weights) -> tuple[float, int]:
-    """Set dW and db to the gradient's sums over a group of one leaf; return its loss sum and correct predictions.
+    """Set dW and db to the gradient's sums over a group of one shard; return its loss sum and correct predictions.
 
-    The whole pass of a single leaf, forward and back, with the bits that the leaf has among others.
+    The whole pass of a single shard, forward and back, with the bits that the shard has among others.
     """
 
     def add_up(l: int, dz: Panel, A_prev: Panel) -> None:
@@ -104,8 +98,8 @@ def gradient_sum(W: Weights, b: Weights, group: Group, output: Output, dW: Weigh
 
 
 def multiply(M: NDArray[Any], A: Panel, out: Panel, at_once: bool) -> None:
-    """Set out = M A, (k, n) times (n, m), in one product or leaf by leaf: z = W A_prev, and back dA_prev = Wᵀ dz."""
-    if at_once or len(A.leaves) == 1:
+    """Set out = M A, (k, n) times (n, m), in one product or shard by shard: z = W A_prev, and back dA_prev = Wᵀ dz."""
+    if at_once or len(A.shards) == 1:
         np.matmul(M, A.whole, out=out.whole)
     else:
         for A_k, out_k in zip(A.stacks, out.stacks, strict=True):
@@ -123,11 +117,11 @@ def multiply_turned(M: NDArray[Any], A: Panel, out: Panel, scratch: NDArray[Any]
 def weight_gradient(dz: NDArray[Any], A_prev: NDArray[Any], dW: NDArray[Any]) -> None:
     """Set dW = dz A_prevᵀ, the sum over the examples of dz (n_l, m) and A_prev (n_{l-1}, m), or of some rows of it.
 
-    Of a stack of leaves, (k, …, …), every leaf's own, with the bits that it has alone.
+    Of a stack of shards, (k, …, …), every shard's own, with the bits that it has alone.
     """
     np.matmul(dz, A_prev.mT, out=dW)
 
 
 def bias_gradient(dz: NDArray[Any], db: NDArray[Any]) -> None:
-    """Set db (n_l, 1) = Σ_i dz⁽ⁱ⁾, the sum over the examples of dz (n_l, m); of a stack of leaves, every leaf's own."""
+    """Set db (n_l, 1) = Σ_i dz⁽ⁱ⁾, the sum over the examples of dz (n_l, m); of a stack, every shard's own."""
     np.add.reduce(dz, axis=-1, keepdims=True, out=db)

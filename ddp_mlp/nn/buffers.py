@@ -1,8 +1,8 @@
 """The memory of a pass: every large array that forward and backward write, made once and used by every such pass.
 
 Columns are examples. Invariants:
-- A[l] and dz[l] are Fortran-ordered: one example's values lie side by side, one leaf behind the other;
-- the output layer is formed in a `Stack`, where a leaf's examples lie side by side, all leaves of one size at once;
+- A[l] and dz[l] are Fortran-ordered: one example's values lie side by side, one shard behind the other;
+- the output layer is formed in a `Stack`, where a shard's examples lie side by side, all shards of one size at once;
 - large arrays start on a cache line, whatever their size.
 """
 
@@ -23,14 +23,14 @@ class Panel(NamedTuple):
     """One quantity of a group's examples, in one memory: (n, m) as a whole, and as views of parts."""
 
     whole: NDArray[Any]
-    leaves: list[NDArray[Any]]
-    """(n, m_i): one per leaf."""
+    shards: list[NDArray[Any]]
+    """(n, m_i): one per shard."""
     stacks: list[NDArray[Any]]
-    """(k, n, m_i): one per k leaves of one size that follow one another."""
+    """(k, n, m_i): one per k shards of one size that follow one another."""
 
 
 class Stack(NamedTuple):
-    """The output layer of k leaves of one size m_i, one behind the other."""
+    """The output layer of k shards of one size m_i, one behind the other."""
 
     examples: slice
     """Their place among the group's examples."""
@@ -55,13 +55,33 @@ class Stack(NamedTuple):
     loss: NDArray[Any]
 
 
+class Shortcuts(NamedTuple):
+    """Which of a layer's products may have another shape than the shards' own, since it gives the same bits here."""
+
+    z_at_once: bool = False
+    """W A_prev over all examples of a group."""
+    dA_at_once: bool = False
+    """Wᵀ dz over all examples of a group."""
+    dA_turned: bool = False
+    """The same, formed C-ordered: for few examples and a wide layer."""
+    dW_in_blocks: bool = False
+    """dz A_prevᵀ in blocks of columns that stay in cache."""
+    dW_added: bool = False
+    """dz A_prevᵀ added by BLAS itself to the sum it belongs to, rather than formed and added."""
+
+
 class Group:
-    """The buffers for a pass over m examples that are cut into leaves of the given sizes, reused by every such pass."""
+    """The buffers for a pass over m examples, some shards of a batch, reused by every pass over shards of these sizes.
+
+    A batch that is computed whole, or a chunk of a shard too large for memory, is a group of one shard.
+    """
 
     def __init__(self, widths: Sequence[int], sizes: Sequence[int], dtype: np.dtype[Any]) -> None:
         self.L = len(widths) - 1
         self.sizes = tuple(sizes)
         self.m = m = sum(sizes)
+        self.shortcuts = dict.fromkeys(range(1, self.L + 1), Shortcuts())
+        """Of every layer; none until they are proven."""
         bounds = [0, *np.cumsum(sizes).tolist()]
         self.slices = [slice(lo, hi) for lo, hi in pairwise(bounds)]
 
@@ -117,9 +137,9 @@ def aligned_empty(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _runs(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Yield (first example, number, size) of the leaves of one size that follow one another."""
+    """Yield (first example, number, size) of the shards of one size that follow one another."""
     first = 0
-    for size, leaves in groupby(sizes):
-        k = len(list(leaves))
+    for size, shards in groupby(sizes):
+        k = len(list(shards))
         yield first, k, size
         first += k * size

@@ -5,8 +5,8 @@
     loss        −Σ_k Y log A = log Σ_j exp(z_j) − z_y, from z: no logarithm of zero is taken
     dz          A − Y
 
-Everything is formed leaf by leaf in a group's stacks, so that a leaf has the same bits alone and among others. Losses
-are *sums* over a leaf's examples.
+Everything is formed shard by shard in a group's stacks, so that a shard has the same bits alone and among others.
+Losses are *sums* over a shard's examples.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Output(Protocol):
     """The output function f_L and its loss."""
 
     def gradient(self, group: Group) -> list[tuple[float, int]]:
-        """Turn the output z into dz, in place; return each leaf's loss sum, in float64, and correct predictions."""
+        """Turn the output z into dz, in place; return each shard's loss sum, in float64, and correct predictions."""
 
     def values(self, group: Group, out: NDArray[Any]) -> None:
         """Set out (m, n_L) to A = f_L(z), example by example; z stays as it is."""
@@ -41,7 +41,7 @@ class SoftmaxCrossEntropy:
     functions: Functions = NATIVE
 
     def gradient(self, group: Group) -> list[tuple[float, int]]:
-        """Turn the output z into dz = A − Y, in place; return each leaf's loss sum, in float64, and how many it got.
+        """Turn the output z into dz = A − Y, in place; return each shard's loss sum, in float64, and how many it got.
 
         A prediction is correct where z is largest at the label; of equals, the first counts.
         """

@@ -1,4 +1,4 @@
-"""The maths once more, for reading: no buffers, no leaves, no ranks, the derivation's letters.
+"""The maths once more, for reading: no buffers, no shards, no ranks, the derivation's letters.
 
 Columns are examples: X = A[0] is (n_0, m), Y is (n_L, m), one-hot; W[l] is (n_l, n_{l-1}), b[l] is (n_l, 1), l = 1 … L.
 The fast code in `backprop.py` computes the same; tests hold one against the other. It shares no code with it.

@@ -1,13 +1,15 @@
-"""Global sums of the ranks' gradients, and who updates which slice of the parameters.
+"""The global sum of the ranks' partials, and who updates which slice of the parameters.
 
-`ExactSum` adds the partials of all ranks along the fixed tree of `shards.py`, slice by slice, so that the result has
-the same bits for every number of ranks, and for every MPI library and network. Within a node the partials lie in shared
-memory and are added in place; between nodes only slices travel, among ranks with the same local rank, as `plan.py`
-says. `PlainSum` leaves the sum to one MPI_Allreduce: equal to rounding.
+`ExactSum` adds the partials of all ranks along the fixed tree of `tree.py`, slice by slice, so that the result has the
+same bits for every number of ranks, and for every MPI library and network. `PlainSum` leaves the sum to one
+MPI_Allreduce: equal to rounding.
 
-A step uses either in the same way, and every call is collective:
+Invariants:
+- within a node the partials lie in shared memory and are added in place; between nodes only slices travel, among the
+  ranks of a column, as `plan.py` says;
+- a step uses either sum in the same way, and every call is collective:
 
-    write partials, tallies  →  collect(m)  →  sums(m): update one's own slice, block by block  →  publish()
+      write partials, tallies  →  collect(m)  →  sums(m): update one's own slice, block by block  →  publish()
 """
 
 from collections.abc import Iterator
@@ -19,13 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.summing.plan import QUANTUM, make_plan, tally_rows
-from ddp_mlp.summing.tree import Additions, additions, cut, rows
+from ddp_mlp.summing.plan import QUANTUM, make_plan
+from ddp_mlp.summing.tallies import Collected, Tallies
+from ddp_mlp.summing.tree import Additions, additions, rows
 
 BLOCK = 64 * QUANTUM
 """Elements: a slice is summed and updated in blocks that stay in cache."""
-TALLY = 3
-"""Numbers per shard and per rank that are exchanged each step."""
 
 Block = tuple[int, int, NDArray[Any]]
 """(lo, hi, gradient): the elements [lo, hi) of the flat vector and their global gradient sum (hi − lo,)."""
@@ -54,7 +55,7 @@ class ExactSum:
         local = [array.reshape(-1, length) for array in shared]
         self.partials = local[local_rank]
         """This rank's partials (len(subtrees), length): gradient sums, written anew each step."""
-        self.tallies = _Tallies(communicator, K)
+        self.tallies = Tallies(communicator, K)
         self.slices = plan.slices()
         """The slice of every rank: what it updates, and keeps optimizer state for."""
         self.slice = self.slices[communicator.rank]
@@ -74,7 +75,7 @@ class ExactSum:
         self._within_node, self._overall = within_node, overall
         travels = len(nodes) > 1 and local_rank < len(plan.columns)
         self._range = plan.columns[local_rank] if travels else None
-        """The bounds of the pieces of this rank's column; None where it has nothing to do with other nodes."""
+        """The bounds of the slices of this rank's column; None where it has nothing to do with other nodes."""
         self._send = self._receive = np.zeros(0, dtype)
         if plan.halving and self._range is not None:
             self._swaps = plan.swaps(node, local_rank)
@@ -83,11 +84,10 @@ class ExactSum:
             self._sent, self._received = plan.sent(node, local_rank), plan.received(node, local_rank)
             self._send, self._receive = np.zeros(sum(self._sent), dtype), np.zeros(sum(self._received), dtype)
 
-    def collect(self, m: int) -> NDArray[np.float64]:
+    def collect(self, m: int) -> Collected:
         """Wait for all ranks' partials and tallies of a batch of m rows; return all tallies. Collective.
 
-        Between nodes, sum within the node, and exchange slices or add up by halving. Returns (K + P, TALLY) as
-        `_Tallies` orders it.
+        Between nodes, sum within the node, and exchange slices or add up by halving.
         """
         tallies = self.tallies.collect()
         if self._range is not None:
@@ -102,7 +102,7 @@ class ExactSum:
         return tallies
 
     def _exchange(self, parts: list[Additions], bounds: list[int]) -> None:
-        """Send every node its piece of this node's partials, and receive one's own piece of all nodes' partials."""
+        """Send every node its slice of this node's partials, and receive one's own slice of all nodes' partials."""
         position = 0
         for lo, hi in pairwise(bounds):
             for part in parts:
@@ -170,11 +170,11 @@ class PlainSum:
         self.subtrees = [(communicator.rank, communicator.rank + 1)]
         self.parameters = np.zeros(length, dtype)
         self.partials = np.zeros((1, length), dtype)
-        self.tallies = _Tallies(communicator, self.K)
+        self.tallies = Tallies(communicator, self.K)
         self.slices = [slice(0, length if p == 0 else 0) for p in range(communicator.size)]
         self.slice = slice(0, length)
 
-    def collect(self, m: int) -> NDArray[np.float64]:
+    def collect(self, m: int) -> Collected:
         """Sum the partials over all ranks (zeros where a rank has no rows); return all tallies. Collective."""
         tallies = self.tallies.collect()
         self.communicator.Allreduce(self.partials[0])
@@ -191,41 +191,6 @@ class PlainSum:
 
 
 Reduction = ExactSum | PlainSum
-
-
-class _Tallies:
-    """A few float64 numbers per shard and one row per rank, known to all ranks after `collect`.
-
-    The rows of rank p, its shards' first and its own last, follow those of rank p − 1. Sums over them are formed with
-    `math.fsum`, whose result does not depend on the order.
-    """
-
-    def __init__(self, communicator: Communicator, K: int) -> None:
-        owned = cut(K, communicator.size)
-        rank = communicator.rank
-        self._communicator = communicator
-        self._flat = communicator.share_one((K + communicator.size) * TALLY, np.dtype(np.float64))
-        self._bounds = [TALLY * row for row in tally_rows(K, communicator.nodes)]
-        rows = self._flat.reshape(-1, TALLY)
-        self.own = rows[owned[rank] + rank : owned[rank + 1] + rank + 1]
-        """All that is to be written here before `collect`: this rank's shards' rows and its own."""
-        self.of_shard = dict(zip(range(owned[rank], owned[rank + 1]), self.own, strict=False))
-        """This rank's shards' rows (TALLY,), by shard."""
-        self.of_rank = self.own[-1]
-        """This rank's own row (TALLY,)."""
-        shard_rows = [i + p for p in range(communicator.size) for i in range(owned[p], owned[p + 1])]
-        rank_rows = [owned[p + 1] + p for p in range(communicator.size)]
-        self._order = np.array(shard_rows + rank_rows)
-
-    def collect(self) -> NDArray[np.float64]:
-        """Return the rows of all shards, then those of all ranks: (K + P, TALLY). Collective."""
-        self._communicator.node_barrier()
-        if len(self._communicator.nodes) > 1:
-            if self._communicator.local_rank == 0:
-                self._communicator.Complete(self._flat, self._bounds)
-            self._communicator.node_barrier()
-        rows: NDArray[np.float64] = self._flat.reshape(-1, TALLY).take(self._order, axis=0)
-        return rows
 
 
 def _add(terms: Any, order: Additions, lo: int, hi: int) -> None:

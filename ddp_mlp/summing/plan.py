@@ -3,13 +3,13 @@
 Invariants:
 - the ranks with the same local rank c, one on each of N nodes, are column c; every node has a rank in every column, and
   ranks beyond the smallest node's are in none;
-- the flat vector is cut into one range per column, and that into N pieces, all on multiples of QUANTUM elements; a rank
-  updates one piece, its slice;
+- the flat vector is cut into one range per column, and that into N slices, all on multiples of QUANTUM elements; a rank
+  updates one slice;
 - between nodes a column adds up its own range. *Halving*, wherever the nodes are siblings: two siblings in the tree of
-  `shards.py` share out the range they hold, each adds its half, and the sums so formed are siblings again: log₂ N
+  `tree.py` share out the range they hold, each adds its half, and the sums so formed are siblings again: log₂ N
   messages. It is Rabenseifner's reduce-scatter (Thakur, Rabenseifner, Gropp, "Optimization of collective communication
   operations in MPICH", IJHPCA 19(1), 2005) with the pairs in tree order. *Flat*, otherwise: each node sends each other
-  node that one's piece of all its partials, N − 1 messages;
+  node that one's slice of all its partials, N − 1 messages;
 - which of the two depends on K and the nodes alone, and no bit of the sum depends on it.
 """
 
@@ -52,14 +52,14 @@ class Plan:
     of_node: list[list[Subtree]]
     """The subtrees that a node can add up on its own, for every node."""
     columns: list[list[int]]
-    """The N + 1 bounds of the pieces of every column's range."""
+    """The N + 1 bounds of the slices of every column's range."""
     halving: bool
     """Whether sums between nodes are formed by halving; otherwise flat."""
 
     def slices(self) -> list[slice]:
         """Return the slice of every rank: what it updates, and keeps optimizer state for; empty outside columns."""
         return [
-            self.piece(i, local_rank) if local_rank < len(self.columns) else slice(0, 0)
+            self.slice_of(i, local_rank) if local_rank < len(self.columns) else slice(0, 0)
             for i, ranks in enumerate(self.nodes)
             for local_rank in range(len(ranks))
         ]
@@ -70,8 +70,8 @@ class Plan:
 
     def received(self, node: int, column: int) -> list[int]:
         """Return how many elements this rank receives from each node in the flat form; its own node's were with it."""
-        piece = self.piece(node, column)
-        return [len(subtrees) * (piece.stop - piece.start) for subtrees in self.of_node]
+        own = self.slice_of(node, column)
+        return [len(subtrees) * (own.stop - own.start) for subtrees in self.of_node]
 
     def swaps(self, node: int, column: int) -> list[Swap]:
         """Return this rank's rounds of halving, in order; taken backwards, they share out what it has updated."""
@@ -87,14 +87,14 @@ class Plan:
             lo, hi = (mid, hi) if right else (lo, mid)
         return swaps
 
-    def piece(self, node: int, column: int) -> slice:
+    def slice_of(self, node: int, column: int) -> slice:
         """Return the slice of the rank of a column on a node."""
         if self.halving:
             return self.swaps(node, column)[-1].kept
         return slice(*self.columns[column][node : node + 2])
 
     def _over(self, first: int, count: int) -> Subtree:
-        """Return the subtree that so many nodes, from the first on, sum together where halving is possible."""
+        """Return the subtree that `count` nodes, from the first on, sum together where halving is possible."""
         return self.of_node[first][0][0], self.of_node[first + count - 1][-1][1]
 
 
@@ -115,12 +115,6 @@ def make_plan(K: int, length: int, nodes: Sequence[range], halving: bool = True)
         ],
         halving=halving and len(nodes) > 1 and nodes_are_siblings(of_node, K),
     )
-
-
-def tally_rows(K: int, nodes: Sequence[range]) -> list[int]:
-    """Return the N + 1 bounds that cut the K + P rows of tallies by node: a rank's shards' rows, then its own."""
-    owned = cut(K, nodes[-1].stop)
-    return [owned[p] + p for p in [*(ranks.start for ranks in nodes), nodes[-1].stop]]
 
 
 def nodes_are_siblings(of_node: list[list[Subtree]], K: int) -> bool:

@@ -1,10 +1,10 @@
 """Which matrix products may be made in another shape than the shards' own: those seen to give the same bits.
 
-One product over all of a group's examples is faster than one per leaf; dW is added up faster in blocks of columns that
+One product over all of a group's examples is faster than one per shard; dW is added up faster in blocks of columns that
 stay in cache, and by BLAS itself as it forms a product; and for few examples dA is formed faster in the other memory
 order. Whether BLAS gives the same bits depends on the shapes and the kernel: the last row and the last column of a
 product may be added up in another order than the rest, so that every single number has to be compared. The order does
-not depend on the numbers, so that some drawn in the very shapes decide it; where the bits differ, the leaf's own shape
+not depend on the numbers, so that some drawn in the very shapes decide it; where the bits differ, the shard's own shape
 is used: slower, never different.
 
 What is drawn cancels: every exact sum is zero, and the result is nothing but rounding errors, which tell one order from
@@ -12,7 +12,8 @@ another nearly always (sums of ordinary random numbers hide the order of their l
 draw makes every term −0, since some kernels give the sum of such another sign than others do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.nn.backprop import multiply, multiply_turned, weight_gradient
 from ddp_mlp.nn.blas import add_product, can_add_products
-from ddp_mlp.nn.buffers import FEW, Group, Panel
+from ddp_mlp.nn.buffers import FEW, Group, Panel, Shortcuts
 from ddp_mlp.nn.randomness import Purpose, generator
 
 CACHE_BYTES = 2 * 1024 * 1024
@@ -30,59 +31,68 @@ WIDE = 2**16
 LARGEST = 2**11
 """Of the whole numbers that cancel: their differences are exact in every dtype."""
 
+Random = np.random.Generator | None
+"""What numbers are drawn from; None is the one draw whose terms are all −0."""
 
-def proven(widths: Sequence[int], group: Group, dtype: np.dtype[Any]) -> frozenset[tuple[str, int]]:
-    """Return which products of this group may change shape, as (what, layer).
 
-    Where there are several leaves, ("z", l) and ("dA", l): W A_prev and Wᵀ dz over the whole group; and for at least
-    WIDE weights ("dW in blocks", l): dz A_prevᵀ in `column_blocks`, and added, as far as `can_add_products`, by
-    `add_product` in place of a product and a sum; or ("dW added", l): the latter alone. For so many weights and few
-    examples, ("dA turned", l): `multiply_turned`. Overwrites the group's buffers.
+def shortcuts(group: Group) -> dict[int, Shortcuts]:
+    """Return which products of every layer of this group may change shape. Overwrites the group's buffers.
+
+    Products over the whole group have a use where there are several shards; dW in blocks, and added by BLAS, in layers
+    of at least WIDE weights; dA turned in such layers for at most FEW examples.
     """
+    return {l: _shortcuts(group, l) for l in range(1, group.L + 1)}
 
-    def same(what: str, l: int, random: np.random.Generator | None) -> bool:
-        n_prev, n = widths[l - 1], widths[l]
-        A_prev, dz = group.A[l - 1], group.dz[l]
-        if what == "z":
-            W = _equal_columns(random, n, n_prev, dtype, "F")
-            A_prev.whole[...] = _cancelling(random, n_prev, group.m)
-            return _same_at_once(W, A_prev, group.A[l])
-        if what in ("dW in blocks", "dW added"):
-            one_of_each_size = dict(zip(group.sizes, zip(dz.leaves, A_prev.leaves, strict=True), strict=True))
-            for m_i, (dz_i, A_i) in one_of_each_size.items():
-                dz_i[...] = _equal_columns(random, n, m_i, dtype, "F")
-                A_i[...] = _cancelling(random, m_i, n_prev).T
-            blocks = column_blocks(n, n_prev, dtype.itemsize) if what == "dW in blocks" else [slice(0, n_prev)]
-            return _same_in_blocks(list(one_of_each_size.values()), blocks)
-        W_T = _equal_columns(random, n_prev, n, dtype, "C")
-        dz.whole[...] = _cancelling(random, n, group.m)
-        return _same_at_once(W_T, dz, group.dz[l - 1], group.turned if what == "dA turned" else None)
 
-    found = set()
-    several = len(group.sizes) > 1
-    for l in range(1, group.L + 1):
-        n_prev, n = widths[l - 1], widths[l]
-        wide = n * n_prev >= WIDE
-        terms: dict[str, int] = {}
-        if several:
-            terms["z"] = n_prev
-        if several and l > 1:
-            terms["dA"] = n
-        if several and wide:
-            terms["dW in blocks"] = terms["dW added"] = min(group.sizes)
-        if wide and l > 1 and group.m <= FEW:
-            terms["dA turned"] = n
-        for what, number in terms.items():
-            if what == "dW added" and (("dW in blocks", l) in found or not can_add_products(dtype)):
-                continue  # no better, or not to be had
-            drawn = (generator(0, Purpose.CANARY, l, turn) for turn in range(draws(number)))
-            if same(what, l, None) and all(same(what, l, random) for random in drawn):
-                found.add((what, l))
-    return frozenset(found)
+def _shortcuts(group: Group, l: int) -> Shortcuts:
+    A_prev, dz = group.A[l - 1], group.dz[l]
+    (n_prev, _), (n, _), dtype = A_prev.whole.shape, dz.whole.shape, dz.whole.dtype
+    several, wide = len(group.sizes) > 1, n * n_prev >= WIDE
+    blocks, whole = column_blocks(n, n_prev, dtype.itemsize), [slice(0, n_prev)]
+    least = min(group.sizes)
+
+    def proven(same: Callable[[Group, int, Random], bool], terms: int) -> bool:
+        drawn = (generator(0, Purpose.CANARY, l, draw) for draw in range(draws(terms)))
+        return same(group, l, None) and all(same(group, l, random) for random in drawn)
+
+    in_blocks = several and wide and proven(partial(_same_dW, blocks=blocks), least)
+    return Shortcuts(
+        z_at_once=several and proven(_same_z, n_prev),
+        dA_at_once=several and l > 1 and proven(partial(_same_dA, turned=False), n),
+        dA_turned=wide and l > 1 and group.m <= FEW and proven(partial(_same_dA, turned=True), n),
+        dW_in_blocks=in_blocks,
+        dW_added=several
+        and wide
+        and can_add_products(dtype)
+        and (in_blocks or proven(partial(_same_dW, blocks=whole), least)),
+    )
+
+
+def _same_z(group: Group, l: int, random: Random) -> bool:
+    A_prev, z = group.A[l - 1], group.A[l]
+    W = _equal_columns(random, len(z.whole), len(A_prev.whole), z.whole.dtype, "F")
+    A_prev.whole[...] = _cancelling(random, len(A_prev.whole), group.m)
+    return _same_at_once(W, A_prev, z)
+
+
+def _same_dA(group: Group, l: int, random: Random, turned: bool) -> bool:
+    dz, dA = group.dz[l], group.dz[l - 1]
+    W_T = _equal_columns(random, len(dA.whole), len(dz.whole), dz.whole.dtype, "C")
+    dz.whole[...] = _cancelling(random, len(dz.whole), group.m)
+    return _same_at_once(W_T, dz, dA, group.turned if turned else None)
+
+
+def _same_dW(group: Group, l: int, random: Random, blocks: Sequence[slice]) -> bool:
+    dz, A_prev = group.dz[l], group.A[l - 1]
+    one_of_each_size = dict(zip(group.sizes, zip(dz.shards, A_prev.shards, strict=True), strict=True))
+    for m_i, (dz_i, A_i) in one_of_each_size.items():
+        dz_i[...] = _equal_columns(random, len(dz_i), m_i, dz_i.dtype, "F")
+        A_i[...] = _cancelling(random, m_i, len(A_i)).T
+    return _same_in_blocks(list(one_of_each_size.values()), blocks)
 
 
 def draws(terms: int) -> int:
-    """Return how many times sums of so many terms are compared.
+    """Return how many times sums of that many terms are compared.
 
     In a simulation with fused multiply-add, two orders of 3 terms agreed in at most 2 of 3 draws. Those of 64 terms did
     in 2 of 5 where they differed in the rounding of the last product alone, in 1 of 4 where the sum was split in two at
@@ -98,7 +108,7 @@ def column_blocks(n: int, n_prev: int, itemsize: int) -> list[slice]:
 
 
 def _same_at_once(M: NDArray[Any], A: Panel, out: Panel, scratch: NDArray[Any] | None = None) -> bool:
-    """Compare the product over the whole group, turned where there is a scratch for it, with the leaves' own."""
+    """Compare the product over the whole group, turned where there is a scratch for it, with the shards' own."""
     if scratch is None:
         multiply(M, A, out, at_once=True)
     else:
@@ -108,10 +118,10 @@ def _same_at_once(M: NDArray[Any], A: Panel, out: Panel, scratch: NDArray[Any] |
     return out.whole.tobytes() == at_once
 
 
-def _same_in_blocks(leaves: Sequence[tuple[NDArray[Any], NDArray[Any]]], blocks: Sequence[slice]) -> bool:
-    """Compare the dW of leaves, each (dz, A_prev), formed and added in blocks of columns with what whole ones give."""
+def _same_in_blocks(shards: Sequence[tuple[NDArray[Any], NDArray[Any]]], blocks: Sequence[slice]) -> bool:
+    """Compare the dW of shards, each (dz, A_prev), formed and added in blocks of columns with what whole ones give."""
     products = []
-    for dz, A_prev in leaves:
+    for dz, A_prev in shards:
         whole, blocked = (np.empty((len(A_prev), len(dz)), dz.dtype).T for _ in range(2))
         weight_gradient(dz, A_prev, whole)
         for block in blocks:
@@ -121,7 +131,7 @@ def _same_in_blocks(leaves: Sequence[tuple[NDArray[Any], NDArray[Any]]], blocks:
         products.append(whole)
     if not can_add_products(products[0].dtype):
         return True
-    for (dz, A_prev), product in zip(leaves, products, strict=True):
+    for (dz, A_prev), product in zip(shards, products, strict=True):
         for other in products:
             # As small as rounding errors, since anything larger would hide those of the sum; but no whole number of
             # them, since BLAS may start its sum from dW, and that would not be seen.

@@ -7,10 +7,10 @@ Invariants:
 - a subtree without rows is absent: its sibling passes through unchanged.
 
 Only the first line knows the batch and only the second knows P, so the additions that form a sum depend on (m, K)
-alone.
+alone. All who follow the tree, here and elsewhere, follow the one walk over it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -28,11 +28,48 @@ def automatic_shards(size: int) -> int:
     return max(8, 1 << (size - 1).bit_length())
 
 
+def rows(subtree: Subtree, m: int, K: int) -> range:
+    """Return the rows of a batch of m rows that the shards of a subtree hold."""
+    lo, hi = subtree
+    return range(m * lo // K, m * hi // K)
+
+
 def children(subtree: Subtree) -> tuple[Subtree, Subtree]:
     """Return the two halves of a subtree of more than one shard."""
     lo, hi = subtree
     mid = (lo + hi) // 2
     return (lo, mid), (mid, hi)
+
+
+class Turn(NamedTuple):
+    """Form the sum of a subtree as a whole and leave it waiting at a height; then add the topmost sums.
+
+    Sums wait one above the other, since a right child cannot be added before its left one is complete.
+    """
+
+    subtree: Subtree
+    height: int
+    folds: int
+    """How many times the topmost sum is added to the one below it: sum[height − 1] += sum[height], and so on."""
+
+    @property
+    def shard(self) -> int:
+        """The shard, where the subtree is a single one."""
+        return self.subtree[0]
+
+
+@cache
+def turns(subtree: Subtree, m: int, K: int, together: int = 0) -> tuple[Turn, ...]:
+    """Return the turns that add up a subtree in tree order with as few sums waiting as possible.
+
+    A turn's subtree is a shard, or the largest one that has at most `together` rows. Subtrees without rows have no
+    turn. At the end the sum lies at height 0. Sums wait no higher than the tree.
+    """
+
+    def whole(subtree: Subtree) -> bool:
+        return subtree[1] - subtree[0] == 1 or len(rows(subtree, m, K)) <= together
+
+    return tuple(_walk(subtree, whole, lambda subtree: not rows(subtree, m, K)))
 
 
 def complete_subtrees(lo: int, hi: int, K: int) -> list[Subtree]:
@@ -41,14 +78,13 @@ def complete_subtrees(lo: int, hi: int, K: int) -> list[Subtree]:
     They are what one rank (or one node) can add up on its own; together they cover [lo, hi) exactly.
     """
 
-    def inside(subtree: Subtree) -> Iterator[Subtree]:
-        if lo <= subtree[0] and subtree[1] <= hi:
-            yield subtree
-        elif subtree[0] < hi and lo < subtree[1]:
-            for child in children(subtree):
-                yield from inside(child)
+    def inside(subtree: Subtree) -> bool:
+        return lo <= subtree[0] and subtree[1] <= hi
 
-    return list(inside((0, K))) if lo < hi else []
+    def outside(subtree: Subtree) -> bool:
+        return max(lo, subtree[0]) >= min(hi, subtree[1])
+
+    return [turn.subtree for turn in _walk((0, K), inside, outside)]
 
 
 class Additions(NamedTuple):
@@ -66,54 +102,29 @@ def additions(root: Subtree, terms: Sequence[Subtree], m: int, K: int) -> Additi
     """
     number = {subtree: i for i, subtree in enumerate(terms)}
     pairs: list[tuple[int, int]] = []
-
-    def form(subtree: Subtree) -> int | None:
-        if not rows(subtree, m, K):
-            return None
-        if subtree in number:
-            return number[subtree]
-        left, right = map(form, children(subtree))
-        if left is None or right is None:
-            return right if left is None else left
-        pairs.append((left, right))
-        return left
-
-    return Additions(result=form(root), pairs=tuple(pairs))
+    waiting: dict[int, int] = {}
+    """The term that holds the sum at each height."""
+    for turn in _walk(root, number.__contains__, lambda subtree: not rows(subtree, m, K)):
+        waiting[turn.height] = number[turn.subtree]
+        for top in range(turn.height, turn.height - turn.folds, -1):
+            pairs.append((waiting[top - 1], waiting[top]))
+    return Additions(tuple(pairs), waiting.get(0))
 
 
-def rows(subtree: Subtree, m: int, K: int) -> range:
-    """Return the rows of a batch of m rows that the shards of a subtree hold."""
-    lo, hi = subtree
-    return range(m * lo // K, m * hi // K)
-
-
-class Leaf(NamedTuple):
-    """One turn of adding up shards on a stack: put a shard's sum at a height, then fold the top so many times."""
-
-    shard: int
-    height: int
-    folds: int
-    """So many times, the topmost entry is added to the one below it: stack[height − 1] += stack[height], and so on."""
-
-
-@cache
-def leaves(subtree: Subtree, m: int, K: int) -> tuple[Leaf, ...]:
-    """Return the turns that add up the shards of a subtree in tree order with as few sums at hand as possible.
-
-    Empty shards have no turn. At the end the subtree's sum lies at height 0. The stack grows no higher than the tree.
-    """
-    turns: list[Leaf] = []
+def _walk(root: Subtree, whole: Callable[[Subtree], bool], absent: Callable[[Subtree], bool]) -> list[Turn]:
+    """Return the turns that form a root's sum from subtrees that are formed as a whole; absent ones are passed over."""
+    found: list[Turn] = []
 
     def visit(subtree: Subtree, height: int) -> None:
-        if subtree[1] - subtree[0] == 1:
-            turns.append(Leaf(subtree[0], height, 0))
+        if whole(subtree):
+            found.append(Turn(subtree, height, 0))
             return
-        present = [child for child in children(subtree) if rows(child, m, K)]
+        present = [child for child in children(subtree) if not absent(child)]
         for i, child in enumerate(present):
             visit(child, height + i)
         if len(present) == 2:
-            turns[-1] = turns[-1]._replace(folds=turns[-1].folds + 1)
+            found[-1] = found[-1]._replace(folds=found[-1].folds + 1)
 
-    if rows(subtree, m, K):
-        visit(subtree, 0)
-    return tuple(turns)
+    if not absent(root):
+        visit(root, 0)
+    return found

@@ -1,4 +1,9 @@
-"""The sums dW and db over a group's leaves, in tree order: what is small all at once, what is large leaf by leaf."""
+"""The sums dW and db over a group's shards, in tree order: what is small all at once, what is large shard by shard.
+
+Invariants:
+- a sum has the bits of its shards' own products, added as `tree.Turn` says;
+- memory for products on their way into a sum is allocated once, by shape.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -6,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn.backprop import AtOnce, bias_gradient, weight_gradient
+from ddp_mlp.nn.backprop import bias_gradient, weight_gradient
 from ddp_mlp.nn.blas import add_product, can_add_products
-from ddp_mlp.nn.buffers import Panel, aligned_empty
+from ddp_mlp.nn.buffers import Panel, Shortcuts, aligned_empty
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.summing.proven import WIDE, column_blocks
-from ddp_mlp.summing.tree import Leaf
+from ddp_mlp.summing.tree import Turn
 
 
 class Scratch:
@@ -21,7 +26,7 @@ class Scratch:
         self.arrays: dict[tuple[int, ...], NDArray[Any]] = {}
 
     def like(self, out: NDArray[Any], count: int) -> NDArray[Any]:
-        """Return so many arrays of out's shape (n, n_prev) and dtype, each in Fortran order: (count, n, n_prev)."""
+        """Return `count` arrays of out's shape (n, n_prev) and dtype, each in Fortran order: (count, n, n_prev)."""
         n, n_prev = out.shape
         if out.shape not in self.arrays or len(self.arrays[out.shape]) < count:
             memory = aligned_empty(count * out.size, out.dtype)
@@ -37,10 +42,10 @@ class GradientSum:
         self.dW, self.db = layout.views(flat)
         self._scratch = scratch
 
-    def add_up(self, l: int, dz: Panel, A_prev: Panel, turns: Sequence[Leaf], at_once: AtOnce) -> None:
-        """Set dW[l] = Σ dz A_prevᵀ and db[l] = Σ dz: sums over the examples of each leaf, added in tree order.
+    def add_up(self, l: int, dz: Panel, A_prev: Panel, turns: Sequence[Turn], shortcuts: Shortcuts) -> None:
+        """Set dW[l] = Σ dz A_prevᵀ and db[l] = Σ dz: sums over the examples of each shard, added in tree order.
 
-        The turns are the leaves'; `at_once` is what `proven.proven` says of their group.
+        The turns are the shards'; the shortcuts are those of layer l in their group.
         """
         dW, db = self.dW[l], self.db[l]
         if len(turns) == 1:
@@ -51,21 +56,20 @@ class GradientSum:
             self._add_all(weight_gradient, zip(dz.stacks, A_prev.stacks, strict=True), turns, dW)
         else:
             n, n_prev = dW.shape
-            in_blocks = ("dW in blocks", l) in at_once
-            added = can_add_products(dW.dtype) and (in_blocks or ("dW added", l) in at_once)
-            for block in column_blocks(n, n_prev, dW.itemsize) if in_blocks else [slice(0, n_prev)]:
-                A_block = [A_i[block] for A_i in A_prev.leaves]
-                self._add_leaf_by_leaf(dz.leaves, A_block, turns, dW[:, block], added)
+            added = shortcuts.dW_added and can_add_products(dW.dtype)
+            for block in column_blocks(n, n_prev, dW.itemsize) if shortcuts.dW_in_blocks else [slice(0, n_prev)]:
+                A_block = [A_i[block] for A_i in A_prev.shards]
+                self._add_one_by_one(dz.shards, A_block, turns, dW[:, block], added)
         self._add_all(bias_gradient, zip(dz.stacks), turns, db)
 
     def _add_all(
         self,
         product: Callable[..., None],
         stacks: Iterable[tuple[NDArray[Any], ...]],
-        turns: Sequence[Leaf],
+        turns: Sequence[Turn],
         out: NDArray[Any],
     ) -> None:
-        """Form the products of all leaves, stack by stack, and then their sum: the fewest calls."""
+        """Form the products of all shards, stack by stack, and then their sum: the fewest calls."""
         products = self._scratch.like(out, len(turns))
         first = 0
         for factors in stacks:
@@ -73,15 +77,15 @@ class GradientSum:
             product(*factors, products[first : first + k])
             first += k
         sums: dict[int, NDArray[Any]] = {}
-        for turn, leaf in zip(turns, products, strict=True):
-            sums[turn.height] = leaf
-            _fold(sums, turn.height, turn.folds)
+        for turn, of_shard in zip(turns, products, strict=True):
+            sums[turn.height] = of_shard
+            fold(sums, turn.height, turn.folds)
         np.copyto(out, sums[0])
 
-    def _add_leaf_by_leaf(
-        self, dz: list[NDArray[Any]], A: list[NDArray[Any]], turns: Sequence[Leaf], out: NDArray[Any], added: bool
+    def _add_one_by_one(
+        self, dz: list[NDArray[Any]], A: list[NDArray[Any]], turns: Sequence[Turn], out: NDArray[Any], added: bool
     ) -> None:
-        """Form one leaf's product after the other, and add each as soon as the tree allows: the least memory."""
+        """Form one shard's product after the other, and add each as soon as the tree allows: the least memory."""
         sums = dict(enumerate([out, *self._scratch.like(out, max(turn.height for turn in turns))]))
         for turn, dz_i, A_i in zip(turns, dz, A, strict=True):
             height, folds = turn.height, turn.folds
@@ -90,10 +94,10 @@ class GradientSum:
                 add_product(dz_i, A_i, sums[height])
             else:
                 weight_gradient(dz_i, A_i, sums[height])
-            _fold(sums, height, folds)
+            fold(sums, height, folds)
 
 
-def _fold(sums: Mapping[int, NDArray[Any]], height: int, folds: int) -> None:
-    """Add the sum at a height to the one below it, that to the one below, and so on, as `shards.Leaf` says."""
+def fold(sums: Mapping[int, NDArray[Any]], height: int, folds: int) -> None:
+    """Add the sum at a height to the one below it, that to the one below, and so on, as `tree.Turn` says."""
     for top in range(height, height - folds, -1):
         np.add(sums[top - 1], sums[top], out=sums[top - 1])

@@ -20,10 +20,12 @@ from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.summing import proven
+from ddp_mlp.summing import proven, tree
 from ddp_mlp.summing.between import BLOCK, Block, Reduction
 from ddp_mlp.summing.plan import QUANTUM
-from ddp_mlp.summing.tree import Leaf, Subtree, children, leaves, rows
+from ddp_mlp.summing.tallies import RankSignal, ShardTally
+from ddp_mlp.summing.totals import total
+from ddp_mlp.summing.tree import Subtree, Turn
 from ddp_mlp.summing.within import GradientSum, Scratch
 from ddp_mlp.training.phases import Phases
 
@@ -47,7 +49,7 @@ class StepResult(NamedTuple):
     """Of the mean gradient before clipping; None where nobody asked."""
     learning_rate: float
     signals: NDArray[np.float64]
-    """What each rank had to say to the others, (P, TALLY)."""
+    """What each rank had to say to the others, (P, 3): rows of `RankSignal`."""
 
 
 class TrainingStep:
@@ -82,27 +84,26 @@ class TrainingStep:
         self._spares: list[GradientSum] = []
         self.phases = Phases(trace)
         self._block = np.empty(BLOCK, dtype)
-        self._groups: dict[tuple[int, ...], tuple[Group, frozenset[tuple[str, int]]]] = {}
+        self._groups: dict[tuple[int, ...], Group] = {}
 
     def __call__(
-        self, batch: Batch, learning_rate: float, signal: Sequence[float] = (), measure_norm: bool = False
+        self, batch: Batch, learning_rate: float, signal: Sequence[float] = RankSignal(), measure_norm: bool = False
     ) -> StepResult:
-        """Train on one batch. Collective; `signal`, at most TALLY numbers, is passed on to all ranks."""
+        """Train on one batch. Collective; `signal`, the numbers of a `RankSignal`, is passed on to all ranks."""
         m = len(batch.rows)
         reduction, tallies, phases = self.reduction, self.reduction.tallies, self.phases
-        tallies.own[...] = 0
-        tallies.of_rank[: len(signal)] = signal
+        tallies.start(signal)
         for subtree, partial in zip(reduction.subtrees, self._partials, strict=True):
-            self._sum_subtree(batch, subtree, partial, depth=0)
+            self._sum_partial(batch, subtree, partial)
 
         phases.enter("waiting")
         everyone = reduction.collect(m)
-        loss, weight, correct = map(math.fsum, everyone[: reduction.K].T.tolist())
+        loss, weight, correct = map(total, everyone.shards.T.tolist())
         totals = Totals(loss, weight, int(correct), m)
         if not math.isfinite(loss):
             reduction.publish()  # as it is: nothing that is not finite gets into the parameters
             phases.enter("between")
-            return StepResult(totals, None, learning_rate, everyone[reduction.K :])
+            return StepResult(totals, None, learning_rate, everyone.signals)
 
         blocks: Iterator[Block] = (self._mean_gradient(block, totals.weight_sum) for block in reduction.sums(m))
         phases.enter("sum")
@@ -119,80 +120,80 @@ class TrainingStep:
         phases.enter("waiting")
         reduction.publish()
         phases.enter("between")
-        return StepResult(totals, norm, learning_rate, everyone[reduction.K :])
+        return StepResult(totals, norm, learning_rate, everyone.signals)
 
     def first_layer_not_finite(self) -> int:
         """Return the first layer with a z that was not finite in the last batch on any rank, or L. Collective."""
         L = self.layout.L
-        local = (
-            l for group, _ in self._groups.values() for l in range(1, L) if not np.isfinite(group.A[l].whole).all()
-        )
+        local = (l for group in self._groups.values() for l in range(1, L) if not np.isfinite(group.A[l].whole).all())
         return min(self.communicator.allgather(min(local, default=L)))
 
     # ---- the sums over one's own examples ----------------------------------------------------------------------------
 
-    def _sum_subtree(self, batch: Batch, subtree: Subtree, out: GradientSum, depth: int) -> None:
+    def _sum_partial(self, batch: Batch, subtree: Subtree, out: GradientSum) -> None:
         """Put the gradient sum over a subtree's examples into `out`; its tallies into their rows."""
         m, K = len(batch.rows), self.reduction.K
-        span = rows(subtree, m, K)
-        if not span:
+        parts = tree.turns(subtree, m, K, together=self.chunk_rows)
+        if not parts:
             out.flat[...] = 0
-        elif len(span) <= self.chunk_rows:
-            self._sum_group(batch, span, leaves(subtree, m, K), out)
-        elif subtree[1] - subtree[0] > 1:
-            first, *second = [child for child in children(subtree) if rows(child, m, K)]
-            self._sum_subtree(batch, first, out, depth)
-            for child in second:
-                part = self._spare(depth)
-                self._sum_subtree(batch, child, part, depth + 1)
-                np.add(out.flat, part.flat, out=out.flat)
-        else:  # one shard too large for memory: a fixed chain of chunks
-            only = [Leaf(subtree[0], height=0, folds=0)]
-            for chunk, lo in enumerate(range(span.start, span.stop, self.chunk_rows)):
-                part = self._spare(depth) if chunk else out
-                self._sum_group(batch, range(lo, min(lo + self.chunk_rows, span.stop)), only, part, chunk)
-                if chunk:
-                    np.add(out.flat, part.flat, out=out.flat)
+        for part in parts:
+            self._sum_part(batch, part, self._spare(part.height - 1) if part.height else out)
+            for top in range(part.height, part.height - part.folds, -1):
+                below = self._spare(top - 2) if top > 1 else out
+                np.add(below.flat, self._spare(top - 1).flat, out=below.flat)
 
-    def _sum_group(self, batch: Batch, span: range, turns: Sequence[Leaf], out: GradientSum, chunk: int = 0) -> None:
+    def _sum_part(self, batch: Batch, part: Turn, out: GradientSum) -> None:
+        """Put the gradient sum over some shards that are computed together, or a large one's chunks, into `out`."""
+        m, K = len(batch.rows), self.reduction.K
+        span = tree.rows(part.subtree, m, K)
+        turns = tree.turns(part.subtree, m, K)
+        if len(span) <= self.chunk_rows:
+            self._sum_group(batch, span, turns, out)
+            return
+        for chunk, lo in enumerate(range(span.start, span.stop, self.chunk_rows)):  # one shard too large for memory
+            into = self._spare(part.height) if chunk else out
+            self._sum_group(batch, range(lo, min(lo + self.chunk_rows, span.stop)), turns, into, chunk)
+            if chunk:
+                np.add(out.flat, into.flat, out=out.flat)
+
+    def _sum_group(self, batch: Batch, span: range, turns: Sequence[Turn], out: GradientSum, chunk: int = 0) -> None:
         """Put the gradient sum over the batch's rows `span` into `out`: the turns' shards, or a chunk of one shard."""
         m, K = len(batch.rows), self.reduction.K
         sizes = [len(span)]
         if len(turns) > 1:
-            sizes = [len(rows((turn.shard, turn.shard + 1), m, K)) for turn in turns]
-        group, at_once = self._group(tuple(sizes))
+            sizes = [len(tree.rows(turn.subtree, m, K)) for turn in turns]
+        group = self._group(tuple(sizes))
         self.phases.enter("gather")
         self.source.gather(batch.rows[span.start : span.stop], group)
         keep_scale = 1 / (1 - self.regularization.dropout)
 
         def drop(l: int, A: Panel) -> None:
-            for turn, leaf in zip(turns, A.leaves, strict=True):
-                before = chunk * self.chunk_rows * len(leaf)  # drawn for the shard's earlier chunks
+            for turn, A_i in zip(turns, A.shards, strict=True):
+                before = chunk * self.chunk_rows * len(A_i)  # drawn for the shard's earlier chunks
                 random = generator(self.seed, Purpose.DROPOUT, batch.step, turn.shard, l, skip=before)
-                uniform = random.random(leaf.shape[::-1], np.float32).T  # (n_l, m_i)
-                leaf *= uniform >= self.regularization.dropout
-                leaf *= leaf.dtype.type(keep_scale)
+                uniform = random.random(A_i.shape[::-1], np.float32).T  # (n_l, m_i)
+                A_i *= uniform >= self.regularization.dropout
+                A_i *= A_i.dtype.type(keep_scale)
 
         def add_up(l: int, dz: Panel, A_prev: Panel) -> None:
-            out.add_up(l, dz, A_prev, turns, at_once)
+            out.add_up(l, dz, A_prev, turns, group.shortcuts[l])
 
         self.phases.enter("forward")
-        backprop.forward(self.W, self.b, group, at_once, drop if self.regularization.dropout else None)
+        backprop.forward(self.W, self.b, group, drop if self.regularization.dropout else None)
         sums = self.output.gradient(group)
         for i, (turn, (loss_sum, correct)) in enumerate(zip(turns, sums, strict=True)):
             weight_sum = sizes[i] if group.w is None else np.sum(group.w[group.slices[i]], dtype=np.float64)
             tally = self.reduction.tallies.of_shard[turn.shard]
-            tally[0] += loss_sum
-            tally[1] += weight_sum
-            tally[2] += correct
+            for j, term in enumerate(ShardTally(loss_sum, float(weight_sum), correct)):
+                tally[j] += term
 
         self.phases.enter("backward")
-        backprop.backward(self.W, group, add_up, at_once, keep_scale)
+        backprop.backward(self.W, group, add_up, keep_scale)
 
-    def _group(self, sizes: tuple[int, ...]) -> tuple[Group, frozenset[tuple[str, int]]]:
+    def _group(self, sizes: tuple[int, ...]) -> Group:
         if sizes not in self._groups:
-            group = Group(self.layout.widths, sizes, self.dtype)
-            self._groups[sizes] = group, proven.proven(self.layout.widths, group, self.dtype)
+            self._groups[sizes] = group = Group(self.layout.widths, sizes, self.dtype)
+            group.shortcuts = proven.shortcuts(group)
         return self._groups[sizes]
 
     def _spare(self, depth: int) -> GradientSum:
@@ -239,4 +240,4 @@ class TrainingStep:
                 padded = np.zeros(-(-len(gradient) // QUANTUM) * QUANTUM)
                 np.square(gradient, out=padded[: len(gradient)], dtype=np.float64)
                 squares += np.add.reduce(padded.reshape(-1, QUANTUM), axis=1).tolist()
-        return math.sqrt(math.fsum(s for part in self.communicator.allgather(squares) for s in part))
+        return math.sqrt(total(s for part in self.communicator.allgather(squares) for s in part))

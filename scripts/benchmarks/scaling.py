@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from ddp_mlp.nn.parameters import Layout  # noqa: E402 # the checkout need not be installed
-from ddp_mlp.summing.between import TALLY  # noqa: E402
-from ddp_mlp.summing.plan import Plan, make_plan, tally_rows  # noqa: E402
+from ddp_mlp.summing.plan import Plan, make_plan  # noqa: E402
+from ddp_mlp.summing.tallies import WIDTH, rows_by_node  # noqa: E402
 from ddp_mlp.summing.tree import additions, automatic_shards, cut, rows  # noqa: E402
 
 ITEM = 4
@@ -93,7 +93,7 @@ def publish_traffic(plan: Plan, node: int, column: int) -> Traffic:
 
 def tally_traffic(plan: Plan, node: int) -> Traffic:
     """Count what a node's first rank sends and receives for the tallies of all shards and ranks (float64)."""
-    return allgather_traffic([8 * TALLY * (hi - lo) for lo, hi in pairwise(tally_rows(plan.K, plan.nodes))], node)
+    return allgather_traffic([8 * WIDTH * (hi - lo) for lo, hi in pairwise(rows_by_node(plan.K, plan.nodes))], node)
 
 
 def allgather_traffic(pieces: Sequence[int], node: int) -> Traffic:
@@ -116,7 +116,7 @@ def memory_bytes(plan: Plan, node: int, column: int) -> int:
     """
     m = plan.K  # a row in every shard: all terms take part
     local = [subtree for p in plan.nodes[node] for subtree in plan.of_rank[p]]
-    own = _length(plan.piece(node, column))
+    own = _length(plan.slice_of(node, column))
     moved = UPDATE_BYTES * own
     if len(plan.nodes) == 1:
         return moved + ITEM * own * _touched(additions((0, plan.K), local, m, plan.K).pairs)
@@ -225,7 +225,7 @@ def allreduce(case: Case, machine: Machine) -> Prediction:
         latency = 2 * math.log2(N) * machine.alpha + 2 * math.log2(per_node) * machine.barrier
     else:
         latency = 2 * (case.P - 1) * (machine.alpha if N > 1 else machine.barrier)
-    tallies = allgather_traffic([8 * TALLY * 2 * len(ranks) for ranks in nodes], 0)
+    tallies = allgather_traffic([8 * WIDTH * 2 * len(ranks) for ranks in nodes], 0)
     latency += tallies.messages * machine.alpha
     moved = n * ((2 * 2 + 3) * inner + 3 * outer / per_node) + UPDATE_BYTES / ITEM * n
     return Prediction(
@@ -253,7 +253,7 @@ def _worst(found: Sequence[Traffic]) -> Traffic:
 
 def _busiest(plan: Plan, column: int) -> list[int]:
     """Return the node with the longest piece among those with equally many ranks and partials, for all that occur."""
-    nodes = sorted(range(len(plan.nodes)), key=lambda node: _length(plan.piece(node, column)))
+    nodes = sorted(range(len(plan.nodes)), key=lambda node: _length(plan.slice_of(node, column)))
     kinds = {
         (len(plan.nodes[node]), len(plan.of_node[node]), sum(len(plan.of_rank[p]) for p in plan.nodes[node])): node
         for node in nodes

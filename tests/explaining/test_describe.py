@@ -75,7 +75,7 @@ def test_the_plan_is_what_a_step_does(communicator: MPIRanks, digits: Path, keys
     assert found.parameters == reduction.parameters.nbytes
     assert mine.examples == sum(len(part) for part in rows_of(found, communicator.rank))
 
-    groups = [group for group, _ in step._groups.values()]
+    groups = [*step._groups.values()]
     buffers = 0
     for group in groups:
         buffers += group.nbytes + (0 if group.w is None else group.w.nbytes)

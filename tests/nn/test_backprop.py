@@ -19,7 +19,7 @@ F64 = np.dtype(np.float64)
 def gradient_sums(
     layout: Layout, flat: NDArray[Any], X: NDArray[Any], y: NDArray[np.int64], group: Group | None = None
 ) -> tuple[float, int, NDArray[Any]]:
-    """Return (loss sum, correct, gradient sum as a flat vector) of all examples in one leaf."""
+    """Return (loss sum, correct, gradient sum as a flat vector) of all examples in one shard."""
     W, b = layout.views(flat)
     gradient = np.zeros_like(flat)
     dW, db = layout.views(gradient)

@@ -28,11 +28,11 @@ def test_nbytes_is_what_a_group_takes(sizes: tuple[int, ...], dtype: type) -> No
 
 
 def test_parts_share_the_memory_of_the_whole() -> None:
-    """What is written through a stack is seen in its leaves and in the whole, examples in order."""
+    """What is written through a stack is seen in its shards and in the whole, examples in order."""
     group = Group((2, 3), (2, 2, 1), F64)
     pairs, single = group.A[1].stacks
     pairs[...] = np.arange(12).reshape(2, 3, 2)
     single[...] = 100
     assert group.A[1].whole.T.tolist() == [[0, 2, 4], [1, 3, 5], [6, 8, 10], [7, 9, 11], [100, 100, 100]]
-    assert [leaf.shape for leaf in group.A[1].leaves] == [(3, 2), (3, 2), (3, 1)]
-    assert group.A[1].leaves[1].tolist() == [[6, 7], [8, 9], [10, 11]]
+    assert [A_i.shape for A_i in group.A[1].shards] == [(3, 2), (3, 2), (3, 1)]
+    assert group.A[1].shards[1].tolist() == [[6, 7], [8, 9], [10, 11]]

@@ -50,7 +50,7 @@ def test_values_are_probabilities_and_leave_z_alone() -> None:
 def test_of_equal_outputs_the_first_is_the_prediction() -> None:
     """A tie is not counted as correct for the later class."""
     group = Group((1, 2), (3,), F64)
-    group.A[1].leaves[0][...] = [[1.0, 2.0, 0.0], [1.0, 2.0, 3.0]]
+    group.A[1].shards[0][...] = [[1.0, 2.0, 0.0], [1.0, 2.0, 3.0]]
     group.y[...] = [0, 1, 1]
     [(_, correct)] = SoftmaxCrossEntropy().gradient(group)
     assert correct == 2
@@ -63,16 +63,16 @@ def test_of_equal_outputs_the_first_is_the_prediction() -> None:
 def test_a_leaf_among_others_has_the_bits_of_a_leaf_alone(
     dtype: type, sizes: tuple[int, ...], classes: int, smoothing: float
 ) -> None:
-    """Softmax, loss and dz of leaves that are computed together, whatever their sizes, are those of each by itself."""
+    """Softmax, loss and dz of shards that are computed together, whatever their sizes, are those of each by itself."""
     random = np.random.default_rng(1)
     together = Group((1, classes), sizes, np.dtype(dtype))
     together.A[1].whole[...] = random.standard_normal((classes, together.m)) * 3
     together.y[...] = random.integers(0, classes, together.m)
     together.w = random.random(together.m).astype(dtype)
     output, expected = SoftmaxCrossEntropy(smoothing), []
-    for size, place, leaf in zip(sizes, together.slices, together.A[1].leaves, strict=True):
+    for size, place, shard in zip(sizes, together.slices, together.A[1].shards, strict=True):
         alone = Group((1, classes), (size,), np.dtype(dtype))
-        alone.A[1].leaves[0][...], alone.y[...], alone.w = leaf, together.y[place], together.w[place]
+        alone.A[1].shards[0][...], alone.y[...], alone.w = shard, together.y[place], together.w[place]
         expected.append((output.gradient(alone), alone.A[1].whole.tobytes()))
     sums = output.gradient(together)
-    assert [([s], leaf.tobytes()) for s, leaf in zip(sums, together.A[1].leaves, strict=True)] == expected
+    assert [([s], shard.tobytes()) for s, shard in zip(sums, together.A[1].shards, strict=True)] == expected

@@ -12,7 +12,8 @@ from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.mpi import MPIRanks
 from ddp_mlp.summing.between import BLOCK, ExactSum, PlainSum
 from ddp_mlp.summing.plan import QUANTUM
-from ddp_mlp.summing.tree import leaves, rows
+from ddp_mlp.summing.tallies import RankSignal
+from ddp_mlp.summing.tree import rows, turns
 
 pytestmark = pytest.mark.mpi
 
@@ -53,11 +54,11 @@ def write_partials(reduction: ExactSum, values: NDArray[Any], m: int) -> None:
     """Form this rank's partials from the shards' sums, as a training step does."""
     for subtree, partial in zip(reduction.subtrees, reduction.partials, strict=True):
         partial[...] = np.nan  # an absent term must not be read
-        stack = [partial, *(np.empty_like(partial) for _ in range(8))]
-        for leaf in leaves(subtree, m, len(values)):
-            stack[leaf.height][...] = values[leaf.shard]
-            for height in range(leaf.height, leaf.height - leaf.folds, -1):
-                stack[height - 1] += stack[height]
+        waiting = [partial, *(np.empty_like(partial) for _ in range(8))]
+        for turn in turns(subtree, m, len(values)):
+            waiting[turn.height][...] = values[turn.shard]
+            for height in range(turn.height, turn.height - turn.folds, -1):
+                waiting[height - 1] += waiting[height]
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -138,13 +139,13 @@ def test_tallies_reach_every_rank(communicator: Communicator, plain: bool) -> No
     K = communicator.size if plain else 5
     reduction: Any = PlainSum(communicator, 8, dtype) if plain else ExactSum(communicator, 8, dtype, K)
     for repeat in range(2):
+        reduction.tallies.start(RankSignal(100 + communicator.rank, repeat, 0))
         for shard, row in reduction.tallies.of_shard.items():
-            row[...] = (shard, repeat, 1)
-        reduction.tallies.of_rank[...] = (100 + communicator.rank, repeat, 0)
+            row += (shard, repeat, 1)
         reduction.partials[...] = 0
         found = reduction.collect(10)
-        assert found[:K].tolist() == [[shard, repeat, 1] for shard in range(K)]
-        assert found[K:].tolist() == [[100 + rank, repeat, 0] for rank in range(communicator.size)]
+        assert found.shards.tolist() == [[shard, repeat, 1] for shard in range(K)]
+        assert found.signals.tolist() == [[100 + rank, repeat, 0] for rank in range(communicator.size)]
         reduction.publish()
 
 

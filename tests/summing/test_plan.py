@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddp_mlp.summing.plan import QUANTUM, Plan, make_plan, tally_rows
+from ddp_mlp.summing.plan import QUANTUM, Plan, make_plan
+from ddp_mlp.summing.tallies import rows_by_node
 from ddp_mlp.summing.tree import automatic_shards
 
 Term = tuple["Term", "Term"] | int
@@ -105,4 +106,4 @@ def test_a_power_of_two_of_equal_nodes_halves(N: int, per_node: int) -> None:
 
 def test_tallies_have_a_row_per_shard_and_one_per_rank() -> None:
     """Ranks 0 and 1 have 2 and 3 of 8 shards and a row each, rank 2 the rest."""
-    assert tally_rows(8, [range(2), range(2, 3)]) == [0, 7, 11]
+    assert rows_by_node(8, [range(2), range(2, 3)]) == [0, 7, 11]

@@ -14,7 +14,7 @@ F32 = np.dtype(np.float32)
 
 
 def test_a_shape_that_changes_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one product over the group differs from the leaves' own by one bit, it is not used."""
+    """Where one product over the group differs from the shards' own by one bit, it is not used."""
     exact = backprop.multiply
 
     def one_bit_off(M: Any, A: Panel, out: Panel, at_once: bool) -> None:
@@ -25,7 +25,8 @@ def test_a_shape_that_changes_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -
     widths = (20, 16, 12, 4)
     group = Group(widths, (8, 8), F32)
     monkeypatch.setattr(proven, "multiply", one_bit_off)
-    assert not {entry for entry in proven.proven(widths, group, F32) if entry[0][:2] != "dW"}
+    found = proven.shortcuts(group).values()
+    assert not any(shortcuts.z_at_once or shortcuts.dA_at_once for shortcuts in found)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -45,11 +46,11 @@ def test_a_single_number_added_up_in_another_order_is_refused(
 
     widths = (terms, 33, 4)
     monkeypatch.setattr(proven, "multiply", in_two_parts)
-    assert ("z", 1) not in proven.proven(widths, Group(widths, (12, 13), kind), kind)
+    assert not proven.shortcuts(Group(widths, (12, 13), kind))[1].z_at_once
 
 
 def test_a_turned_product_that_changes_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where dA formed in the other order differs by one bit, for one leaf as for several, it is not formed so."""
+    """Where dA formed in the other order differs by one bit, for one shard as for several, it is not formed so."""
     widths = (20, 300, 300, 4)
     exact = backprop.multiply
 
@@ -62,12 +63,12 @@ def test_a_turned_product_that_changes_bits_is_refused(monkeypatch: pytest.Monke
 
     for sizes in ((16,), (8, 8)):
         monkeypatch.setattr(proven, "multiply_turned", turned)
-        assert ("dA turned", 2) in proven.proven(widths, Group(widths, sizes, F32), F32)
-        assert ("dA turned", 3) not in proven.proven(widths, Group(widths, sizes, F32), F32), "too few weights"
+        assert proven.shortcuts(Group(widths, sizes, F32))[2].dA_turned
+        assert not proven.shortcuts(Group(widths, sizes, F32))[3].dA_turned, "too few weights"
         monkeypatch.setattr(proven, "multiply_turned", one_bit_off)
-        assert ("dA turned", 2) not in proven.proven(widths, Group(widths, sizes, F32), F32)
+        assert not proven.shortcuts(Group(widths, sizes, F32))[2].dA_turned
     monkeypatch.setattr(proven, "multiply_turned", turned)
-    assert ("dA turned", 2) not in proven.proven(widths, Group(widths, (65,), F32), F32), "too many examples"
+    assert not proven.shortcuts(Group(widths, (65,), F32))[2].dA_turned, "too many examples"
 
 
 def test_blocks_that_change_bits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,9 +84,9 @@ def test_blocks_that_change_bits_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(proven, "CACHE_BYTES", 16 * 4 * 7)
     monkeypatch.setattr(proven, "WIDE", 20 * 16)
     group = Group((20, 16, 4), (8, 8), F32)
-    found = proven.proven((20, 16, 4), group, F32)
-    assert ("dW in blocks", 1) not in found
-    assert ("dW added", 1) in found, "which is as good as it was"
+    found = proven.shortcuts(group)[1]
+    assert not found.dW_in_blocks
+    assert found.dW_added, "which is as good as it was"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -100,21 +101,21 @@ def test_blocks_that_change_bits_are_refused(monkeypatch: pytest.MonkeyPatch) ->
         ((20, 300, 300, 10), (64,)),
     ],
 )
-def test_what_is_proven_gives_the_leaves_bits(widths: tuple[int, ...], sizes: tuple[int, ...], dtype: str) -> None:
-    """On other numbers than those of the proof, every product it allows has the bits of the leaves' own products.
+def test_what_is_proven_gives_the_shards_bits(widths: tuple[int, ...], sizes: tuple[int, ...], dtype: str) -> None:
+    """On other numbers than those of the proof, every product it allows has the bits of the shards' own products.
 
     Two orders may agree by chance in nine of ten draws, and always if the numbers' products are exact.
     """
     kind = np.dtype(dtype)
     group = Group(widths, sizes, kind)
     random = np.random.default_rng(9)
-    for what, l in sorted(proven.proven(widths, group, kind)) * 200:
-        if what.startswith("dW"):
-            continue
+    names = ("z_at_once", "dA_at_once", "dA_turned")
+    allowed = [(name, l) for l, found in proven.shortcuts(group).items() for name in names if getattr(found, name)]
+    for what, l in allowed * 200:
         W = random.standard_normal((widths[l - 1], widths[l])).astype(kind).T
-        M, A, out = (W, group.A[l - 1], group.A[l]) if what == "z" else (W.T, group.dz[l], group.dz[l - 1])
+        M, A, out = (W, group.A[l - 1], group.A[l]) if what == "z_at_once" else (W.T, group.dz[l], group.dz[l - 1])
         A.whole[...] = random.standard_normal(A.whole.shape)
-        if what == "dA turned":
+        if what == "dA_turned":
             backprop.multiply_turned(M, A, out, group.turned)
         else:
             backprop.multiply(M, A, out, at_once=True)
@@ -133,11 +134,11 @@ def test_a_product_that_adds_itself_gives_the_bits_of_product_and_sum(
     group = Group(widths, sizes, kind)
     random = np.random.default_rng(9)
     assert blas.can_add_products(kind)
-    assert {("dW in blocks", 1), ("dW added", 1)} & proven.proven(widths, group, kind)
+    assert proven.shortcuts(group)[1].dW_added
     dz, A_prev = group.dz[1], group.A[0]
     for _ in range(50):
         dz.whole[...], A_prev.whole[...] = (random.standard_normal(a.whole.shape) for a in (dz, A_prev))
-        for dz_i, A_i in zip(dz.leaves, A_prev.leaves, strict=True):
+        for dz_i, A_i in zip(dz.shards, A_prev.shards, strict=True):
             total = random.standard_normal(widths[:2]).astype(kind).T
             product = np.empty_like(total)
             backprop.weight_gradient(dz_i, A_i, product)
@@ -169,8 +170,9 @@ def test_a_sum_of_another_order_is_not_left_to_the_product(
     monkeypatch.setattr(proven, "WIDE", n_prev * 300)
     monkeypatch.setattr(proven, "weight_gradient", product)
     monkeypatch.setattr(proven, "add_product", one_after_the_other)
-    found = proven.proven(widths, Group(widths, (14, 14), F32), F32)
-    assert not {("dW in blocks", 1), ("dW added", 1)} & found
+    found = proven.shortcuts(Group(widths, (14, 14), F32))[1]
+    assert not found.dW_in_blocks
+    assert not found.dW_added
 
 
 def test_a_sum_whose_zero_has_another_sign_is_not_left_to_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,8 +193,8 @@ def test_a_sum_whose_zero_has_another_sign_is_not_left_to_the_product(monkeypatc
     for add, allowed in ((negative, False), (blas.add_product, True)):
         monkeypatch.setattr(proven, "weight_gradient", positive)
         monkeypatch.setattr(proven, "add_product", add)
-        found = proven.proven(widths, Group(widths, (64, 64), F32), F32)
-        assert bool({("dW in blocks", 1), ("dW added", 1)} & found) == allowed
+        found = proven.shortcuts(Group(widths, (64, 64), F32))[1]
+        assert found.dW_added == allowed
 
 
 def test_without_a_known_name_in_the_library_products_are_formed_and_added(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,9 +203,9 @@ def test_without_a_known_name_in_the_library_products_are_formed_and_added(monke
     blas._gemm.cache_clear()
     widths = (300, 300, 4)
     assert not blas.can_add_products(F32)
-    found = proven.proven(widths, Group(widths, (8, 8), F32), F32)
-    assert ("dW in blocks", 1) in found
-    assert ("dW added", 1) not in found
+    found = proven.shortcuts(Group(widths, (8, 8), F32))[1]
+    assert found.dW_in_blocks
+    assert not found.dW_added
     blas._gemm.cache_clear()
 
 
@@ -221,10 +223,10 @@ def test_add_product_adds_a_product(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sizes", [(16, 16, 16), (1, 1), (5, 4, 4, 5, 5), (33,)])
 @pytest.mark.parametrize("widths", [(64, 128, 10), (3, 1, 2), (17, 33, 26), (784, 100, 10)])
-def test_a_stack_of_leaves_has_the_bits_of_each_leaf(
+def test_a_stack_of_shards_has_the_bits_of_each_shard(
     widths: tuple[int, ...], sizes: tuple[int, ...], dtype: str
 ) -> None:
-    """z, dW, db and dA of leaves of one size, formed in one call, are those of each leaf by itself."""
+    """z, dW, db and dA of shards of one size, formed in one call, are those of each shard by itself."""
     kind, random = np.dtype(dtype), np.random.default_rng(2)
     group = Group(widths, sizes, kind)
     W = random.standard_normal(widths[:2]).astype(kind).T
@@ -239,14 +241,14 @@ def test_a_stack_of_leaves_has_the_bits_of_each_leaf(
         return out.tobytes()
 
     fill()
-    alone = [product(W, A_i) for A_i in A_prev.leaves]
+    alone = [product(W, A_i) for A_i in A_prev.shards]
     backprop.multiply(W, A_prev, group.A[1], at_once=False)
-    assert [z.tobytes() for z in group.A[1].leaves] == alone
+    assert [z.tobytes() for z in group.A[1].shards] == alone
 
     fill()
-    alone = [product(W.T, dz_i) for dz_i in dz.leaves]
+    alone = [product(W.T, dz_i) for dz_i in dz.shards]
     backprop.multiply(W.T, dz, A_prev, at_once=False)
-    assert [dA.tobytes() for dA in A_prev.leaves] == alone
+    assert [dA.tobytes() for dA in A_prev.shards] == alone
 
     fill()
     found = []
@@ -255,16 +257,16 @@ def test_a_stack_of_leaves_has_the_bits_of_each_leaf(
         backprop.weight_gradient(dz_k, A_k, dW)
         backprop.bias_gradient(dz_k, db)
         found += [(dW_i.tobytes(), db_i.tobytes()) for dW_i, db_i in zip(dW, db, strict=True)]
-    for dz_i, A_i, (dW_bytes, db_bytes) in zip(dz.leaves, A_prev.leaves, found, strict=True):
+    for dz_i, A_i, (dW_bytes, db_bytes) in zip(dz.shards, A_prev.shards, found, strict=True):
         dW, db = np.empty(widths[:2], kind).T, np.empty((1, widths[1]), kind).T
         backprop.weight_gradient(dz_i, A_i, dW)
         backprop.bias_gradient(dz_i, db)
         assert (dW.tobytes(), db.tobytes()) == (dW_bytes, db_bytes)
 
 
-def test_a_single_leaf_is_left_alone() -> None:
-    """One leaf has nothing to gain."""
-    assert proven.proven((20, 16, 4), Group((20, 16, 4), (16,), F32), F32) == frozenset()
+def test_a_single_shard_is_left_alone() -> None:
+    """One shard has nothing to gain."""
+    assert not any(any(found) for found in proven.shortcuts(Group((20, 16, 4), (16,), F32)).values())
 
 
 def test_column_blocks_cover_the_columns() -> None:

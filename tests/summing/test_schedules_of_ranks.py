@@ -81,14 +81,19 @@ class PausingPhases(Phases):
 
 @functools.cache
 def _proven(prove: Callable[..., Any], widths: Any, sizes: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    return prove(widths, Group(widths, sizes, dtype), dtype)
+    return prove(Group(widths, sizes, dtype))
 
 
 @pytest.fixture(autouse=True)
 def proven_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prove each shape once, not once a rank: the proof has its own tests."""
-    prove = proven.proven
-    monkeypatch.setattr(proven, "proven", lambda widths, group, dtype: _proven(prove, widths, group.sizes, dtype))
+    prove = proven.shortcuts
+
+    def once(group: Group) -> Any:
+        widths = tuple(len(group.A[l].whole) for l in range(group.L + 1))
+        return _proven(prove, widths, group.sizes, group.A[0].whole.dtype)
+
+    monkeypatch.setattr(proven, "shortcuts", once)
 
 
 def make_step(communicator: Communicator, model: Model, plain: bool = False, halving: bool = True) -> TrainingStep:

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddp_mlp.summing.tree import (
+    Subtree,
     additions,
     automatic_shards,
     children,
     complete_subtrees,
     cut,
-    leaves,
     rows,
+    turns,
 )
 
 shard_counts = st.integers(1, 64)
@@ -56,19 +57,19 @@ def test_complete_subtrees_cover_the_shards_of_each_rank(K: int, P: int) -> None
 
 @given(shard_counts, rank_counts, row_counts.filter(bool), st.integers(0, 2**32 - 1))
 def test_partials_combine_to_the_bits_of_one_process(K: int, P: int, m: int, seed: int) -> None:
-    """Leaves on a stack, then additions between ranks, give the sum that the tree's definition gives, for every P."""
+    """Turns, then additions between ranks, give the sum that the tree's definition gives, for every P."""
     random = np.random.default_rng(seed)
     drawn = (random.standard_normal(K) * 10.0 ** random.integers(-6, 6, K)).astype(np.float32)
     values = [float(drawn[i]) if rows((i, i + 1), m, K) else None for i in range(K)]
     terms = [subtree for lo, hi in pairwise(cut(K, P)) for subtree in complete_subtrees(lo, hi, K)]
     registers = []
     for subtree in terms:
-        stack = [np.float32(math.nan)] * 8
-        for leaf in leaves(subtree, m, K):
-            stack[leaf.height] = drawn[leaf.shard]
-            for height in range(leaf.height, leaf.height - leaf.folds, -1):
-                stack[height - 1] += stack[height]
-        registers.append(stack[0])
+        waiting = [np.float32(math.nan)] * 8
+        for turn in turns(subtree, m, K):
+            waiting[turn.height] = drawn[turn.shard]
+            for height in range(turn.height, turn.height - turn.folds, -1):
+                waiting[height - 1] += waiting[height]
+        registers.append(waiting[0])
     plan = additions((0, K), terms, m, K)
     for left, right in plan.pairs:
         registers[left] += registers[right]
@@ -77,15 +78,31 @@ def test_partials_combine_to_the_bits_of_one_process(K: int, P: int, m: int, see
 
 
 @given(shard_counts, row_counts)
-def test_a_stack_of_leaves_is_no_higher_than_the_tree(K: int, m: int) -> None:
+def test_sums_wait_no_higher_than_the_tree(K: int, m: int) -> None:
     """Adding up shards needs as many sums at hand as the tree is high, not as many as there are shards."""
-    assert all(leaf.height <= math.ceil(math.log2(K)) for leaf in leaves((0, K), m, K))
+    assert all(turn.height <= math.ceil(math.log2(K)) for turn in turns((0, K), m, K))
 
 
 def test_a_sum_of_nothing_has_no_result() -> None:
     """A subtree without rows has no sum, rather than a zero that would be added."""
     assert additions((0, 4), [(0, 2), (2, 4)], m=0, K=4).result is None
-    assert leaves((0, 4), m=0, K=4) == ()
+    assert turns((0, 4), m=0, K=4) == ()
+
+
+@given(shard_counts, row_counts.filter(bool), st.integers(0, 40))
+def test_shards_taken_together_are_the_largest_subtrees_that_fit(K: int, m: int, together: int) -> None:
+    """Each is a shard or has at most that many rows, and its parent has more; in order, they have all rows."""
+    parts = [turn.subtree for turn in turns((0, K), m, K, together)]
+    assert [row for part in parts for row in rows(part, m, K)] == list(range(m))
+    subtrees: list[Subtree] = [(0, K)]
+    parents: dict[Subtree, Subtree] = {}
+    for subtree in subtrees:
+        if subtree[1] - subtree[0] > 1:
+            parents |= dict.fromkeys(children(subtree), subtree)
+            subtrees += children(subtree)
+    for part in parts:
+        assert part[1] - part[0] == 1 or len(rows(part, m, K)) <= together
+        assert part == (0, K) or len(rows(parents[part], m, K)) > together
 
 
 def test_children_split_in_the_middle() -> None:

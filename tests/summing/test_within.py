@@ -1,4 +1,4 @@
-"""Tests of the sums over a group's leaves: the definition's tree, leaf by leaf, is the oracle."""
+"""Tests of the sums over a group's shards: the definition's tree, shard by shard, is the oracle."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from ddp_mlp.nn import backprop
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.summing import proven
-from ddp_mlp.summing.tree import leaves
+from ddp_mlp.summing.tree import turns
 from ddp_mlp.summing.within import GradientSum, Scratch
 from tests.summing.test_between import tree_sum
 
@@ -17,11 +17,12 @@ from tests.summing.test_between import tree_sum
 @pytest.mark.parametrize("widths", [(20, 12, 4), (300, 260, 4)])
 @pytest.mark.parametrize("prove", [False, True])
 def test_the_sum_is_that_of_the_tree(widths: tuple[int, ...], K: int, m: int, dtype: str, prove: bool) -> None:
-    """Small layers all at once, large ones leaf by leaf, added by BLAS or not: dW and db of every layer, twice."""
+    """Small layers all at once, large ones shard by shard, added by BLAS or not: dW and db of every layer, twice."""
     kind, random = np.dtype(dtype), np.random.default_rng(3)
-    turns = leaves((0, K), m, K)
-    group = Group(widths, [m * (turn.shard + 1) // K - m * turn.shard // K for turn in turns], kind)
-    at_once = proven.proven(widths, group, kind) if prove else frozenset()
+    of_shards = turns((0, K), m, K)
+    group = Group(widths, [m * (turn.shard + 1) // K - m * turn.shard // K for turn in of_shards], kind)
+    if prove:
+        group.shortcuts = proven.shortcuts(group)
     layout = Layout(widths)
     total = GradientSum(layout, np.full(layout.length, np.nan, kind), Scratch())
     for l in (2, 1, 2, 1):
@@ -29,11 +30,11 @@ def test_the_sum_is_that_of_the_tree(widths: tuple[int, ...], K: int, m: int, dt
         dz.whole[...], A_prev.whole[...] = (random.standard_normal(a.whole.shape) for a in (dz, A_prev))
         n_prev, n = widths[l - 1], widths[l]
         dW, db = np.zeros((K, n_prev, n), kind).mT, np.zeros((K, 1, n), kind).mT  # of every shard
-        for turn, dz_i, A_i in zip(turns, dz.leaves, A_prev.leaves, strict=True):
+        for turn, dz_i, A_i in zip(of_shards, dz.shards, A_prev.shards, strict=True):
             backprop.weight_gradient(dz_i, A_i, dW[turn.shard])
             backprop.bias_gradient(dz_i, db[turn.shard])
-        total.add_up(l, dz, A_prev, turns, at_once)
-        for found, of_shards in ((total.dW[l], dW), (total.db[l], db)):
-            expected = tree_sum(of_shards, m, 0, K)
+        total.add_up(l, dz, A_prev, of_shards, group.shortcuts[l])
+        for found, products in ((total.dW[l], dW), (total.db[l], db)):
+            expected = tree_sum(products, m, 0, K)
             assert expected is not None
             assert found.tobytes() == expected.tobytes()

@@ -128,14 +128,13 @@ def run_on_other_ranks(folder: Path) -> None:
 
 def after_own_sum(patch: pytest.MonkeyPatch, change: Callable[[TrainingStep, Batch, Any, Any], object]) -> None:
     """Call change(step, batch, subtree, flat) whenever a rank has formed one of its partials."""
-    exact = TrainingStep._sum_subtree
+    exact = TrainingStep._sum_partial
 
-    def faulty(step: TrainingStep, batch: Batch, subtree: Any, out: Any, depth: int) -> None:
-        exact(step, batch, subtree, out, depth)
-        if depth == 0:
-            change(step, batch, subtree, out.flat)
+    def faulty(step: TrainingStep, batch: Batch, subtree: Any, out: Any) -> None:
+        exact(step, batch, subtree, out)
+        change(step, batch, subtree, out.flat)
 
-    patch.setattr(TrainingStep, "_sum_subtree", faulty)
+    patch.setattr(TrainingStep, "_sum_partial", faulty)
 
 
 @caught_by(gradient_of_3_ranks)

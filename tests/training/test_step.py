@@ -119,7 +119,7 @@ def test_a_shard_larger_than_a_chunk_is_a_chain_of_chunks(communicator: Communic
     step(Batch(0, 1, np.arange(160)), learning_rate=1.0)
     for name, found in step.layout.arrays(before - step.reduction.parameters).items():
         assert np.linalg.norm(found - expected[name]) <= 1e-13 * np.linalg.norm(expected[name])
-    assert max(group.m for group, _ in step._groups.values()) <= 7 if step._groups else True
+    assert max(group.m for group in step._groups.values()) <= 7 if step._groups else True
 
 
 @pytest.mark.mpi

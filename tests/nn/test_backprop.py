@@ -11,22 +11,11 @@ from ddp_mlp.nn import backprop
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
+from tests.checks import maths
+from tests.checks.maths import gradient_sums
 from tests.reference import examples, loss_and_gradient
 
 F64 = np.dtype(np.float64)
-
-
-def gradient_sums(
-    layout: Layout, flat: NDArray[Any], X: NDArray[Any], y: NDArray[np.int64], group: Group | None = None
-) -> tuple[float, int, NDArray[Any]]:
-    """Return (loss sum, correct, gradient sum as a flat vector) of all examples in one shard."""
-    W, b = layout.views(flat)
-    gradient = np.zeros_like(flat)
-    dW, db = layout.views(gradient)
-    group = group or Group(layout.widths, (len(X),), flat.dtype)
-    group.A[0].whole.T[...] = X
-    group.y[...] = y
-    return *backprop.gradient_sum(W, b, group, SoftmaxCrossEntropy(), dW, db), gradient
 
 
 def initialized(widths: tuple[int, ...], dtype: np.dtype[Any] = F64) -> tuple[Layout, NDArray[Any]]:
@@ -103,14 +92,7 @@ def test_a_2_2_2_network_by_hand() -> None:
 
 def test_relu_has_derivative_zero_at_zero() -> None:
     """A hidden unit whose z is exactly 0 passes no gradient on."""
-    layout = Layout((1, 1, 2))
-    flat = np.zeros(layout.length)
-    layout.fill(
-        flat, {"W1": np.zeros((1, 1)), "b1": np.zeros(1), "W2": np.array([[1.0], [3.0]]), "b2": np.array([0.0, 1.0])}
-    )
-    gradient = layout.arrays(gradient_sums(layout, flat, np.ones((1, 1)), np.array([0]))[2])
-    assert gradient["W1"].tolist() == [[0]]
-    assert gradient["b1"].tolist() == [0]
+    maths.relu_has_derivative_zero_at_zero()
 
 
 def test_sample_weights_scale_loss_and_gradient() -> None:

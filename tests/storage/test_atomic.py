@@ -14,13 +14,7 @@ from ddp_mlp.errors import ConfigError, StorageError
 from ddp_mlp.storage import atomic
 from ddp_mlp.storage.atomic import failpoint, listing, remove, sweep, write_atomically
 from tests.conftest import Program
-
-# In the order in which replacing a file, and then removing another, comes by them.
-FAILPOINTS = (
-    *("open", "opened", "write", "written", "fsync", "fsynced", "close", "closed", "rename", "renamed"),
-    *("fsync_folder", "fsynced_folder", "unlink", "unlinked"),
-)
-HALF_WRITTEN = "write:short,written"
+from tests.oracles import FAILPOINTS, HALF_WRITTEN
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
 

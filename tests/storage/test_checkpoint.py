@@ -26,7 +26,7 @@ from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.storage.atomic import sweep
 from ddp_mlp.storage.checkpoint import Checkpoint, Newest, decode, encode, load, newest, save, save_best
 from tests.conftest import Program
-from tests.storage.test_atomic import FAILPOINTS, HALF_WRITTEN
+from tests.oracles import FAILPOINTS, HALF_WRITTEN
 
 USER_BLOCK = 512
 

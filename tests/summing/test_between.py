@@ -1,19 +1,19 @@
 """Tests of the global sums, inside the ranks: run with any number of them."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.mpi import MPIRanks
 from ddp_mlp.summing.between import BLOCK, ExactSum, PlainSum
 from ddp_mlp.summing.plan import QUANTUM
 from ddp_mlp.summing.tallies import RankSignal
-from ddp_mlp.summing.tree import rows, turns
+from tests.checks import sums
+from tests.checks.sums import write_partials
+from tests.oracles import shard_sums, tree_sum
 
 pytestmark = pytest.mark.mpi
 
@@ -31,36 +31,6 @@ def communicator(request: pytest.FixtureRequest) -> Iterator[Communicator]:
     made.free()
 
 
-def shard_sums(K: int, length: int, dtype: Any) -> NDArray[Any]:
-    """Return a made-up gradient sum of every shard, (K, length), with magnitudes that make rounding visible."""
-    random = np.random.default_rng(7)
-    return (random.standard_normal((K, length)) * 10.0 ** random.integers(-4, 4, (K, 1))).astype(dtype)
-
-
-def tree_sum(values: NDArray[Any], m: int, lo: int, hi: int) -> NDArray[Any] | None:
-    """Add the shards' vectors as the definition of the tree says, in one process."""
-    K = len(values)
-    if hi - lo == 1:
-        return values[lo] if rows((lo, hi), m, K) else None
-    mid = (lo + hi) // 2
-    left, right = tree_sum(values, m, lo, mid), tree_sum(values, m, mid, hi)
-    if left is None or right is None:
-        return right if left is None else left
-    total: NDArray[Any] = np.add(left, right)
-    return total
-
-
-def write_partials(reduction: ExactSum, values: NDArray[Any], m: int) -> None:
-    """Form this rank's partials from the shards' sums, as a training step does."""
-    for subtree, partial in zip(reduction.subtrees, reduction.partials, strict=True):
-        partial[...] = np.nan  # an absent term must not be read
-        waiting = [partial, *(np.empty_like(partial) for _ in range(8))]
-        for turn in turns(subtree, m, len(values)):
-            waiting[turn.height][...] = values[turn.shard]
-            for height in range(turn.height, turn.height - turn.folds, -1):
-                waiting[height - 1] += waiting[height]
-
-
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize(("K", "m"), [(8, 100), (7, 37), (1, 5), (16, 3)])
 @pytest.mark.parametrize("halving", [True, False])
@@ -68,17 +38,7 @@ def test_exact_sum_has_the_bits_of_the_definition(
     communicator: Communicator, length: int, K: int, m: int, halving: bool
 ) -> None:
     """Sum, update by each rank's slice, and sharing give every rank the one-process result, twice in a row."""
-    values = shard_sums(K, length, np.float32)
-    expected = tree_sum(values, m, 0, K)
-    assert expected is not None
-    reduction = ExactSum(communicator, length, np.dtype(np.float32), K, halving)
-    for repeat in (1, 2):
-        write_partials(reduction, values, m)
-        reduction.collect(m)
-        for lo, hi, gradient in reduction.sums(m):
-            reduction.parameters[lo:hi] += gradient
-        reduction.publish()
-        assert reduction.parameters.tobytes() == (repeat * expected).tobytes()
+    sums.has_the_bits_of_the_definition(communicator, length, K, m, halving)
 
 
 def test_a_rank_that_scales_its_gradient_is_seen(communicator: Communicator) -> None:
@@ -124,12 +84,7 @@ def test_within_one_node_nothing_is_sent(communicator: Communicator, monkeypatch
 
 def test_slices_cover_the_vector(communicator: Communicator) -> None:
     """Every element is updated by one rank; slices begin and end on quanta."""
-    reduction = ExactSum(communicator, 10 * QUANTUM + 3, np.dtype(np.float64), 8)
-    covered = sorted((part.start, part.stop) for part in reduction.slices if part.stop > part.start)
-    assert covered[0][0] == 0
-    assert covered[-1][1] == 10 * QUANTUM + 3
-    assert all(left[1] == right[0] for left, right in pairwise(covered))
-    assert all(lo % QUANTUM == 0 for lo, _ in covered)
+    sums.slices_cover_the_vector(communicator)
 
 
 @pytest.mark.parametrize("plain", [False, True])

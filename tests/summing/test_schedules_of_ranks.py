@@ -31,12 +31,11 @@ from ddp_mlp.training.interruption import Interruption
 from ddp_mlp.training.phases import Phases
 from ddp_mlp.training.run import Run
 from ddp_mlp.training.step import Regularization, TrainingStep
-from tests.parallel import test_communicator
+from tests.checks import ranks as checks
+from tests.checks import steps, sums
+from tests.oracles import write_data
 from tests.reference import ArraySource, examples
 from tests.simulated_mpi import Aborted, Deadlock, Mismatch, Rank, World
-from tests.summing import test_between
-from tests.training import test_step
-from tests.training.test_training_options import write_data
 
 SCHEDULES = int(os.environ.get("DDP_MLP_SCHEDULES", "1000"))
 FIRST_SEED = int(os.environ.get("DDP_MLP_FIRST_SEED", "0"))
@@ -338,18 +337,18 @@ def worlds(request: pytest.FixtureRequest) -> Iterator[World]:
 @pytest.mark.parametrize(
     "behaviour",
     [
-        test_communicator.test_ranks_are_numbered_node_by_node,
-        test_communicator.test_shared_arrays_are_seen_by_the_whole_node,
-        test_communicator.test_exchange_moves_each_part_to_its_node,
-        test_communicator.test_complete_fills_in_the_other_nodes_parts,
-        test_communicator.test_gather_brings_parts_to_rank_0,
-        test_communicator.test_an_error_on_one_rank_is_raised_on_all,
-        test_communicator.test_on_rank_0_shares_result_and_error,
-        test_between.test_slices_cover_the_vector,
-        test_step.test_evaluation_counts_every_row_once,
-        test_step.test_a_loss_that_is_not_finite_changes_no_parameter,
+        checks.ranks_are_numbered_node_by_node,
+        checks.shared_arrays_are_seen_by_the_whole_node,
+        checks.exchange_moves_each_part_to_its_node,
+        checks.complete_fills_in_the_other_nodes_parts,
+        checks.gather_brings_parts_to_rank_0,
+        checks.an_error_on_one_rank_is_raised_on_all,
+        checks.on_rank_0_shares_result_and_error,
+        sums.slices_cover_the_vector,
+        steps.evaluation_counts_every_row_once,
+        steps.a_loss_that_is_not_finite_changes_no_parameter,
     ],
-    ids=lambda behaviour: behaviour.__name__[5:],
+    ids=lambda behaviour: behaviour.__name__,
 )
 def test_the_simulation_behaves_like_mpi(worlds: Iterator[World], behaviour: Callable[[Communicator], None]) -> None:
     """What the suite asks of the ranks over MPI, it asks of the simulated ones."""

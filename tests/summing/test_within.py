@@ -9,7 +9,7 @@ from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.summing import proven
 from ddp_mlp.summing.tree import turns
 from ddp_mlp.summing.within import GradientSum, Scratch
-from tests.summing.test_between import tree_sum
+from tests.oracles import tree_sum
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -23,15 +23,14 @@ from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.run_dir.saving import restore
 from ddp_mlp.storage import checkpoint as checkpoints
-from ddp_mlp.summing import between as sums
+from ddp_mlp.summing import between
 from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.tree import Additions, additions
-from ddp_mlp.training import run as runs
+from ddp_mlp.training import run
 from ddp_mlp.training.step import TrainingStep
-from tests.nn import test_backprop
+from tests.checks import maths, runs, steps, sums
 from tests.simulated_mpi import World
-from tests.summing import test_between, test_schedules_of_ranks
-from tests.training import test_step, test_training_options
+from tests.summing import test_schedules_of_ranks
 
 Check = Callable[[Path], object]
 Plant = Callable[[pytest.MonkeyPatch], object]
@@ -63,12 +62,12 @@ def caught_by(check: Check, shows_as: type[Exception] = AssertionError) -> Calla
 
 def relu(_: Path) -> None:
     """Where z = 0 no gradient passes."""
-    test_backprop.test_relu_has_derivative_zero_at_zero()
+    maths.relu_has_derivative_zero_at_zero()
 
 
 def gradient_of_3_ranks(_: Path) -> None:
     """The mean over the ranks' rows is the formula on the whole batch, to 1e-13."""
-    World(3, 0).run(lambda ranks: test_step.test_gradient_is_that_of_the_whole_batch(ranks, 8))
+    World(3, 0).run(lambda ranks: steps.gradient_is_that_of_the_whole_batch(ranks, 8))
 
 
 def definition_of_the_sum(_: Path) -> None:
@@ -76,7 +75,7 @@ def definition_of_the_sum(_: Path) -> None:
     for node_size, halving_nodes in ((None, 2), (2, 2), (2, 100)):
         World(4, 0, node_size).run(
             lambda ranks, halving_nodes=halving_nodes: (  # type: ignore[misc] # mypy cannot infer a bound default
-                test_between.test_exact_sum_has_the_bits_of_the_definition(ranks, 3079, 8, 100, halving_nodes)
+                sums.has_the_bits_of_the_definition(ranks, 3079, 8, 100, halving_nodes)
             )
         )
 
@@ -95,27 +94,27 @@ def same_bits(_: Path) -> None:
 
 def shorter_batch(_: Path) -> None:
     """A batch of 5 rows after one of 53 is trained as if it had been the first."""
-    World(3, 1).run(test_step.test_a_smaller_batch_leaves_nothing_behind)
+    World(3, 1).run(steps.a_smaller_batch_leaves_nothing_behind)
 
 
 def every_option(folder: Path) -> None:
     """With L2, dropout and weights, a step is the central difference of the loss."""
-    test_training_options.test_gradient_is_the_central_difference_of_the_loss(folder, 4096, None)
+    runs.gradient_is_the_central_difference_of_the_loss(folder, 4096, None)
 
 
 def decay(folder: Path) -> None:
     """Decoupled decay shrinks weights and leaves biases alone."""
-    test_training_options.test_decoupled_decay_shrinks_weights_alone(folder)
+    runs.decoupled_decay_shrinks_weights_alone(folder)
 
 
 def best(folder: Path) -> None:
     """A run with restore_best ends with the parameters and the loss of its best epoch."""
-    test_training_options.test_patience_ends_a_run_and_restore_best_keeps_its_best(folder)
+    runs.patience_ends_a_run_and_restore_best_keeps_its_best(folder)
 
 
 def resumed(folder: Path) -> None:
     """A run that a time limit stopped goes on to the bits of the uninterrupted one."""
-    test_training_options.test_time_limit_saves_and_the_next_start_goes_on(folder)
+    runs.time_limit_saves_and_the_next_start_goes_on(folder)
 
 
 def run_on_other_ranks(folder: Path) -> None:
@@ -195,7 +194,7 @@ def grandchildren_swapped(patch: pytest.MonkeyPatch) -> None:
         pairs = tuple((swap.get(left, left), swap.get(right, right)) for left, right in plan.pairs)
         return Additions(pairs, plan.result)
 
-    patch.setattr(sums, "additions", faulty)
+    patch.setattr(between, "additions", faulty)
 
 
 @caught_by(same_bits)
@@ -206,7 +205,7 @@ def a_tree_that_depends_on_p(patch: pytest.MonkeyPatch) -> None:
         present = [i for i, (lo, hi) in enumerate(terms) if m * lo // K < m * hi // K and root[0] <= lo < root[1]]
         return Additions(tuple((present[0], i) for i in present[1:]), present[0] if present else None)
 
-    patch.setattr(sums, "additions", faulty)
+    patch.setattr(between, "additions", faulty)
 
 
 @caught_by(relu)
@@ -342,7 +341,7 @@ def partials_read_before_all_have_written(patch: pytest.MonkeyPatch) -> None:
 @caught_by(resumed)
 def a_resume_without_the_optimizers_state(patch: pytest.MonkeyPatch) -> None:
     """Parameters are restored, running means begin at zero."""
-    patch.setattr(runs, "restore", lambda step, parameters, optimizer: restore(step, parameters, None))
+    patch.setattr(run, "restore", lambda step, parameters, optimizer: restore(step, parameters, None))
 
 
 @caught_by(resumed)

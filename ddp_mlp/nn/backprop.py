@@ -3,9 +3,9 @@
 Columns are examples: X = A[0] is (n_0, m), A[l] is (n_l, m), W[l] is (n_l, n_{l-1}), b[l] is (n_l, 1), l = 1 … L.
 
                 output layer L                      hidden layer l
-    forward     z = W A_prev + b, A = softmax(z)    z = W A_prev + b, A = ReLU(z)
-    loss        −(1/m) Σ_i Σ_k Y log A
-    dz          A − Y                               dA ⊙ [z > 0], where ReLU′(0) = 0
+    forward     z = W A_prev + b, A = f_L(z)        z = W A_prev + b, A = f(z)
+    loss        (1/m) Σ_i loss(A, Y)
+    dz          A − Y for every canonical pair      dA ⊙ f′(z); for ReLU dA ⊙ [z > 0], ReLU′(0) = 0
     dW          (1/m) dz A_prevᵀ                    the same
     db          (1/m) Σ_i dz⁽ⁱ⁾                     the same
     dA_prev     Wᵀ dz                               the same
@@ -17,7 +17,8 @@ No large array is allocated in a pass: all live in a `Group`, the buffers of som
 A group's examples are some shards of the batch. A shard's products have exactly the shard's shape, since the bits of a
 matrix product depend on its shape; another shape is taken only where the group's `Shortcuts` say that it is proven.
 
-What a layer does on the way forward stands directly above what that means on the way back.
+What the network does on the way forward stands directly above what that means on the way back. `activations.py` knows
+f and f′, `outputs.py` knows f_L, the loss and dz.
 """
 
 from collections.abc import Callable
@@ -26,11 +27,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn import activations
 from ddp_mlp.nn.buffers import Group, Panel
 from ddp_mlp.nn.outputs import Output
 
 Weights = dict[int, NDArray[Any]]
+
+Drop = Callable[[int, Panel, Panel | None], None]
 
 TILE = 64
 """Rows that are turned at a time: all at once, most memory is fetched again for every column."""
@@ -39,18 +41,20 @@ TILE = 64
 # ---- the network -----------------------------------------------------------------------------------------------------
 
 
-def forward(W: Weights, b: Weights, group: Group, drop: Callable[[int, Panel], None] | None = None) -> None:
+def forward(W: Weights, b: Weights, group: Group, drop: Drop | None = None) -> None:
     """Compute A[1] … A[L−1] and the output layer's z (left in A[L]) from A[0], in the group's buffers.
 
-    `drop(l, A[l])` may set some of a hidden layer's A to zero and scale the rest (dropout).
+    `drop(l, A[l], slope)` may set some of a hidden layer's A to zero and scale the rest (dropout), and where there is a
+    slope f′(z), that in the same way.
     """
     for l in range(1, group.L + 1):
         A_prev, A = group.A[l - 1], group.A[l]
         multiply(W[l], A_prev, A, group.shortcuts[l].z_at_once)  #    z = W A_prev         (n_l, m)
         if l < group.L:
-            activations.relu(A.whole, b[l], group.zeros)  #            A = ReLU(z + b)      (n_l, m)
+            f, slope = group.activations[l], group.slope.get(l)
+            f.forward(A.whole, b[l], slope and slope.whole, group.zeros, group.room)  # A = f(z + b)
             if drop is not None:
-                drop(l, A)
+                drop(l, A, slope)
         else:
             np.add(A.whole, b[l], out=A.whole)  #                      z += b               (n_L, m)
 
@@ -63,8 +67,8 @@ def backward(
 ) -> None:
     """Carry dz[L] back to dz[1] and hand every layer's (l, dz[l], A[l−1]) to add_up, which forms the sums dW and db.
 
-    In the forward pass this was z = W A_prev + b, so now dA_prev = Wᵀ dz; and A_prev = ReLU(z), so dz = dA ⊙ [A > 0],
-    times keep_scale where A was dropped out, times 0 or keep_scale.
+    In the forward pass this was z = W A_prev + b, so now dA_prev = Wᵀ dz; and A_prev = f(z), so dz = dA ⊙ f′(z).
+    keep_scale is what dropout has scaled the A with that it has not set to 0.
     """
     for l in range(group.L, 0, -1):
         dz, A_prev = group.dz[l], group.A[l - 1]
@@ -75,7 +79,8 @@ def backward(
                 multiply_turned(W[l].T, dz, dA, group.turned)
             else:
                 multiply(W[l].T, dz, dA, group.shortcuts[l].dA_at_once)  # dA_prev = Wᵀ dz      (n_{l-1}, m)
-            activations.relu_backward(dz_prev.whole, A_prev.whole, keep_scale, group.positive)
+            f, slope = group.activations[l - 1], group.slope.get(l - 1)
+            f.backward(dz_prev.whole, A_prev.whole, slope and slope.whole, keep_scale, group.positive)
 
 
 def gradient_sum(W: Weights, b: Weights, group: Group, output: Output, dW: Weights, db: Weights) -> tuple[float, int]:

@@ -13,8 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.nn.activations import RELU, ROOM, Activation
+
 CACHED = 32 * 1024
 """Elements of a block on which several elementwise operations follow one another."""
+SMALL_BLOCK = 8 * 1024
+"""The same, where these operations need several arrays at a time."""
+OUTPUT_ROOM = 4
+"""Arrays of the output layer's size that losses of numbers need besides."""
 FEW = 64
 """Examples: up to this many, OpenBLAS forms Wᵀ dz of wide layers faster, by up to 2.6, if the result is C-ordered."""
 
@@ -70,14 +76,38 @@ class Shortcuts(NamedTuple):
     """dz A_prevᵀ added by BLAS itself to the sum it belongs to, rather than formed and added."""
 
 
+class Numbers(NamedTuple):
+    """What the output layer of a stack needs besides, where targets are numbers."""
+
+    stack: Stack
+    Y: NDArray[Any]
+    """(k, targets, m_i): the targets; NaN where one is missing."""
+    loss: NDArray[Any]
+    """(k, n_L, m_i), of each output."""
+    room: NDArray[Any]
+    """(OUTPUT_ROOM, k, n_L, m_i)."""
+
+
 class Group:
     """The buffers for a pass over m examples, some shards of a batch, reused by every pass over shards of these sizes.
 
     A batch that is computed whole, or a chunk of a shard too large for memory, is a group of one shard.
+    `activations` are those of the hidden layers, ReLU where none are given; `targets` is how many numbers an example's
+    target has, 0 where it is a class. A group for `training` keeps what the way back needs.
     """
 
-    def __init__(self, widths: Sequence[int], sizes: Sequence[int], dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        sizes: Sequence[int],
+        dtype: np.dtype[Any],
+        activations: Sequence[Activation] = (),
+        targets: int = 0,
+        training: bool = True,
+    ) -> None:
         self.L = len(widths) - 1
+        self.activations = dict(enumerate(activations or [RELU] * (self.L - 1), start=1))
+        """{l: the activation of hidden layer l}."""
         self.sizes = tuple(sizes)
         self.m = m = sum(sizes)
         self.shortcuts = dict.fromkeys(range(1, self.L + 1), Shortcuts())
@@ -95,16 +125,27 @@ class Group:
         self.A = {l: columns(n) for l, n in enumerate(widths)}
         self.dz = {l: columns(n) for l, n in enumerate(widths) if 0 < l < self.L}
         self.dz[self.L] = self.A[self.L]  # dz = A − Y takes the place of z
+        self.slope = {l: columns(widths[l]) for l, f in self.activations.items() if training and f.keeps_slope}
+        """f′(z) of the hidden layers whose activation keeps it."""
         self.y = np.empty(m, np.int64)
+        """Class numbers; of use where `targets` is 0."""
+        self.Y = columns(targets)
+        """(targets, m): numbers."""
         self.w: NDArray[Any] | None = None
         """Sample weights (m,) of the dtype; None where every example weighs 1."""
         self.zeros = np.zeros(max(*widths, CACHED), dtype)
         self.positive = np.empty(m * max(widths), bool)
         self.turned = aligned_empty(m * max(widths) if m <= FEW else 0, dtype)
+        smooth = any(f.name != RELU.name for f in self.activations.values())
+        self.room = aligned_empty(ROOM * max(*widths, SMALL_BLOCK) if smooth else 0, dtype).reshape(ROOM, -1)
+        """For `Activation.forward`."""
         self._output = aligned_empty(m * widths[-1], dtype)
         self._places = np.empty((2, m), np.int64)
         self._per_example = aligned_empty(5 * m, dtype).reshape(5, m)
         self.stacks = [self._stack(start, z) for (start, _, _), z in zip(runs, self.A[self.L].stacks, strict=True)]
+        self._numbers = aligned_empty((1 + OUTPUT_ROOM) * m * widths[-1] if targets else 0, dtype)
+        self.numbers = list(map(self._numbers_of, self.stacks, self.Y.stacks)) if targets else []
+        """One per stack, where targets are numbers."""
 
     def _stack(self, start: int, z: NDArray[Any]) -> Stack:
         k, n, size = z.shape
@@ -115,6 +156,12 @@ class Group:
         stack.first[...] = n * size * np.arange(k)[:, None, None] + np.arange(size)
         return stack
 
+    def _numbers_of(self, stack: Stack, Y: NDArray[Any]) -> Numbers:
+        k, n, size = stack.Z.shape
+        part = slice(n * stack.examples.start, n * stack.examples.stop)
+        room = self._numbers.reshape(1 + OUTPUT_ROOM, -1)[:, part].reshape(-1, k, n, size)
+        return Numbers(stack, Y, room[0], room[1:])
+
     @property
     def losses(self) -> NDArray[Any]:
         """The loss of every example (m,), times its weight, as the output layer left it."""
@@ -124,8 +171,9 @@ class Group:
     @property
     def nbytes(self) -> int:
         """The bytes of all buffers, but for sample weights."""
-        panels = [*self.A.values(), *(self.dz[l] for l in range(1, self.L))]
-        others = [self.y, self.zeros, self.positive, self.turned, self._output, self._places, self._per_example]
+        panels = [*self.A.values(), *(self.dz[l] for l in range(1, self.L)), *self.slope.values(), self.Y]
+        others = [self.y, self.zeros, self.positive, self.turned, self.room]
+        others += [self._output, self._places, self._per_example, self._numbers]
         return sum(array.nbytes for array in [*(panel.whole for panel in panels), *others])
 
 

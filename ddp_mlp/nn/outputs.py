@@ -1,51 +1,81 @@
-"""The output layer, its loss and dz = A − Y: the one place that knows which canonical pair is in use.
+"""The output layer, its loss and dz: the one place that knows which of them is in use.
 
-                softmax with cross-entropy
-    A           exp(z_k) / Σ_j exp(z_j)
-    loss        −Σ_k Y log A = log Σ_j exp(z_j) − z_y, from z: no logarithm of zero is taken
-    dz          A − Y
+    loss                  target                 A = f_L(z)   loss of an example                  dz
+    cross_entropy         one class of n_L       softmax      −Σ_k Y log A                        A − Y
+    binary_cross_entropy  n_L times yes or no    sigmoid      −Σ_k Y log A + (1 − Y) log(1 − A)   A − Y
+    squared_error         n_L numbers            identity     ½ Σ_k (A − Y)²                      A − Y
+    poisson               n_L counts or rates    exp          Σ_k A − Y log A                     A − Y
+    huber                 n_L numbers            identity     Σ_k ½ r², or δ (|r| − ½ δ)          clip(A − Y, −δ, δ)
+    absolute_error        n_L numbers            identity     Σ_k |A − Y|                         sign(A − Y)
+    quantile              targets × quantiles    identity     Σ_k q (Y − A) or (q − 1) (Y − A)    [A > Y] − q, or 0
 
-Everything is formed shard by shard in a group's stacks, so that a shard has the same bits alone and among others.
-Losses are *sums* over a shard's examples.
+dz = A − Y holds for each exponential family with its canonical link (McCullagh and Nelder, Generalized Linear Models,
+1989, §2.2); Huber, "Robust estimation of a location parameter", Ann. Math. Statist. 35 (1964); Koenker and Bassett,
+"Regression quantiles", Econometrica 46 (1978). With an output activation f_L other than a loss's own, not canonical,
+dz is times f_L′(z).
+
+Invariants:
+- losses that take logarithms or exponentials are formed from z, never from log A;
+- everything is formed shard by shard in a group's stacks, so that a shard has the same bits alone and among others;
+- losses are *sums* over a shard's examples. With sample weights, dz and the loss of example i are times w_i;
+- an output's loss and dz are times its `factor`: its weight, times Σw / Σw[observed] where targets may be missing.
+  A missing target, NaN, has dz = 0 and no loss.
 """
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.nn.activations import Pointwise, logistic, relu, softplus
 from ddp_mlp.nn.buffers import Group, Stack
 from ddp_mlp.nn.functions import NATIVE, Functions
+from ddp_mlp.nn.steady import STEADY
+
+Array: TypeAlias = NDArray[Any]
+ShardSums: TypeAlias = list[tuple[float, int]]
+"""Of each shard: its loss sum, in float64, and how many predictions are right (0 where none can be)."""
 
 
 class Output(Protocol):
     """The output function f_L and its loss."""
 
-    def gradient(self, group: Group) -> list[tuple[float, int]]:
-        """Turn the output z into dz, in place; return each shard's loss sum, in float64, and correct predictions."""
+    @property
+    def loss(self) -> str:
+        """The loss as the configuration calls it."""
 
-    def values(self, group: Group, out: NDArray[Any]) -> None:
+    @property
+    def has_classes(self) -> bool:
+        """Whether a target is one class number, in `group.y`; otherwise numbers, in `group.Y`."""
+
+    def gradient(self, group: Group) -> ShardSums:
+        """Turn the output z into dz, in place; return each shard's loss sum and number of correct predictions."""
+
+    def values(self, group: Group, out: Array) -> None:
         """Set out (m, n_L) to A = f_L(z), example by example; z stays as it is."""
 
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy:
-    """One class of n_L: A = softmax(z), loss = −Σ_k Y log A.
+    """One class of n_L: A = softmax(z), loss = −Σ_k Y log A = log Σ_j exp(z_j) − z_y.
 
     Y is one-hot, or with label smoothing s: 1 − s + s/n_L at the label and s/n_L elsewhere (Szegedy et al., "Rethinking
-    the Inception architecture", CVPR 2016, §7). With sample weights, dz and the loss of example i are times w_i.
+    the Inception architecture", CVPR 2016, §7).
     """
 
     label_smoothing: float = 0.0
     functions: Functions = NATIVE
+    loss: str = "cross_entropy"
+    has_classes: bool = True
 
-    def gradient(self, group: Group) -> list[tuple[float, int]]:
+    def gradient(self, group: Group) -> ShardSums:
         """Turn the output z into dz = A − Y, in place; return each shard's loss sum, in float64, and how many it got.
 
         A prediction is correct where z is largest at the label; of equals, the first counts.
         """
-        sums: list[tuple[float, int]] = []
+        sums: ShardSums = []
         for stack in group.stacks:
             Z, loss = stack.Z, stack.loss
             np.copyto(Z, stack.z)
@@ -56,8 +86,7 @@ class SoftmaxCrossEntropy:
                 np.multiply(Z, w, out=Z)
                 np.multiply(loss, w, out=loss)
             np.copyto(stack.z, Z)
-            loss_sums = np.add.reduce(loss.astype(np.float64, copy=False), axis=(1, 2)).tolist()
-            sums += zip(loss_sums, np.add.reduce(correct, axis=(1, 2), dtype=np.int64).tolist(), strict=True)
+            sums += zip(_totals(loss), np.add.reduce(correct, axis=(1, 2), dtype=np.int64).tolist(), strict=True)
         return sums
 
     def _gradient(self, stack: Stack) -> None:
@@ -87,7 +116,7 @@ class SoftmaxCrossEntropy:
         np.subtract(A_y, 1 - smoothing, out=A_y)
         values.put(at_y, A_y)  #                            dz = A − Y        (k, n_L, m_i)
 
-    def values(self, group: Group, out: NDArray[Any]) -> None:
+    def values(self, group: Group, out: Array) -> None:
         """Set out (m, n_L) to A = softmax(z) of the output z, example by example; z stays as it is."""
         for stack in group.stacks:
             Z = stack.Z
@@ -95,3 +124,202 @@ class SoftmaxCrossEntropy:
             self.functions.exp(Z, out=Z)
             np.divide(Z, self.functions.sum(Z), out=Z)
             out[stack.examples] = Z.swapaxes(1, 2).reshape(-1, Z.shape[1])
+
+
+SOFTMAX = SoftmaxCrossEntropy()
+
+CONSTRAINTS: dict[str, Pointwise] = {"softplus": softplus, "relu": relu}
+"""The output activations besides identity: outputs that are never negative."""
+
+Pair: TypeAlias = Callable[[Array, Array, Array, Array, Functions], None]
+"""`pair(A, Y, loss, room, f)` turns A (k, n_L, m_i) into ∂loss/∂A in place, and sets loss, element by element."""
+Link: TypeAlias = Callable[[Array, Array, Array, Functions], None]
+"""`link(z, out, room, f)` sets out (n,) from z (n,); both may be the same."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers as targets, each output for itself: `pair` has its loss and dz."""
+
+    loss: str
+    pair: Pair = field(repr=False)
+    link: Link | None = field(default=None, repr=False)
+    """What makes A of z in `values`, where that is not z: sigmoid, exp."""
+    factor: tuple[float, ...] | None = None
+    """(n_L,): what an output's loss and dz are multiplied by; None is 1 for all."""
+    constrained: tuple[str, ...] = ()
+    """(n_L,): the output activation of every output, or none for all of them."""
+    functions: Functions = STEADY
+    has_classes: bool = False
+
+    def gradient(self, group: Group) -> ShardSums:
+        """Turn the output z into dz, in place; return each shard's loss sum, in float64, and 0 for correct ones."""
+        sums: ShardSums = []
+        for stack, Y, L, room in group.numbers:
+            Z, loss = stack.Z, stack.loss
+            np.copyto(Z, stack.z)
+            target = room[0]
+            k, targets, m = Y.shape
+            np.copyto(target.reshape(k, targets, -1, m), Y[:, :, None])  # one for each quantile
+            missing = np.isnan(target)
+            some_missing = bool(missing.any())
+            if some_missing:
+                np.copyto(target, 0, where=missing)
+            slope = self._constrain(Z, room[1:])
+            self.pair(Z, target, L, room[1] if slope is None else room[2], self.functions)
+            if slope is not None:
+                np.multiply(Z, slope, out=Z)  #                       dz = dA ⊙ f_L′(z)
+            if self.factor is not None:
+                factor = np.asarray(self.factor, Z.dtype)[:, None]
+                np.multiply(Z, factor, out=Z)
+                np.multiply(L, factor, out=L)
+            if some_missing:
+                np.copyto(Z, 0, where=missing)
+                np.copyto(L, 0, where=missing)
+            self.functions.sum(L, out=loss)
+            if group.w is not None:
+                w = group.w[stack.examples].reshape(loss.shape)
+                np.multiply(Z, w, out=Z)
+                np.multiply(loss, w, out=loss)
+            np.copyto(stack.z, Z)
+            sums += ((total, 0) for total in _totals(loss))
+        return sums
+
+    def values(self, group: Group, out: Array) -> None:
+        """Set out (m, n_L) to A = f_L(z) of the output z, example by example; z stays as it is."""
+        for stack, _, _, room in group.numbers:
+            Z = stack.Z
+            np.copyto(Z, stack.z)
+            if self.link is not None:
+                self.link(Z.reshape(-1), Z.reshape(-1), room.reshape(len(room), -1), self.functions)
+            self._constrain(Z, room)
+            out[stack.examples] = Z.swapaxes(1, 2).reshape(-1, Z.shape[1])
+
+    def _constrain(self, Z: Array, room: Array) -> Array | None:
+        """Apply the output activations to Z (k, n_L, m_i) in place; return their slopes, in room[0], or None."""
+        if not self.constrained:
+            return None
+        slope: Array = room[0]
+        others = room[1:].reshape(len(room) - 1, -1)
+        slope[...] = 1
+        for k, name in enumerate(self.constrained):
+            if name != "identity":
+                z, dz = Z[:, k].reshape(-1), slope[:, k].reshape(-1)  # copies, contiguous
+                CONSTRAINTS[name](z, dz, others[:, : z.size], self.functions)
+                Z[:, k], slope[:, k] = z.reshape(Z[:, k].shape), dz.reshape(Z[:, k].shape)
+        return slope
+
+
+def binary_cross_entropy(A: Array, Y: Array, loss: Array, room: Array, f: Functions) -> None:
+    """From A = z: the loss max(z, 0) − z Y + log(1 + e^−|z|), and σ(z) − Y."""
+    z = A
+    np.abs(z, out=loss)
+    np.negative(loss, out=loss)
+    f.exp(loss.reshape(-1), out=loss.reshape(-1))
+    np.copyto(room, 1)
+    np.copyto(room, loss, where=z < 0)
+    flat = loss.reshape(-1)
+    denominator = loss + 1
+    np.divide(room, denominator, out=room)  #                A = σ(z)
+    f.log1p(flat, out=flat)
+    np.add(loss, np.maximum(z, 0), out=loss)
+    np.subtract(loss, z * Y, out=loss)
+    np.subtract(room, Y, out=A)  #                           dz = A − Y
+
+
+def squared_error(A: Array, Y: Array, loss: Array, room: Array, f: Functions) -> None:
+    """½ (A − Y)², and A − Y."""
+    np.subtract(A, Y, out=A)
+    np.multiply(A, A, out=loss)
+    np.multiply(loss, 0.5, out=loss)
+
+
+def poisson(A: Array, Y: Array, loss: Array, room: Array, f: Functions) -> None:
+    """From A = z: the loss e^z − Y z, and e^z − Y."""
+    z = A
+    np.multiply(z, Y, out=room)
+    flat = z.reshape(-1)
+    f.exp(flat, out=flat)  #                    A = e^z
+    np.subtract(A, room, out=loss)
+    np.subtract(A, Y, out=A)  #                              dz = A − Y
+
+
+def huber(delta: float) -> Pair:
+    """With r = A − Y and c = clip(r, −δ, δ): c (r − ½ c), which is ½ r² or δ (|r| − ½ δ); and c."""
+
+    def pair(A: Array, Y: Array, loss: Array, room: Array, f: Functions) -> None:
+        np.subtract(A, Y, out=room)
+        np.clip(room, -delta, delta, out=A)
+        np.multiply(A, -0.5, out=loss)
+        np.add(loss, room, out=loss)
+        np.multiply(loss, A, out=loss)
+
+    return pair
+
+
+def absolute_error(A: Array, Y: Array, loss: Array, room: Array, f: Functions) -> None:
+    """Form |A − Y|, and its sign."""
+    np.subtract(A, Y, out=A)
+    np.abs(A, out=loss)
+    np.sign(A, out=A)
+
+
+def quantile(levels: tuple[float, ...]) -> Pair:
+    """With u = Y − A, at level q: max(q u, (q − 1) u); and [A > Y] − q, 0 at a tie. `levels` is (n_L,)."""
+
+    def pair(A: Array, Y: Array, loss: Array, room: Array, f: Functions) -> None:
+        q = np.asarray(levels, A.dtype)[:, None]
+        np.subtract(Y, A, out=loss)
+        np.less(loss, 0, out=room)
+        np.subtract(room, q, out=A)
+        np.copyto(A, 0, where=loss == 0)
+        np.multiply(loss, A, out=loss)
+        np.negative(loss, out=loss)
+
+    return pair
+
+
+def sigmoid_link(z: Array, out: Array, room: Array, f: Functions) -> None:
+    """Set out to A = σ(z)."""
+    logistic(z, out, room, f)
+
+
+def exp_link(z: Array, out: Array, room: Array, f: Functions) -> None:
+    """Set out to A = e^z."""
+    f.exp(z, out=out)
+
+
+def create(
+    loss: str,
+    *,
+    n_L: int,
+    label_smoothing: float = 0.0,
+    huber_delta: float = 1.0,
+    quantiles: tuple[float, ...] = (),
+    factor: tuple[float, ...] | None = None,
+    constrained: tuple[str, ...] = (),
+) -> Output:
+    """Return the output layer of n_L outputs with the loss called `loss`; an option counts for the losses that have it.
+
+    >>> create("squared_error", n_L=2).loss
+    'squared_error'
+    """
+    if loss == "cross_entropy":
+        return SoftmaxCrossEntropy(label_smoothing)
+    levels = quantiles * (n_L // len(quantiles)) if quantiles else ()
+    pairs: dict[str, Callable[[], tuple[Pair, Link | None]]] = {
+        "binary_cross_entropy": lambda: (binary_cross_entropy, sigmoid_link),
+        "squared_error": lambda: (squared_error, None),
+        "poisson": lambda: (poisson, exp_link),
+        "huber": lambda: (huber(huber_delta), None),
+        "absolute_error": lambda: (absolute_error, None),
+        "quantile": lambda: (quantile(levels), None),
+    }
+    pair, link = pairs[loss]()
+    return Numbers(loss, pair, link, factor, constrained)
+
+
+def _totals(loss: Array) -> list[float]:
+    """Return the sum of each shard's losses (k, 1, m_i), in float64."""
+    totals: list[float] = np.add.reduce(loss.astype(np.float64, copy=False), axis=(1, 2)).tolist()
+    return totals

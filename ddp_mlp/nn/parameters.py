@@ -6,7 +6,7 @@ The few elements between two parts are zero and stay zero: their gradient is.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -62,17 +62,18 @@ class Layout:
         for name, view in self.arrays(flat).items():
             view[...] = arrays[name]
 
-    def initialize(self, flat: NDArray[Any], seed: int) -> None:
-        """Fill the flat vector (length,) with He's start: W[l] ~ N(0, 2/n_{l-1}), b[l] = 0.
+    def initialize(self, flat: NDArray[Any], seed: int, glorot: Collection[int] = ()) -> None:
+        """Fill the flat vector (length,): b[l] = 0, W[l] ~ N(0, 2/n_{l-1}), or for `glorot` l N(0, 2/(n_{l-1} + n_l)).
 
         Drawn from (seed, layer) in float64 and rounded to the vector's dtype. He et al., "Delving deep into
-        rectifiers", ICCV 2015, eq. 10.
+        rectifiers", ICCV 2015, eq. 10; Glorot and Bengio, "Understanding the difficulty of training deep feedforward
+        neural networks", AISTATS 2010, eq. 12.
         """
         flat[...] = 0
         W, _ = self.views(flat)
         for l, W_l in W.items():
             draw = generator(seed, Purpose.WEIGHTS, l).standard_normal(W_l.shape)
-            W_l[...] = draw * np.sqrt(2 / W_l.shape[1])
+            W_l[...] = draw * np.sqrt(2 / (sum(W_l.shape) if l in glorot else W_l.shape[1]))
 
     def weights_mask(self, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return a flat vector (length,) of the dtype that is 1 where a W lies and 0 elsewhere."""

@@ -167,13 +167,15 @@ class TrainingStep:
         self.source.gather(batch.rows[span.start : span.stop], group)
         keep_scale = 1 / (1 - self.regularization.dropout)
 
-        def drop(l: int, A: Panel) -> None:
-            for turn, A_i in zip(turns, A.shards, strict=True):
+        def drop(l: int, A: Panel, slope: Panel | None) -> None:
+            for i, (turn, A_i) in enumerate(zip(turns, A.shards, strict=True)):
                 before = chunk * self.chunk_rows * len(A_i)  # drawn for the shard's earlier chunks
                 random = generator(self.seed, Purpose.DROPOUT, batch.step, turn.shard, l, skip=before)
                 uniform = random.random(A_i.shape[::-1], np.float32).T  # (n_l, m_i)
-                A_i *= uniform >= self.regularization.dropout
-                A_i *= A_i.dtype.type(keep_scale)
+                kept = uniform >= self.regularization.dropout
+                for part in (A_i,) if slope is None else (A_i, slope.shards[i]):
+                    part *= kept
+                    part *= part.dtype.type(keep_scale)
 
         def add_up(l: int, dz: Panel, A_prev: Panel) -> None:
             out.add_up(l, dz, A_prev, turns, group.shortcuts[l])

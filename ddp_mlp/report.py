@@ -47,7 +47,7 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
     from ddp_mlp.reporting import charts, page
     from ddp_mlp.reporting.outcome import Outcome, image_shape, outcome_on_test
     from ddp_mlp.reporting.runs import read_all
-    from ddp_mlp.run_dir.journal import duration
+    from ddp_mlp.run_dir.narrator import duration
     from ddp_mlp.storage.atomic import write_atomically
 
     runs = read_all(folders)
@@ -78,19 +78,19 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
 def follow(folder: Path) -> None:
     """Print what a run does as it happens, until its final event. Raises DataError or StorageError."""
     from ddp_mlp.reporting.follower import Follower, journal_of
-    from ddp_mlp.run_dir import journal
+    from ddp_mlp.run_dir import narrator as words
 
     path = journal_of(folder)
     if not path.exists():
         print(printable(f"waiting for {path}"), file=sys.stderr, flush=True)
-    follower, narrator = Follower(path), journal.Narrator()
+    follower, narrator = Follower(path), words.Narrator()
     while True:
         for event in follower.poll():
             try:
                 lines = narrator.lines(event)
             except (KeyError, TypeError, ValueError, AttributeError):
                 raise DataError(f"{path}: an event is not of this program: {event.get('event')!r}") from None
-            for line in [*lines, journal.result(event)] if event["event"] == "final" else lines:
+            for line in [*lines, words.result(event)] if event["event"] == "final" else lines:
                 print(printable(line), flush=True)
             if event["event"] == "final":
                 return

@@ -18,7 +18,8 @@ from ddp_mlp.errors import printable
 from ddp_mlp.reporting.charts import Chart, charts_of, confusion_chart, to_svg
 from ddp_mlp.reporting.outcome import Outcome, picture
 from ddp_mlp.reporting.runs import RunLog, differing
-from ddp_mlp.run_dir.journal import duration, utc_now
+from ddp_mlp.run_dir.journal import utc_now
+from ddp_mlp.run_dir.narrator import duration
 
 FIGURES = ("valid_accuracy", "test_accuracy", "valid_loss", "test_loss")
 PICTURE_PIXELS = 96

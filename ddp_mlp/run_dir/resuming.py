@@ -38,9 +38,9 @@ class Start(NamedTuple):
     """The checkpoint's file name."""
     warnings: list[str]
     is_given_a_state: bool = False
-    """Whether parameters come from a file or from the caller; else they are drawn."""
-    earlier: tuple[int, int] = (0, 0)
-    """Epochs and steps that the given state has seen, with other data."""
+    """Whether parameters come from a file; else they are drawn."""
+    journal_bytes: int = 0
+    """The journal's length when that checkpoint was saved."""
 
 
 def open_run(config: Config, data: Data, communicator: Communicator) -> tuple[Start, State | None]:
@@ -84,11 +84,14 @@ def _open_run(config: Config, data: Data, size: int, found: list[State]) -> Star
     found.append(State(checkpoint.parameters, checkpoint.optimizer))
     warnings = [f"{reason}; going on from {path.name}" for _, reason in passed_over]
     resolved = replace(config, shards=stored.shards)
+    progress = dict(checkpoint.progress)
+    journal_bytes = progress.pop("journal_bytes", None)
+    if type(journal_bytes) is not int or journal_bytes < 0:
+        raise DataError(f"the checkpoint's progress is not that of a run: {str(checkpoint.progress)[:200]}")
     if path.parent == run_dir / "checkpoints":
-        return Start(resolved, run_dir, checkpoint.progress, path.name, warnings, is_given_a_state=True)
+        return Start(resolved, run_dir, progress, path.name, warnings, True, journal_bytes)
     # Another folder's journal and best checkpoint stay there: the best so far counts from here.
-    progress = {**checkpoint.progress, "journal_bytes": 0, "best": asdict(Patience())}
-    return Start(resolved, run_dir, progress, str(path.resolve()), warnings, is_given_a_state=True)
+    return Start(resolved, run_dir, {**progress, "best": asdict(Patience())}, str(path.resolve()), warnings, True)
 
 
 def _find_checkpoint(config: Config, run_dir: Path) -> Newest | None:

@@ -1,46 +1,35 @@
-"""Checkpoints of a running job: gathered from all ranks, written by rank 0 in the background, read at the next start.
+"""The checkpoints of a running job, written by rank 0 in the background.
 
-A snapshot is taken at the end of a step, between two steps, on every rank; from then on training goes on while rank 0
-builds the file's image and writes it. At most one write is under way; the next snapshot waits for it, and so does the
-end.
+A snapshot is taken between two steps; from then on training goes on while rank 0 builds the file's image and writes it.
+At most one write is under way; the next snapshot waits for it, and so does the end.
 """
 
 import contextlib
 import threading
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import StorageError
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage.checkpoint import Checkpoint
-from ddp_mlp.training.step import TrainingStep
+
+Arrays = dict[str, NDArray[Any]]
+"""{"W1": (n_1, n_0), "b1": (n_1,), …}."""
 
 
-class Snapshot:
-    """Parameters and optimizer state as whole arrays, {"W1": …}: copies, in rank 0's memory alone. Collective."""
+class Snapshot(NamedTuple):
+    """A run after a step: parameters and optimizer state are copies as whole arrays, in rank 0's memory alone."""
 
-    def __init__(self, step: TrainingStep) -> None:
-        reduction, layout, communicator = step.reduction, step.layout, step.communicator
-        slices = reduction.slices
-        counts = [part.stop - part.start for part in slices]
-        self.parameters: dict[str, NDArray[Any]] = {}
-        self.optimizer: dict[str, dict[str, NDArray[Any]]] = {}
-        if communicator.rank == 0:
-            self.parameters = layout.arrays(reduction.parameters.copy())
-        for slot, array in step.state.items():
-            gathered = communicator.Gather(array[: counts[communicator.rank]], counts)
-            if gathered is None:
-                continue
-            flat, position = np.empty(layout.length, array.dtype), 0
-            for part, count in zip(slices, counts, strict=True):
-                flat[part] = gathered[position : position + count]
-                position += count
-            self.optimizer[slot] = layout.arrays(flat)
+    parameters: Arrays
+    optimizer: dict[str, Arrays]
+    """Of each slot."""
+    step: int
+    epoch: int
+    progress: dict[str, Any]
+    """What else the run wants back, as JSON can hold it."""
 
 
 class State(NamedTuple):
@@ -49,33 +38,6 @@ class State(NamedTuple):
     parameters: Mapping[str, NDArray[Any]]
     optimizer: Mapping[str, Mapping[str, NDArray[Any]]] | None
     """None is the optimizer's own beginning."""
-
-
-def restore(
-    step: TrainingStep,
-    parameters: Mapping[str, NDArray[Any]] | None,
-    optimizer: Mapping[str, Mapping[str, NDArray[Any]]] | None,
-) -> None:
-    """Give all ranks the parameters and the optimizer state (or None) that rank 0 has. Collective; None elsewhere."""
-    reduction, layout, communicator = step.reduction, step.layout, step.communicator
-
-    def whole(arrays: Mapping[str, NDArray[Any]] | None) -> NDArray[Any]:
-        flat = np.zeros(layout.length, step.dtype)
-        if arrays is not None:
-            layout.fill(flat, arrays)
-        return communicator.broadcast(flat)
-
-    flat = whole(parameters)
-    reduction.parameters[reduction.slice] = flat[reduction.slice]
-    reduction.publish()
-    if communicator.broadcast(optimizer is not None):
-        for slot, array in step.state.items():
-            array[...] = whole(None if optimizer is None else optimizer[slot])[reduction.slice]
-
-
-def checksum(array: NDArray[Any]) -> int:
-    """Return CRC-32 of the array's bytes, by which the ranks compare their copies. Local."""
-    return zlib.crc32(array.data)
 
 
 class BackgroundWriter:

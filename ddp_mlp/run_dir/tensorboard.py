@@ -54,16 +54,25 @@ class TensorBoard:
         self._add(time.time(), 0, file_version="brain.Event:2")
         self._add(time.time(), step + 1, session_log=began)
 
-    def event(self, event: Event) -> None:
+    def event(self, event: Event, parameters: Mapping[str, NDArray[Any]]) -> None:
         """Add an event's figures as scalars, `step/loss` for the loss of a step event. Raises StorageError.
 
-        Its seconds per phase stay in the journal.
+        Its seconds per phase stay in the journal. With an epoch's end, and the run's, come histograms of the
+        parameters.
         """
         self._waiting.append((time.time(), event))
         if time.monotonic() >= self._next_encoding:
             self._encode()
+        if event["event"] in ("epoch", "final"):
+            self._weights(event["step"], parameters, last=event["event"] == "final")
 
-    def weights(self, step: int, arrays: Mapping[str, NDArray[Any]], last: bool = False) -> None:
+    def close(self) -> None:
+        """Bring all that was added into the file. Raises StorageError."""
+        self._encode()
+        with _writing(self._folder):
+            self._file.close()
+
+    def _weights(self, step: int, arrays: Mapping[str, NDArray[Any]], last: bool) -> None:
         """Add a histogram of each array, `weights/W1` for W1, if it is time or they are the last. StorageError."""
         now = time.monotonic()
         if step == self._histograms_of or (now < self._next_histograms and not last):
@@ -78,12 +87,6 @@ class TensorBoard:
                 self._summaries.Summary.Value(tag=f"weights/{name}", metadata=self._is_histogram, tensor=tensor)
             )
         self._add(time.time(), step, summary=self._summaries.Summary(value=values))
-
-    def close(self) -> None:
-        """Bring all that was added into the file. Raises StorageError."""
-        self._encode()
-        with _writing(self._folder):
-            self._file.close()
 
     def _encode(self) -> None:
         self._next_encoding = time.monotonic() + ENCODE_SECONDS

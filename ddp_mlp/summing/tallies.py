@@ -31,8 +31,8 @@ class RankSignal(NamedTuple):
     """The number of an operating system's signal that it has caught."""
     stop: float = 0.0
     """A reason to stop."""
-    save: float = 0.0
-    """Whether a checkpoint is due."""
+    since_save: float = 0.0
+    """Seconds since the last checkpoint."""
 
 
 WIDTH = len(ShardTally._fields)

@@ -1,20 +1,26 @@
-"""A run on arrays that leaves no files: what the loop needs of data and folder, held in memory on every rank."""
+"""A run on arrays that leaves no files: what it says and keeps is held in memory, on every rank."""
 
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from numpy.typing import NDArray
+from collections.abc import Callable
+from contextlib import closing
+from typing import NamedTuple
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import Data
+from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.run_dir.journal import Event, make_event
-from ddp_mlp.run_dir.resuming import Start
-from ddp_mlp.run_dir.saving import Snapshot, State
+from ddp_mlp.run_dir.console import Console
+from ddp_mlp.run_dir.journal import Event
+from ddp_mlp.run_dir.narrator import epoch_figures
+from ddp_mlp.run_dir.saving import Arrays, Snapshot, State
+from ddp_mlp.training.building import build_batches, build_schedule, build_step, check_validation_data, held_out
 from ddp_mlp.training.interruption import Interruption
 from ddp_mlp.training.loop import complete
-from ddp_mlp.training.machine import Machine, settled
-from ddp_mlp.training.run import Run
+from ddp_mlp.training.machine import settled
+from ddp_mlp.training.progress import Progress
+from ddp_mlp.training.saving_rules import Never
+from ddp_mlp.training.state import begin, gather_state
+from ddp_mlp.training.trainer import Trainer
+from ddp_mlp.training.watchdog import Watchdog
 
 
 class Trained(NamedTuple):
@@ -37,54 +43,76 @@ def train_in_memory(
     `earlier` are the epochs and steps that the state has seen. `run_dir` and all that goes there is ignored. Raises
     ProgramError on all ranks.
     """
-    with (
-        Interruption(communicator.abort) as signals,
-        settled(config, communicator) as machine,
-        RunInMemory(config, data, machine, communicator, state, earlier) as run,
-    ):
-        complete(run, signals)
-        snapshot = Snapshot(run.step)
-        parameters = run.layout.arrays(run.step.reduction.parameters.copy())
-        return Trained(State(parameters, communicator.broadcast(snapshot.optimizer)), run.events)
+    outputs = Memory(config, communicator)
+    progress = Progress()
+    with Interruption(communicator.abort) as signals, settled(config, communicator):
+        check_validation_data(config, data)
+        step = build_step(config, data, communicator)
+        begin(step, state is not None, state)
+        with (
+            Watchdog(communicator, config.stall_seconds) as watchdog,
+            closing(build_batches(config, data, communicator, progress, earlier)) as batches,
+        ):
+            trainer = Trainer(
+                step,
+                batches,
+                build_schedule(config),
+                outputs,
+                config=config,
+                progress=progress,
+                held_out=held_out(data),
+                saving=Never(),
+                watchdog=watchdog,
+                resumed=False,
+            )
+            complete(trainer, signals)
+        parameters = step.layout.arrays(step.reduction.parameters.copy())
+        return Trained(State(parameters, communicator.broadcast(gather_state(step)[1])), outputs.events)
 
 
-class RunInMemory(Run):
-    """A run whose journal is a list and whose best parameters are a copy, on every rank."""
+class Memory:
+    """The outputs of a run that leaves no files: a list of events, and the best parameters where they are wanted."""
 
-    def __init__(
-        self,
-        config: Config,
-        data: Data,
-        machine: Machine,
-        communicator: Communicator,
-        state: State | None,
-        earlier: tuple[int, int],
-    ) -> None:
+    def __init__(self, config: Config, communicator: Communicator) -> None:
         self.events: list[Event] = []
-        self._best: NDArray[Any] | None = None
-        start = Start(config, Path(), None, None, [], state is not None, earlier)
-        super().__init__(start, state, data, machine, communicator)
+        self._best: Arrays | None = None
+        self._keeps_best, self._epochs = config.restore_best, config.epochs
+        self._console = Console(config.quiet or communicator.rank != 0)
 
-    def _begin(self, resumed_from: str | None) -> None:
-        """Begin nothing: there is no folder."""
+    def step(self, step: int, totals: Totals, examples: int) -> None:
+        """Show nothing."""
 
-    def _record(self, event: str, **values: Any) -> None:
-        found = make_event(event, self.progress.step, self.progress.epoch, self.seconds(), **values)
-        self.events.append(found)
-        if event == "epoch":
-            names = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
-            figures = [f"{name.replace('_', ' ')} {found[name]:.4f}" for name in names if name in found]
-            self.console.say("  ".join([f"epoch {found['epoch']}/{self.config.epochs}", *figures]))
+    def event(self, event: Event, parameters: Arrays) -> None:
+        """Keep the event, and tell an epoch's end."""
+        self.events.append(event)
+        if event["event"] == "epoch":
+            self._console.say("  ".join([f"epoch {event['epoch']}/{self._epochs}", *epoch_figures(event)]))
 
-    def _save(self, best: bool = False) -> None:
-        if best and self.config.restore_best:
-            self._best = self.step.reduction.parameters.copy()
+    def save(self, take: Callable[[], Snapshot]) -> None:
+        """Keep nothing: the caller takes what there is in the end."""
 
-    def _save_last(self) -> None:
-        """Leave it to the caller to take what there is."""
+    def best(self, take: Callable[[], Snapshot]) -> None:
+        """Keep the parameters on rank 0, if they will be asked for."""
+        if self._keeps_best:
+            self._best = take().parameters
 
-    def _restore_best(self) -> None:
-        assert self._best is not None, "kept at the best epoch"
-        own = self.step.reduction.slice
-        self.step.reduction.parameters[own] = self._best[own]
-        self.step.reduction.publish()
+    def best_parameters(self, epoch: int) -> Arrays | None:
+        """Return the best ones on rank 0."""
+        return self._best
+
+    @property
+    def failed(self) -> bool:
+        """Nothing can fail."""
+        return False
+
+    def settle(self) -> str:
+        """Say that nothing is kept."""
+        return ""
+
+    def kept(self) -> str:
+        """Say that nothing is kept."""
+        return ""
+
+    def finished(self, step: int, best: bool) -> str | None:
+        """Name no file: there is none."""
+        return None

@@ -33,6 +33,11 @@ class Machine(NamedTuple):
     hosts: list[str]
     """Of each rank."""
 
+    @property
+    def checkpoint_versions(self) -> dict[str, str]:
+        """What a checkpoint says of the machine that computed it."""
+        return {**self.versions, "BLAS kernel": self.kernel}
+
 
 @contextmanager
 def settled(config: Config, communicator: Communicator) -> Iterator[Machine]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ddp_mlp.errors import StorageError
+from ddp_mlp.parallel.communicator import Communicator
 
 PHASES = ("gather", "forward", "backward", "sum", "update", "waiting", "between")
 """Rows into buffers; z, A; dz, dW, db and the tree within the rank; the tree between ranks; the optimizer; for other
@@ -67,3 +68,11 @@ def write_trace(path: Path, traces: Sequence[Sequence[tuple[str, float, float]]]
         path.write_text(json.dumps({"traceEvents": names + events}))
     except OSError as error:
         raise StorageError(f"trace = {path}: cannot be written: {error.strerror}; choose another") from error
+
+
+def write_traces(path: str, phases: Phases, communicator: Communicator) -> None:
+    """Have rank 0 write what all ranks did when; nothing where no trace was kept. Collective. Raises StorageError."""
+    if phases.trace is not None:
+        communicator.barrier()
+        traces, now = zip(*communicator.allgather((phases.trace, perf_counter())), strict=True)
+        communicator.on_rank_0(write_trace, Path(path), traces, now)

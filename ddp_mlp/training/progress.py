@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from ddp_mlp.config import Config
 from ddp_mlp.errors import DataError
 from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.nn.schedules import Patience
@@ -26,7 +27,6 @@ class Progress:
     best: Patience = field(default_factory=Patience)
     seconds: float = 0.0
     """The run's clock, over all its starts."""
-    journal_bytes: int = 0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Progress":
@@ -35,7 +35,7 @@ class Progress:
             totals = {name: Totals(*values[name]) for name in ("epoch_totals", "logged_totals")}
             watches = {name: Patience(**values[name]) for name in ("stopping", "plateau", "best")}
             found = cls(**{**values, **totals, **watches})
-            counts = [found.step, found.epoch, found.journal_bytes]
+            counts = [found.step, found.epoch]
             counts += [count for watch in watches.values() for count in (watch.best_epoch, watch.epochs, watch.ran_out)]
             numbers = [found.seconds, *found.epoch_totals, *found.logged_totals]
             if not all(type(count) is int and count >= 0 for count in counts) or not all(map(math.isfinite, numbers)):
@@ -43,3 +43,12 @@ class Progress:
         except (KeyError, TypeError, ValueError):
             raise DataError(f"the checkpoint's progress is not that of a run: {str(values)[:200]}") from None
         return found
+
+
+def why_ended(config: Config, progress: Progress) -> str | None:
+    """Return why a run that is this far has no more steps to do, or None."""
+    if config.patience is not None and progress.stopping.ran_out:
+        return "patience"
+    if config.max_steps is not None and progress.step >= config.max_steps:
+        return "max_steps"
+    return "epochs" if progress.epoch >= config.epochs else None

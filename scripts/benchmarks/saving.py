@@ -20,10 +20,9 @@ from ddp_mlp.config import Config  # noqa: E402 # from this checkout, installed 
 from ddp_mlp.data.opening import open_data  # noqa: E402
 from ddp_mlp.parallel.mpi import connect  # noqa: E402
 from ddp_mlp.run_dir.claiming import claimed  # noqa: E402
-from ddp_mlp.run_dir.resuming import open_run  # noqa: E402
 from ddp_mlp.training.interruption import Interruption  # noqa: E402
+from ddp_mlp.training.loop import started  # noqa: E402
 from ddp_mlp.training.machine import settled  # noqa: E402
-from ddp_mlp.training.run import Run  # noqa: E402
 
 STEPS = 60
 """Of an epoch: 3 checkpoints."""
@@ -68,25 +67,25 @@ def measure(config: Config, pairs: int) -> dict[bool, list[tuple[float, float]]]
     """
     communicator = connect()
     times: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    signals = Interruption()
     with settled(config, communicator) as machine, claimed(config, communicator) as claimed_config:
         data = open_data(claimed_config, communicator)
-        start, state = open_run(claimed_config, data, communicator)
-        signals = Interruption()
-        with Run(start, state, data, machine, communicator) as run:
+        with started(claimed_config, data, machine, communicator) as trainer:
             saves, began = False, (0.0, 0.0)
             while min(len(times[True]), len(times[False])) < pairs:
-                for batch in run.batches.epoch(run.progress.epoch):
-                    if run.steps_into_epoch == STEPS // 6:
+                for batch in trainer.batches.epoch(trainer.progress.epoch):
+                    if trainer.steps_into_epoch == STEPS // 6:
                         now = time.perf_counter(), time.thread_time()
-                        number = run.progress.epoch
+                        number = trainer.progress.epoch
                         if number > 1:  # the first fills the buffers
                             times[saves].append((now[0] - began[0], now[1] - began[1]))
                         saves, began = (number + number // 2) % 2 == 1, now  # with, without, without, with, …
-                    result = run.step(batch, run.learning_rate(), run.words_to_all(signals), run.next_is_logged)
-                    run.count(result)
+                    words = trainer.words_to_all(signals)
+                    result = trainer.step(batch, trainer.learning_rate(), words, trainer.next_is_logged)
+                    trainer.count(result)
                     if saves:
-                        run.save_if_due(result)
-                run.progress.epoch += 1
+                        trainer.save_if_due(result)
+                trainer.progress.epoch += 1
     return {saves: found[:pairs] for saves, found in times.items()}
 
 

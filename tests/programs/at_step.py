@@ -8,19 +8,19 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 
+from ddp_mlp.summing.tallies import RankSignal
 from ddp_mlp.train import main
 from ddp_mlp.training.interruption import Interruption
-from ddp_mlp.training.run import Run
+from ddp_mlp.training.trainer import Trainer
 
 step, rank, event = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-words_to_all = Run.words_to_all
+words_to_all = Trainer.words_to_all
 
 
-def happen(run: Run) -> None:
+def happen(run: Trainer) -> None:
     """Do what EVENT says."""
     parameters = run.step.reduction.parameters
     if event.startswith("SIG"):
@@ -42,12 +42,12 @@ def happen(run: Run) -> None:
         raise ValueError(event)
 
 
-def with_event(run: Run, signals: Interruption) -> Sequence[float]:
+def with_event(run: Trainer, signals: Interruption) -> RankSignal:
     """Come before the step of each rank."""
     if (run.progress.step + 1, run.communicator.rank) == (step, rank):
         happen(run)
     return words_to_all(run, signals)
 
 
-Run.words_to_all = with_event  # type: ignore[method-assign, assignment] # where every step passes
+Trainer.words_to_all = with_event  # type: ignore[method-assign, assignment] # where every step passes
 main(sys.argv[4:])

@@ -91,10 +91,10 @@ def test_histograms_are_a_second_apart(reader: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("ddp_mlp.run_dir.tensorboard.time.monotonic", lambda: now)
     board = TensorBoard(tmp_path, 0)
     for step in range(1, 11):
-        board.weights(step, {"W1": np.arange(6.0)})
+        board.event({"event": "epoch", "step": step}, {"W1": np.arange(6.0)})
         now += 0.3
     for _ in range(2):
-        board.weights(10, {"W1": np.arange(6.0)}, last=True)
+        board.event({"event": "final", "step": 10}, {"W1": np.arange(6.0)})
     monkeypatch.undo()
     board.close()
     assert [event.step for event in reader(tmp_path).Tensors("weights/W1")] == [1, 5, 9, 10]
@@ -106,7 +106,7 @@ def test_what_was_after_the_checkpoint_is_dropped(reader: Any, tmp_path: Path) -
     for start, steps, loss in ((0, range(1, 9), 1.0), (5, range(6, 11), 2.0)):
         board = TensorBoard(tmp_path, start)
         for step in steps:
-            board.event({"event": "step", "step": step, "epoch": 0, "seconds": 0.1, "loss": loss})
+            board.event({"event": "step", "step": step, "epoch": 0, "seconds": 0.1, "loss": loss}, {})
         board.close()
     shown = [(found.step, found.value) for found in reader(tmp_path).Scalars("step/loss")]
     assert shown == [(step, 1.0 if step < 6 else 2.0) for step in range(1, 11)]
@@ -129,7 +129,7 @@ def test_files_are_read_in_the_order_of_the_sessions(
         monkeypatch.setattr("os.getpid", lambda session=session: 100 - session)
         board = TensorBoard(tmp_path, 4 * session)
         for step in range(4 * session + 1, 4 * session + 7):
-            board.event({"event": "step", "step": step, "epoch": 0, "seconds": 0.1, "loss": float(session)})
+            board.event({"event": "step", "step": step, "epoch": 0, "seconds": 0.1, "loss": float(session)}, {})
         board.close()
         if session == 0:
             (path,) = tmp_path.iterdir()
@@ -149,7 +149,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 board = TensorBoard(Path(sys.argv[1]), 0)
 try:
     for step in range(1, 1001):
-        board.event({"event": "step", "step": step, "epoch": 0, "seconds": 0.1, "loss": 1.0})
+        board.event({"event": "step", "step": step, "epoch": 0, "seconds": 0.1, "loss": 1.0}, {})
     board.close()
 except StorageError as error:
     print(error)

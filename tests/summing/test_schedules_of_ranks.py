@@ -29,8 +29,8 @@ from ddp_mlp.summing.between import ExactSum, PlainSum
 from ddp_mlp.training import loop
 from ddp_mlp.training.interruption import Interruption
 from ddp_mlp.training.phases import Phases
-from ddp_mlp.training.run import Run
 from ddp_mlp.training.step import Regularization, TrainingStep
+from ddp_mlp.training.trainer import Trainer
 from tests.checks import ranks as checks
 from tests.checks import steps, sums
 from tests.oracles import write_data
@@ -186,15 +186,15 @@ RUN: dict[str, Any] = {"hidden": [9], "batch_size": 50, "epochs": 3, "dropout": 
 
 def run_once(world: World, run_dir: Path, signalled: tuple[int, int] | None = None) -> str:
     """Train in a world as the command does, and return the hash; with (rank, step), SIGTERM comes to it before that."""
-    words_to_all = Run.words_to_all
+    words_to_all = Trainer.words_to_all
 
-    def with_signal(run: Run, signals: Interruption) -> Any:
+    def with_signal(run: Trainer, signals: Interruption) -> Any:
         if signalled == (run.communicator.rank, run.progress.step + 1):
             signals.signal = SIGTERM
         return words_to_all(run, signals)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "words_to_all", with_signal)
+        patch.setattr(Trainer, "words_to_all", with_signal)
         config = Config(data=str(run_dir.parent / "data.h5"), run_dir=str(run_dir), shards=8, **RUN)
         (found,) = {final["parameters_sha256"] for final in world.run(lambda ranks: loop.train(config, ranks))}
     return str(found)

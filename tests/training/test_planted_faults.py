@@ -21,12 +21,11 @@ from ddp_mlp.data.memory import MemoryBatches
 from ddp_mlp.errors import DataError, EnvironmentMismatch
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.parameters import Layout
-from ddp_mlp.run_dir.saving import restore
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.summing import between
 from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.tree import Additions, additions
-from ddp_mlp.training import run
+from ddp_mlp.training import state
 from ddp_mlp.training.step import TrainingStep
 from tests.checks import maths, runs, steps, sums
 from tests.simulated_mpi import World
@@ -341,7 +340,8 @@ def partials_read_before_all_have_written(patch: pytest.MonkeyPatch) -> None:
 @caught_by(resumed)
 def a_resume_without_the_optimizers_state(patch: pytest.MonkeyPatch) -> None:
     """Parameters are restored, running means begin at zero."""
-    patch.setattr(run, "restore", lambda step, parameters, optimizer: restore(step, parameters, None))
+    exact = state.restore
+    patch.setattr(state, "restore", lambda step, parameters, optimizer: exact(step, parameters, None))
 
 
 @caught_by(resumed)

@@ -1,0 +1,137 @@
+"""The parts of a trainer, built from a configuration and data: step, batches, schedule.
+
+Collective, unless it says local.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ddp_mlp import config as configuration
+from ddp_mlp.config import Config
+from ddp_mlp.data.batches import Batches, Source
+from ddp_mlp.data.opening import Data, Rows, make_batches
+from ddp_mlp.errors import ConfigError, DataError, by_all_ranks
+from ddp_mlp.nn import optimizers, schedules
+from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.nn.schedules import Schedule
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.run_dir.journal import utc_now
+from ddp_mlp.summing.between import ExactSum, PlainSum
+from ddp_mlp.training.machine import Machine
+from ddp_mlp.training.progress import Progress
+from ddp_mlp.training.step import Regularization, TrainingStep
+from ddp_mlp.training.trainer import Trainer
+
+
+def build_batches(
+    config: Config, data: Data, communicator: Communicator, progress: Progress, earlier: tuple[int, int] = (0, 0)
+) -> Batches:
+    """Return the batches of the rows to train on, for a run that is as far as `progress` says.
+
+    `earlier` are the epochs and steps that its parameters have seen with other data. Raises DataError on all ranks.
+    """
+    source, rows = data.train
+    batches = make_batches(
+        communicator,
+        source,
+        source.m if rows is None else rows,
+        batch_size=source.m if config.batch_size == "full" else config.batch_size,
+        seed=config.seed,
+        shuffle=config.shuffle,
+        block_rows=config.block_rows,
+        earlier=earlier,
+    )
+    if not 0 <= progress.step - progress.epoch * batches.steps_per_epoch < batches.steps_per_epoch:
+        cursor = f"step {progress.step} is not in epoch {progress.epoch + 1}"
+        raise by_all_ranks(DataError(f"the checkpoint's progress is not that of this run: {cursor}"))
+    return batches
+
+
+def build_step(config: Config, data: Data, communicator: Communicator) -> TrainingStep:
+    """Return the step of a network for these data, its parameters all zeros; `config.shards` is resolved."""
+    layout, dtype = layout_of(config, data), np.dtype(config.dtype)
+    if config.reduction == "exact":
+        assert isinstance(config.shards, int), "resolved before"
+        reduction: ExactSum | PlainSum = ExactSum(communicator, layout.length, dtype, config.shards)
+    else:
+        reduction = PlainSum(communicator, layout.length, dtype)
+    coefficients = {name: getattr(config, name) for name in ("momentum", "beta1", "beta2", "alpha", "epsilon")}
+    optimizer = optimizers.create(config.optimizer, **coefficients)
+    decay = optimizer.default_weight_decay if config.weight_decay is None else config.weight_decay
+    return TrainingStep(
+        communicator,
+        layout,
+        reduction,
+        data.train[0],
+        optimizer,
+        Regularization(config.l2, decay, config.clip_norm, config.dropout, config.label_smoothing),
+        dtype=dtype,
+        seed=config.seed,
+        chunk_rows=config.chunk_rows,
+        trace=config.trace is not None,
+    )
+
+
+def build_schedule(config: Config) -> Schedule:
+    """Return the learning rate's schedule. Local."""
+    return schedules.create(
+        config.schedule,
+        learning_rate=config.learning_rate,
+        min_learning_rate=config.min_learning_rate,
+        decay=config.decay,
+        decay_every=config.decay_every,
+        warmup_steps=config.warmup_steps,
+    )
+
+
+def held_out(data: Data) -> dict[str, tuple[Source, Rows]]:
+    """Return the splits that are evaluated, "valid" and "test", as far as there are such. Local."""
+    return {name: part for name, part in (("valid", data.valid), ("test", data.test)) if part is not None}
+
+
+def layout_of(config: Config, data: Data) -> Layout:
+    """Return the layout of the network that a configuration asks for. Local."""
+    return Layout((data.info.features, *config.hidden, len(data.classes)))
+
+
+def check_validation_data(config: Config, data: Data) -> None:
+    """Raise ConfigError on all ranks where an option needs data to validate on, and there are none."""
+    needs = {
+        "patience": config.patience is not None,
+        "schedule = plateau": config.schedule == "plateau",
+        "restore_best": config.restore_best,
+    }
+    for name, asked in needs.items():
+        if asked and data.valid is None and config.monitor != "train_loss":
+            raise by_all_ranks(
+                ConfigError(f"{name}: needs validation data: a group valid in {config.data}, or valid_fraction")
+            )
+
+
+def start_values(config: Config, data: Data, machine: Machine, trainer: Trainer) -> dict[str, Any]:
+    """Return what a run's start event says of it. Local."""
+    communicator, step, batches = trainer.communicator, trainer.step, trainer.batches
+    rows = {"train": batches.m}
+    rows |= {name: source.m if chosen is None else len(chosen) for name, (source, chosen) in held_out(data).items()}
+    return {
+        "time": utc_now(),
+        "config": configuration.to_dict(config),
+        "data": {
+            "path": data.info.path,
+            "rows": rows,
+            "features": data.info.features,
+            "classes": len(data.classes),
+            **({} if data.access is None else {"access": data.access._asdict()}),
+        },
+        "fingerprint": data.fingerprint,
+        "parameters": step.layout.count,
+        "steps_per_epoch": batches.steps_per_epoch,
+        "total_steps": min(trainer.total_steps, config.max_steps or trainer.total_steps),
+        "ranks": communicator.size,
+        "nodes": len(communicator.nodes),
+        "shards": step.reduction.K,
+        "hosts": sorted(set(machine.hosts)),
+        "versions": machine.versions,
+        "blas": machine.kernel,
+    }

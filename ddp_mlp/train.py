@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ddp_mlp import command
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
-
     from ddp_mlp.config import Config
     from ddp_mlp.parallel.communicator import Communicator
+    from ddp_mlp.parallel.mpi import Intracomm
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -64,7 +63,7 @@ def _work(chosen: "Config", communicator: "Communicator") -> None:
         loop.train(chosen, communicator)
 
 
-def train(config: "Config", comm: "MPI.Intracomm | None" = None) -> dict[str, Any]:
+def train(config: "Config", comm: "Intracomm | None" = None) -> dict[str, Any]:
     """Train as configured, and return the final event of metrics.jsonl with `run_dir` added; `ddp_mlp.load` takes that.
 
     Collective over `comm`, an mpi4py communicator. None is the program's own start: all ranks of mpirun, or one
@@ -106,7 +105,7 @@ def _everyone() -> "Communicator":
 class CallableModule(ModuleType):
     """What this module is: calling it trains."""
 
-    def __call__(self, config: "Config", comm: "MPI.Intracomm | None" = None) -> dict[str, Any]:
+    def __call__(self, config: "Config", comm: "Intracomm | None" = None) -> dict[str, Any]:
         """Do what `train` does."""
         return train(config, comm)
 

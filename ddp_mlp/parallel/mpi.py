@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, TypeVar, final
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from ddp_mlp.errors import ConfigError, EnvironmentMismatch
 from ddp_mlp.parallel.communicator import PAGE, Communicator, zeros_on_a_page
 from ddp_mlp.parallel.launcher import LAUNCHED_SIZE, launched_size
 from ddp_mlp.parallel.single import SingleProcess
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Intracomm as Intracomm
 
 T = TypeVar("T")
 GOODBYE_SECONDS = 0.3

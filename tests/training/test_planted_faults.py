@@ -27,9 +27,9 @@ from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.tree import Additions, additions
 from ddp_mlp.training import state
 from ddp_mlp.training.step import TrainingStep
-from tests.checks import maths, runs, steps, sums
+from tests.checks import maths, runs, schedules, steps, sums
+from tests.checks.faults import after_own_sum
 from tests.simulated_mpi import World
-from tests.summing import test_schedules_of_ranks
 
 Check = Callable[[Path], object]
 Plant = Callable[[pytest.MonkeyPatch], object]
@@ -81,14 +81,14 @@ def definition_of_the_sum(_: Path) -> None:
 
 def same_bits(_: Path) -> None:
     """Four schedules of every model train to the bits of one process."""
-    test_schedules_of_ranks.alone.cache_clear()
+    schedules.alone.cache_clear()
     try:
-        for model in test_schedules_of_ranks.MODELS:
-            seeds = (seed for seed in range(100) if test_schedules_of_ranks.draw(seed)[1] == model)
+        for model in schedules.MODELS:
+            seeds = (seed for seed in range(100) if schedules.draw(seed)[1] == model)
             for seed in islice(seeds, 4):
-                test_schedules_of_ranks.check(seed)
+                schedules.check(seed)
     finally:
-        test_schedules_of_ranks.alone.cache_clear()
+        schedules.alone.cache_clear()
 
 
 def shorter_batch(_: Path) -> None:
@@ -118,21 +118,10 @@ def resumed(folder: Path) -> None:
 
 def run_on_other_ranks(folder: Path) -> None:
     """A run that is stopped and goes on, on other numbers of ranks, ends as that of one process."""
-    test_schedules_of_ranks.check_run(2, folder)
+    schedules.check_run(2, folder)
 
 
 # ---- faults ----------------------------------------------------------------------------------------------------------
-
-
-def after_own_sum(patch: pytest.MonkeyPatch, change: Callable[[TrainingStep, Batch, Any, Any], object]) -> None:
-    """Call change(step, batch, subtree, flat) whenever a rank has formed one of its partials."""
-    exact = TrainingStep._sum_partial
-
-    def faulty(step: TrainingStep, batch: Batch, subtree: Any, out: Any) -> None:
-        exact(step, batch, subtree, out)
-        change(step, batch, subtree, out.flat)
-
-    patch.setattr(TrainingStep, "_sum_partial", faulty)
 
 
 @caught_by(gradient_of_3_ranks)
@@ -351,7 +340,7 @@ def a_resume_at_the_beginning_of_the_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryBatches, "_order", lambda batches, epoch, start: exact(batches, epoch, 0))
 
 
-proven_once = test_schedules_of_ranks.proven_once
+proven_once = schedules.proven_once  # for every test here
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -15,10 +15,10 @@ from ddp_mlp.nn.blas import libraries
 from ddp_mlp.training.step import TrainingStep
 from ddp_mlp.verification.golden import RUNS
 from ddp_mlp.verify import verify
+from tests.checks.faults import after_own_sum
 from tests.conftest import ROOT, Program
 from tests.kernels import skip_unless_kernel
 from tests.simulated_mpi import World
-from tests.training.test_planted_faults import after_own_sum
 
 GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.json"))
 PROGRAM = ROOT / "tests" / "programs" / "golden.py"

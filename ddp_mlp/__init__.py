@@ -1,6 +1,7 @@
 """Data-parallel training of multi-layer perceptrons over MPI, with the same bits on any number of ranks.
 
     ddp_mlp.train(ddp_mlp.Config(...), comm=None)    train, and return the final event
+    ddp_mlp.search(ddp_mlp.Config(...), space, ...)  train many, and return the best
     ddp_mlp.load(path)                               the model of a checkpoint or a run's folder
     ddp_mlp.MLPClassifier(...)                       scikit-learn's interface
 
@@ -14,19 +15,21 @@ if TYPE_CHECKING:
     from ddp_mlp.config import Config
     from ddp_mlp.estimator import MLPClassifier
     from ddp_mlp.model import Model, load
+    from ddp_mlp.search import CallableModule as Search
     from ddp_mlp.train import CallableModule
 
+    search: Search
     train: CallableModule
 
 __version__ = "0.1.0"
-__all__ = ["Config", "MLPClassifier", "Model", "__version__", "load", "train"]
+__all__ = ["Config", "MLPClassifier", "Model", "__version__", "load", "search", "train"]
 
 _HOMES = {"Config": "config", "MLPClassifier": "estimator", "Model": "model", "load": "model"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "train":
-        return import_module("ddp_mlp.train")  # a module that can be called
+    if name in ("search", "train"):
+        return import_module(f"ddp_mlp.{name}")  # a module that can be called
     if name in _HOMES:
         return getattr(import_module(f"ddp_mlp.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'ddp_mlp' has no attribute {name!r}")

@@ -7,6 +7,7 @@ from ddp_mlp import __version__
 
 VERBS = {
     "train": "train a network",
+    "search": "train a network many times with different settings, and keep the best",
     "predict": "classify the rows of a file",
     "convert": "make a data-set file from CSV, Parquet, NPY, NPZ, IDX or HDF5, or show what is in one",
     "export": "write a trained network as ONNX, safetensors or NPZ",

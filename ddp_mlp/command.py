@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ddp_mlp import __version__
@@ -135,6 +136,14 @@ def start(
         end_on_exception(communicator)
     ignore_signals()
     communicator.leave(exit_code or 0)
+
+
+@cache
+def everyone() -> "Communicator":
+    """Return all ranks, connected once: MPI has only so many communicators to give."""
+    from ddp_mlp.parallel.mpi import connect
+
+    return connect()
 
 
 def ignore_signals() -> None:

@@ -4,6 +4,8 @@ An error of this family carries one line for the user: what was found, what was 
 Any other exception is a bug, and ends the job with its traceback and exit code 1.
 """
 
+from typing import Any
+
 
 def printable(text: str) -> str:
     """Return the text with control characters, which may come from file names and data, made visible."""
@@ -23,6 +25,18 @@ class ProgramError(Exception):
 
 class TrainingFailed(ProgramError):
     """Training itself went wrong: a loss that is not finite, ranks that no longer agree (exit code 1)."""
+
+
+class Diverged(TrainingFailed):
+    """A loss, a gradient or a parameter is no longer finite: the configuration's doing, not the machine's."""
+
+    def __init__(self, message: str, problem: str) -> None:
+        """`problem` says what was not finite and when, and nothing of what is saved."""
+        super().__init__(message)
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type["Diverged"], tuple[str, str], dict[str, Any]]:
+        return type(self), (str(self), self.problem), self.__dict__
 
 
 class ConfigError(ProgramError):

@@ -6,7 +6,6 @@ The module is the command and, called, the function: `ddp_mlp.train` is one and 
 
 import sys
 from collections.abc import Sequence
-from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -87,19 +86,11 @@ def train(config: "Config", comm: "Intracomm | None" = None) -> dict[str, Any]:
     from ddp_mlp.training import loop
 
     if comm is None:
-        return loop.train(config, _everyone())
+        return loop.train(config, command.everyone())
     communicator = MPIRanks(comm)
     final = loop.train(config, communicator)
     communicator.free()
     return final
-
-
-@cache
-def _everyone() -> "Communicator":
-    """Return all ranks, connected once: MPI has only so many communicators to give."""
-    from ddp_mlp.parallel.mpi import connect
-
-    return connect()
 
 
 class CallableModule(ModuleType):

@@ -21,10 +21,11 @@ DRAW_SECONDS = 0.1
 class Console:
     """Lines for people on stderr, with a bar below them on a terminal, and the result on stdout.
 
-    Silent where `quiet`, but for warnings and the result.
+    Where `quiet` it prints warnings and the result alone; where `silent` too, warnings alone.
     """
 
-    def __init__(self, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, quiet: bool, clock: Callable[[], float] = time.monotonic, silent: bool = False) -> None:
+        self._silent = silent
         self._quiet = quiet
         self._live = not quiet and sys.stderr.isatty()
         self._narrator = Narrator()
@@ -57,7 +58,8 @@ class Console:
 
     def result(self, line: str) -> None:
         """Print a result, to stdout."""
-        print(printable(line), flush=True)
+        if not self._silent:
+            print(printable(line), flush=True)
 
     def step(self, step: int, totals: Totals, examples: int) -> None:
         """Move the bar, if there is one, to a step: `totals` of the epoch so far, `examples` of the step."""

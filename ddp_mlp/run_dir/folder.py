@@ -37,15 +37,17 @@ GOODBYE_SECONDS = 3.0
 class RunFolder:
     """The outputs of a run in its claimed folder; a context manager. Collective, but where it says local."""
 
-    def __init__(self, communicator: Communicator, start: Start, like: Checkpoint, complete: bool) -> None:
+    def __init__(
+        self, communicator: Communicator, start: Start, like: Checkpoint, complete: bool, aside: bool = False
+    ) -> None:
         """Open what is written, or raise StorageError or ConfigError on all ranks.
 
         `like` is what all checkpoints of the run have in common, at the step from which it begins; `complete` tells
-        that there is nothing left to do for this start but to say so.
+        that there is nothing left to do for this start but to say so; `aside` that nobody waits for its result.
         """
         self._communicator = communicator
         desks: list[Desk] = []
-        communicator.on_rank_0(lambda: desks.append(Desk(start, like, complete)))
+        communicator.on_rank_0(lambda: desks.append(Desk(start, like, complete, aside)))
         self._desk = desks[0] if desks else None
 
     def __enter__(self) -> Self:
@@ -114,9 +116,9 @@ class RunFolder:
 class Desk:
     """Rank 0's end of a run's folder: all its files, and the console. Local."""
 
-    def __init__(self, start: Start, like: Checkpoint, complete: bool) -> None:
+    def __init__(self, start: Start, like: Checkpoint, complete: bool, aside: bool) -> None:
         config, self._like = start.config, like
-        self.console = Console(config.quiet)
+        self.console = Console(config.quiet or aside, silent=aside)
         for warning in start.warnings:
             self.console.warn(warning)
         self._checkpoints = start.run_dir / "checkpoints"

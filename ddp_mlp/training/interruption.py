@@ -13,11 +13,19 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 ECHO_SECONDS = 1.0
 """Signals so close together are one: schedulers signal the ranks and their launcher, and the launcher passes it on."""
+
+
+class Signals(Protocol):
+    """What a run asks, at each step, whether it is to stop. Local."""
+
+    @property
+    def signal(self) -> int:
+        """The number of the signal to stop at, or 0."""
 
 
 class Interruption:

@@ -22,7 +22,7 @@ from ddp_mlp.training.building import (
     held_out,
     start_values,
 )
-from ddp_mlp.training.interruption import Interruption
+from ddp_mlp.training.interruption import Interruption, Signals
 from ddp_mlp.training.machine import Machine, settled
 from ddp_mlp.training.phases import write_traces
 from ddp_mlp.training.progress import Progress, why_ended
@@ -44,7 +44,7 @@ def train(config: Config, communicator: Communicator) -> dict[str, Any]:
             return {**complete(trainer, signals), "run_dir": config.run_dir}
 
 
-def complete(trainer: Trainer, signals: Interruption) -> dict[str, Any]:
+def complete(trainer: Trainer, signals: Signals) -> dict[str, Any]:
     """Do what is left of a run, unless a signal stops it, and return the final event. Collective."""
     while not trainer.ended:
         for batch in trainer.batches.epoch(trainer.progress.epoch, trainer.steps_into_epoch):
@@ -63,8 +63,13 @@ def complete(trainer: Trainer, signals: Interruption) -> dict[str, Any]:
 
 
 @contextmanager
-def started(config: Config, data: Data, machine: Machine, communicator: Communicator) -> Iterator[Trainer]:
-    """Start the run in a claimed folder, or go on with it; yield its trainer. Collective."""
+def started(
+    config: Config, data: Data, machine: Machine, communicator: Communicator, aside: bool = False
+) -> Iterator[Trainer]:
+    """Start the run in a claimed folder, or go on with it; yield its trainer. Collective.
+
+    `aside`: it is one of many, and says nothing on the console but warnings.
+    """
     start, state = open_run(config, data, communicator)
     config = start.config
     check_validation_data(config, data)
@@ -75,7 +80,7 @@ def started(config: Config, data: Data, machine: Machine, communicator: Communic
     begin(step, start.is_given_a_state, state)
     like = what_checkpoints_share(config, data, machine.checkpoint_versions, progress.step, progress.epoch)
     with (
-        RunFolder(communicator, start, like, complete) as outputs,
+        RunFolder(communicator, start, like, complete, aside) as outputs,
         Watchdog(communicator, config.stall_seconds) as watchdog,
         closing(batches),
     ):

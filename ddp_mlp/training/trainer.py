@@ -14,7 +14,7 @@ import numpy as np
 from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batches, Source
 from ddp_mlp.data.opening import Rows
-from ddp_mlp.errors import Interrupted, TrainingFailed, by_all_ranks
+from ddp_mlp.errors import Diverged, Interrupted, TrainingFailed, by_all_ranks
 from ddp_mlp.inference.evaluate import ForwardPass, Totals, evaluate
 from ddp_mlp.nn.parameters import parameters_sha256
 from ddp_mlp.nn.schedules import Schedule, observe
@@ -24,7 +24,7 @@ from ddp_mlp.run_dir.journal import make_event
 from ddp_mlp.run_dir.saving import Snapshot
 from ddp_mlp.summing.tallies import RankSignal
 from ddp_mlp.training import interruption
-from ddp_mlp.training.interruption import Interruption
+from ddp_mlp.training.interruption import Signals
 from ddp_mlp.training.outputs import Outputs
 from ddp_mlp.training.progress import Progress, why_ended
 from ddp_mlp.training.saving_rules import Moment, SavingRule
@@ -103,7 +103,7 @@ class Trainer:
         """Return the run's clock on this rank, in seconds over all its starts."""
         return self._earlier_seconds + time.monotonic() - self._began
 
-    def words_to_all(self, signals: Interruption) -> RankSignal:
+    def words_to_all(self, signals: Signals) -> RankSignal:
         """Return what this rank has to tell all ranks with the coming step; rank 0's clock is the one that counts."""
         self.watchdog.at("training", self.progress.step + 1)
         if self.communicator.rank != 0:
@@ -116,14 +116,14 @@ class Trainer:
     # ---- after a step ------------------------------------------------------------------------------------------------
 
     def count(self, result: StepResult) -> None:
-        """Count a step, and log it where it is due. Raises TrainingFailed where its loss is not finite."""
+        """Count a step, and log it where it is due. Raises Diverged where its loss is not finite."""
         progress, totals = self.progress, result.totals
         progress.step += 1
         if not math.isfinite(totals.loss_sum):
             layer = self.step.first_layer_not_finite()
-            self._fail(f"the loss is {totals.loss_sum}, from layer {layer} on: lower learning_rate or set clip_norm")
+            self._diverge(f"the loss is {totals.loss_sum}, from layer {layer} on: lower learning_rate or set clip_norm")
         if result.gradient_norm is not None and not math.isfinite(result.gradient_norm):
-            self._fail(f"the gradient's norm is {result.gradient_norm}: lower learning_rate")
+            self._diverge(f"the gradient's norm is {result.gradient_norm}: lower learning_rate")
         progress.epoch_totals = progress.epoch_totals.plus(totals)
         progress.logged_totals = progress.logged_totals.plus(totals)
         self._step_rate.count(totals.examples)
@@ -238,7 +238,7 @@ class Trainer:
             for name, array in parameters.items():
                 if not np.isfinite(array).all():
                     problem = f"{name} of layer {name[1:]} is not finite: lower learning_rate or set clip_norm"
-                    raise self._failure(problem)
+                    raise self._divergence(problem)
 
         self.communicator.on_rank_0(check)
         return Snapshot(parameters, optimizer, self.progress.step, self.progress.epoch, asdict(self.progress))
@@ -258,13 +258,18 @@ class Trainer:
                     "check that machine's memory"
                 )
 
-    def _failure(self, problem: str) -> TrainingFailed:
-        """Return the error for a problem, with what is kept. Local."""
-        return TrainingFailed(_joined(f"step {self.progress.step}: {problem}", self.outputs.kept()))
+    def _divergence(self, problem: str) -> Diverged:
+        """Return the error for a number that is not finite, with what is kept. Local."""
+        found = f"step {self.progress.step}: {problem}"
+        return Diverged(_joined(found, self.outputs.kept()), found)
+
+    def _diverge(self, problem: str) -> NoReturn:
+        """Raise Diverged on all ranks, which have all met the number after the same step."""
+        raise by_all_ranks(self._divergence(problem))
 
     def _fail(self, problem: str) -> NoReturn:
         """Raise TrainingFailed on all ranks, which have all met the problem after the same step."""
-        raise by_all_ranks(self._failure(problem))
+        raise by_all_ranks(TrainingFailed(_joined(f"step {self.progress.step}: {problem}", self.outputs.kept())))
 
 
 def _joined(*parts: str) -> str:

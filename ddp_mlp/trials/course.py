@@ -37,6 +37,8 @@ class Outcome(NamedTuple):
     seconds: float
     """Of this part of the training, on its group."""
     host: str
+    figures: Mapping[str, float]
+    """Of the same parameters: the losses and accuracies of what is held out."""
 
 
 class Course:
@@ -76,6 +78,14 @@ class Course:
     def is_complete(self) -> bool:
         """Whether all rungs are."""
         return self.rung == len(self.rungs)
+
+    @property
+    def trials_done(self) -> int:
+        """How many trials nothing more is trained of."""
+        going_on = set(self._alive) if not self.is_complete else set()
+        last = self.rung == len(self.rungs) - 1
+        trained = (all(self._fold(trial, fold) for fold in range(self.folds)) for trial in going_on)
+        return len(self.rows) - len(going_on) + (sum(trained) if last else 0)
 
     @property
     def open_trials(self) -> list[int]:

@@ -17,8 +17,8 @@ def outcome_of(unit: Unit, failing: set[int]) -> Outcome:
     """Return what a training gives: a function of its unit, with many ties, and some trials that fail at some rung."""
     draw = random.Random(repr(unit))
     if unit.trial in failing and unit.rung == unit.trial % 3:
-        return Outcome(None, f"trial {unit.trial} failed in fold {unit.fold}", 1, 1, None, 0.0, "")
-    return Outcome(float(draw.randrange(4)), None, unit.rung + 1, unit.rung + 1, f"hash {unit}", 0.0, "")
+        return Outcome(None, f"trial {unit.trial} failed in fold {unit.fold}", 1, 1, None, 0.0, "", {})
+    return Outcome(float(draw.randrange(4)), None, unit.rung + 1, unit.rung + 1, f"hash {unit}", 0.0, "", {})
 
 
 def run(course: Course, order: random.Random, groups: int, failing: set[int], stop_after: int | None = None) -> None:
@@ -73,11 +73,11 @@ def test_halving_by_hand() -> None:
     course = made(4, [Rung(1, 4), Rung(2, 2)], 1, True)
     for trial, score in enumerate([3.0, 1.0, 1.0, 0.0]):
         assert course.take() == Unit(0, trial, 0)
-        course.record(Unit(0, trial, 0), Outcome(score, None, 1, 5, "x", 0.0, ""))
+        course.record(Unit(0, trial, 0), Outcome(score, None, 1, 5, "x", 0.0, "", {}))
     assert [row["state"] for row in course.rows] == ["open", "open", "stopped", "stopped"]
     assert course.open_trials == [0, 1]
     for trial, score in ((1, 2.0), (0, 1.5)):
-        course.record(Unit(1, trial, 0), Outcome(score, None, 2, 10, "y", 0.0, ""))
+        course.record(Unit(1, trial, 0), Outcome(score, None, 2, 10, "y", 0.0, "", {}))
     assert course.is_complete
     assert course.best == 1
     assert course.order() == [1, 0, 2, 3]
@@ -89,9 +89,9 @@ def test_a_score_is_the_mean_of_the_folds() -> None:
     course = made(2, [Rung(0, 2)], 3, False)
     scores = [0.1, 0.2, 0.7]
     for fold in (2, 0, 1):
-        course.record(Unit(0, 0, fold), Outcome(scores[fold], None, 1, 1, "x", 0.0, ""))
+        course.record(Unit(0, 0, fold), Outcome(scores[fold], None, 1, 1, "x", 0.0, "", {}))
         failed = "the loss is nan" if fold == 1 else None
-        course.record(Unit(0, 1, fold), Outcome(None if failed else 0.0, failed, 1, 1, "x", 0.0, ""))
+        course.record(Unit(0, 1, fold), Outcome(None if failed else 0.0, failed, 1, 1, "x", 0.0, "", {}))
     assert course.rows[0]["score"] == math.fsum(scores) / 3
     assert (course.rows[1]["state"], course.rows[1]["reason"]) == ("failed", "the loss is nan")
     assert course.best == 0
@@ -104,7 +104,7 @@ def test_all_trials_may_fail() -> None:
     assert course.best is not None
     course = made(3, [Rung(1, 3), Rung(3, 1)], 1, False)
     while (unit := course.take()) is not None:
-        course.record(unit, Outcome(None, "no", 0, 0, None, 0.0, ""))
+        course.record(unit, Outcome(None, "no", 0, 0, None, 0.0, "", {}))
     assert course.is_complete
     assert course.best is None
 

@@ -1,0 +1,107 @@
+"""A search from beginning to end: settle machine, data, folder and groups; then every rank takes part.
+
+All ranks go through this file together. What a trial gives is a function of (configuration, trial number, seed): never
+of its group, of timing or of the number of ranks.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ddp_mlp.config import Config
+from ddp_mlp.data.opening import Data, open_data
+from ddp_mlp.errors import ConfigError, DataError
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.run_dir.claiming import claimed
+from ddp_mlp.training import interruption
+from ddp_mlp.training.interruption import Interruption
+from ddp_mlp.training.machine import settled
+from ddp_mlp.trials import files, memory, table
+from ddp_mlp.trials.course import Course, Outcome, Unit
+from ddp_mlp.trials.crew import Post, Summons, take_part
+from ddp_mlp.trials.dispatcher import Dispatcher
+from ddp_mlp.trials.groups import make_groups
+from ddp_mlp.trials.office import Office, RankPost
+from ddp_mlp.trials.plan import Asked, Plan, make_plan
+from ddp_mlp.trials.rows import SearchRows
+from ddp_mlp.trials.training import train_unit
+
+
+def search(config: Config, space: Mapping[str, Any], asked: Asked, communicator: Communicator) -> dict[str, Any]:
+    """Search as asked, from the start or from where run_dir's search stands; return what `search.jsonl` ends with.
+
+    Collective. Raises a ProgramError on all ranks, such as Interrupted after a signal or at the time limit, with all
+    trainings saved; or TrainingFailed where every trial failed.
+    """
+    plan = communicator.on_rank_0(make_plan, config, space, asked)
+    groups = communicator.on_rank_0(make_groups, communicator.nodes, asked.ranks_per_trial)
+    with Interruption(communicator.abort) as signals, settled(config, communicator) as machine:
+        whole = replace(plan.base, access="memory", class_weight=None)
+        data = open_data(whole, communicator)
+        communicator.on_rank_0(_check_scores, plan, data)
+        rows = SearchRows(data, asked.folds, config.seed, communicator)
+        communicator.on_rank_0(memory.check, plan, data, groups, communicator.nodes)
+        with claimed(plan.base, communicator) as base, ExitStack() as stack:
+            plan, course = communicator.on_rank_0(_stand, replace(plan, base=base), data)
+            number = groups.of(communicator.rank)
+            group = communicator.split(number)
+            post: Post = RankPost(communicator)
+            if communicator.rank == 0:
+                office = Office(communicator)
+                dispatcher = Dispatcher(plan, course, groups.ranks, communicator.size, office.send)
+                post = stack.enter_context(office.open(dispatcher))
+            summons = Summons(lambda: signals.signal, interruption.name, post, interruption.SIGNALS[0])
+
+            def train(unit: Unit) -> Outcome:
+                assert group is not None, "idle ranks train nothing"
+                return train_unit(plan, unit, rows, group, machine, summons)
+
+            result = take_part(number, group is not None and group.rank == 0, post, summons, train)
+            if group is not None:
+                group.free()
+            return result
+
+
+def _stand(plan: Plan, data: Data) -> tuple[Plan, Course]:
+    """Return the plan and where the search in its folder stands; begin it where there is none. On rank 0 alone."""
+    assert plan.base.run_dir is not None, "claimed"
+    run_dir = Path(plan.base.run_dir)
+    before = files.stored(run_dir)
+    if before is None:
+        if any((run_dir / "checkpoints").iterdir()):
+            raise ConfigError(f"run_dir = {run_dir}: holds a run that is no search: choose another")
+        files.begin(run_dir, plan, data.fingerprint)
+    else:
+        if plan.base.resume == "never":
+            raise ConfigError(f"resume = never, but {run_dir} has been used: choose another run_dir")
+        files.agree(run_dir, before, plan, data.fingerprint)
+    rows = table.read(run_dir / table.FILE)
+    for trial, row in rows.items():
+        if trial >= len(plan.settings) or row["settings"] != plan.settings[trial]:
+            raise DataError(f"{run_dir / table.FILE}: trial {trial} is not one of this search: remove its line")
+    largest = plan.base.monitor.endswith("accuracy")
+    return plan, Course(plan.settings, plan.rungs, plan.asked.folds, largest, rows)
+
+
+def _check_scores(plan: Plan, data: Data) -> None:
+    """Raise ConfigError unless every training has the figures that it is judged by."""
+    monitor, folds = plan.base.monitor, plan.asked.folds
+    if folds == 1 and data.valid is None and monitor.startswith("valid"):
+        raise ConfigError(
+            f"monitor = {monitor}: needs validation data: a group valid in {plan.base.data}, valid_fraction, or folds"
+        )
+    if folds > 1 and data.valid is None and monitor != "train_loss":
+        for trial in range(len(plan.settings)):
+            config = plan.member(trial, 0)
+            needs = {
+                "patience": config.patience is not None,
+                "restore_best": config.restore_best,
+                "schedule = plateau": config.schedule == "plateau",
+            }
+            for name in (name for name, asked in needs.items() if asked):
+                raise ConfigError(
+                    f"{name}: in the end the best settings are trained on all of train, with no fold held out: that "
+                    f"needs a group valid in {plan.base.data}, or folds = 1 with valid_fraction"
+                )

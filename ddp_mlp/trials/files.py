@@ -1,0 +1,107 @@
+"""What a search writes beside its trials' folders: search.json, search.jsonl, best.toml. For rank 0 alone.
+
+search.json     what was asked for; a search that goes on must be asked for the same
+search.jsonl    what happened: starts, rungs, interruptions, the end; for people and for the report
+trials.jsonl    the table (`table.py`)
+best.toml       the best configuration so far: `train --config` takes it
+trials/NNNNN    a trial's own run_dir, or one for each fold
+members/N       the further members' run_dirs; the first member's is the search's own
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ddp_mlp import config as configuration
+from ddp_mlp.config import Config
+from ddp_mlp.errors import ConfigError, DataError, StorageError
+from ddp_mlp.run_dir.journal import utc_now
+from ddp_mlp.storage.atomic import write_atomically
+from ddp_mlp.trials.plan import DECIDES, Plan
+
+FORMAT = "ddp_mlp search 1"
+SEARCH, EVENTS, BEST = "search.json", "search.jsonl", "best.toml"
+
+
+def stored(run_dir: Path) -> dict[str, Any] | None:
+    """Return what search.json says, or None where there is none. Raises DataError, StorageError."""
+    path = run_dir / SEARCH
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not a search's: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        version = found.get("format") if isinstance(found, dict) else found
+        raise DataError(f"{path}: format {version!r}, must be {FORMAT!r}: another version of the program wrote it")
+    return found
+
+
+def agree(run_dir: Path, before: Mapping[str, Any], plan: Plan, fingerprint: Mapping[str, str]) -> None:
+    """Raise ConfigError or DataError unless a stored search is the one that is asked for."""
+    now = plan.described()
+    for name in ("trials", "sampler", "folds", "members", "halving"):
+        if before[name] != now[name]:
+            raise ConfigError(_difference(name, before[name], now[name], run_dir))
+    if before["space"] != json.loads(json.dumps(now["space"])):
+        raise ConfigError(f"space: is not that of the search in {run_dir}: keep it, or choose another run_dir")
+    kept = configuration.from_dict(before["config"])
+    if found := configuration.first_difference(kept, plan.base):
+        raise ConfigError(_difference(*found, run_dir))
+    for name in DECIDES:
+        if getattr(kept, name) != getattr(plan.base, name):
+            raise ConfigError(_difference(name, getattr(kept, name), getattr(plan.base, name), run_dir))
+    for split in {**before["fingerprint"], **fingerprint}:
+        if before["fingerprint"].get(split) != fingerprint.get(split):
+            raise DataError(
+                f"{plan.base.data}: its {split} is not what the search in {run_dir} was begun with: put that file "
+                "back, or choose another run_dir"
+            )
+
+
+def begin(run_dir: Path, plan: Plan, fingerprint: Mapping[str, str]) -> None:
+    """Write search.json. Raises StorageError."""
+    text = json.dumps({"format": FORMAT, **plan.described(), "fingerprint": fingerprint}, indent=1)
+    write_atomically(run_dir / SEARCH, text.encode() + b"\n")
+
+
+def tell(folder: Path, event: str, **values: Any) -> None:
+    """Append an event to search.jsonl. Raises StorageError."""
+    path = folder / EVENTS
+    line = json.dumps({"event": event, "time": utc_now(), **values}).encode() + b"\n"
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(file, line)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write_best(run_dir: Path, config: Config, words: str) -> None:
+    """Write best.toml: every key that is not at its default, but for those of the place where it was found."""
+    lines = [f"# {words}"]
+    usual = configuration.to_dict(Config())
+    for name, value in configuration.to_dict(config).items():
+        if value != usual[name] and value is not None and name not in ("run_dir", "quiet", "debug", "max_seconds"):
+            lines.append(f"{name} = {_toml(value)}")
+    write_atomically(run_dir / BEST, ("\n".join(lines) + "\n").encode())
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML writes it."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(name)} = {_toml(item)}" for name, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return repr(value) if isinstance(value, float) else json.dumps(value)
+
+
+def _difference(name: str, before: Any, now: Any, run_dir: Path) -> str:
+    return f"{name} = {now}, but the search in {run_dir} has {name} = {before}: keep it, or choose another run_dir"

@@ -1,0 +1,72 @@
+"""The rows of a search: opened once, one copy per node for all groups; each training takes its part of them."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.config import Config
+from ddp_mlp.data.memory import MemorySource
+from ddp_mlp.data.opening import Data, class_weights
+from ddp_mlp.errors import ConfigError, by_all_ranks
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.trials.course import Unit
+from ddp_mlp.trials.folds import fold_of_rows
+from ddp_mlp.trials.plan import MEMBER
+
+Ascending = NDArray[np.int64]
+
+
+class Fold(NamedTuple):
+    """What one fold trains on and what it holds out: row numbers, one copy per node."""
+
+    train: Ascending
+    held_out: Ascending
+
+
+class SearchRows:
+    """The data of a search. Collective to make; the rest is local."""
+
+    def __init__(self, data: Data, folds: int, seed: int, communicator: Communicator) -> None:
+        """Take data that all ranks have opened, without class weights. Raises ConfigError on all ranks."""
+        source, rows = data.train
+        assert isinstance(source, MemorySource), "a search holds its rows in memory"
+        self.data, self._source = data, source
+        self._rows = np.arange(source.m) if rows is None else rows
+        self._folds: list[Fold] = []
+        if folds > 1:
+            if data.valid is not None and rows is not None:
+                raise by_all_ranks(ConfigError(f"folds = {folds}: every row is held out once: drop valid_fraction"))
+            with communicator.in_agreement():
+                number = fold_of_rows(source.y, source.m, folds, seed, data.classes)
+            for fold in range(folds):
+                parts = (np.flatnonzero(number != fold), np.flatnonzero(number == fold))
+                self._folds.append(Fold(*(_one_per_node(part, communicator) for part in parts)))
+
+    def rows(self, unit: Unit) -> int:
+        """Return how many rows a training takes."""
+        return len(self._folds[unit.fold].train) if self._folds and unit.rung != MEMBER else len(self._rows)
+
+    def of(self, unit: Unit, config: Config) -> Data:
+        """Return the data of a training: a fold or all of train; the test data for members alone."""
+        data, train, valid = self.data, self.data.train[1], self.data.valid
+        if unit.rung != MEMBER:
+            data = data._replace(test=None)
+            if self._folds:
+                fold = self._folds[unit.fold]
+                train, valid = fold.train, (self._source, fold.held_out)
+        source = self._source
+        if config.class_weight is not None:
+            y = source.y if train is None else source.y[train]
+            counts = np.bincount(y, minlength=len(data.classes))
+            source = source.weighted_by_class(class_weights(config.class_weight, data.classes, counts))
+        return data._replace(train=(source, train), valid=valid)
+
+
+def _one_per_node(rows: Ascending, communicator: Communicator) -> Ascending:
+    """Return the rows in memory that the node shares. Collective."""
+    shared: Ascending = communicator.share_one(len(rows), rows.dtype)
+    if communicator.local_rank == 0:
+        shared[...] = rows
+    communicator.node_barrier()
+    return shared

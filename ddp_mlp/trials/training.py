@@ -1,0 +1,79 @@
+"""One training of a search: an ordinary run in a folder of its own, by the ranks of a group.
+
+Collective over the group. A run that has begun goes on from its checkpoint, whichever ranks began it.
+"""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from ddp_mlp.config import Config
+from ddp_mlp.errors import DataError, Diverged, StorageError
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.host import host_name
+from ddp_mlp.run_dir.journal import FILE as JOURNAL
+from ddp_mlp.training.interruption import Signals
+from ddp_mlp.training.loop import complete, started
+from ddp_mlp.training.machine import Machine
+from ddp_mlp.trials.course import Outcome, Unit
+from ddp_mlp.trials.plan import MEMBER, Plan
+from ddp_mlp.trials.rows import SearchRows
+
+
+def train_unit(
+    plan: Plan, unit: Unit, rows: SearchRows, group: Communicator, machine: Machine, signals: Signals
+) -> Outcome:
+    """Train, or go on training, and return what came of it. A loss that is not finite is an outcome, too.
+
+    Raises Interrupted, with a checkpoint saved, and any other ProgramError, on all ranks of the group.
+    """
+    began = time.perf_counter()
+    config = plan.config(unit, rows.rows(unit))
+    group.on_rank_0(_make_folder, config)
+    final: dict[str, Any] = {}
+    failed, score = None, None
+    try:
+        with group:
+            data = rows.of(unit, config)
+            with started(config, data, machine, group, aside=True) as trainer:
+                final = complete(trainer, signals)
+            score = final.get(config.monitor)
+            if score is None and unit.rung != MEMBER:
+                score = group.on_rank_0(_monitored, config)
+        if score is not None and not math.isfinite(score):
+            failed, score = f"{config.monitor} is {score} in the end", None
+    except Diverged as error:
+        failed = error.problem
+    return Outcome(
+        score=score,
+        failed=failed,
+        epochs=final.get("epoch", 0),
+        steps=final.get("step", 0),
+        parameters_sha256=final.get("parameters_sha256"),
+        figures={name: value for name, value in final.items() if name.startswith(("valid_", "test_"))},
+        seconds=round(time.perf_counter() - began, 3),
+        host=host_name(),
+    )
+
+
+def _make_folder(config: Config) -> None:
+    folder = Path(config.run_dir or "") / "checkpoints"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be made ({error.strerror})") from error
+
+
+def _monitored(config: Config) -> float:
+    """Return a figure that the end of a run does not tell, such as the training loss, of the epoch that is kept."""
+    path = Path(config.run_dir or "") / JOURNAL
+    try:
+        events = [json.loads(line) for line in path.read_bytes().splitlines()]
+        values = [float(event[config.monitor]) for event in events if event["event"] == "epoch"]
+        return min(values) if config.restore_best else values[-1]
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise DataError(f"{path}: has no {config.monitor}: remove {config.run_dir}, it is trained again") from None

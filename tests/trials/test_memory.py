@@ -1,0 +1,41 @@
+"""What trainings take is bounded from above."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ddp_mlp.config import Config
+from ddp_mlp.data.opening import open_data
+from ddp_mlp.errors import EnvironmentMismatch
+from ddp_mlp.explaining.describe import outline
+from ddp_mlp.parallel.single import SingleProcess
+from ddp_mlp.trials import memory
+from ddp_mlp.trials.groups import make_groups
+from ddp_mlp.trials.plan import Asked, make_plan
+
+
+@pytest.mark.parametrize("batch_size", [64, "full"])
+@pytest.mark.parametrize("hidden", [(8,), (512, 512), (2048, 16)])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_bound_is_above_what_describe_counts(batch_size: int, hidden: tuple[int, ...], optimizer: str) -> None:
+    """Gradients, optimizer and activations of one rank, counted buffer by buffer; and not ten times as much."""
+    config = Config(hidden=hidden, batch_size=batch_size, optimizer=optimizer, shards=8)  # type: ignore[arg-type]
+    found = outline(config, SingleProcess())
+    counted = found.parameters + sum(r.gradients + r.optimizer + r.activations for r in found.ranks)
+    bound = memory.training_bytes(config, found.info.features, 10, found.rows, 1)
+    assert counted <= bound <= 10 * counted
+
+
+def test_the_largest_trials_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two groups on a node: the two largest must fit; in one group, the largest alone."""
+    config = Config(valid_fraction=0.2, run_dir="none")
+    space = {"hidden": {"choice": [[64], [128], [256]]}}
+    plan = make_plan(config, space, Asked(sampler="grid"))
+    data = open_data(replace(plan.base, access="memory"), SingleProcess())
+    sizes = [memory.training_bytes(plan.member(t, 0), 64, 10, data.train[0].m, 1) for t in range(3)]
+    assert np.all(np.diff(sizes) > 0)
+    monkeypatch.setattr(memory, "free_memory", lambda shared: sizes[2] + sizes[1] - 1)
+    memory.check(plan, data, make_groups([range(1)], 1), [range(1)])
+    with pytest.raises(EnvironmentMismatch, match=r"trial 2 takes .*, the 2 largest at once"):
+        memory.check(plan, data, make_groups([range(2)], 1), [range(2)])

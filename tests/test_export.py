@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 import ddp_mlp
 from ddp_mlp.errors import ConfigError, DataError
-from ddp_mlp.export import export, onnx_graph
+from ddp_mlp.export import export
+from ddp_mlp.exporting import onnx_graph as graphs
+from ddp_mlp.exporting.description import describe
 from ddp_mlp.model import Model
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.storage import weights
 from tests.conftest import Program
+from tests.exported import C_WARNINGS, FORTRAN_WARNINGS, build, compiler, run
 
 TOLERANCE = 1e-6  # of a probability in float32; the order of additions is each library's own
 SHIFTED = {"mean": np.full(64, 5.0), "scale": np.full(64, 3.0)}
@@ -46,6 +49,11 @@ def random_model(dtype: str, widths: tuple[int, ...] = (7, 5, 3), standardized: 
     n = widths[0]
     used = {"mean": rng.normal(size=n), "scale": rng.uniform(0.5, 2, n)} if standardized else None
     return Model(layout.arrays(flat), ("a", 'b"', "ç")[: widths[-1]], used)
+
+
+def onnx_graph(model: Model) -> bytes:
+    """Return the model as ONNX."""
+    return graphs.onnx_graph(describe(model.network))
 
 
 def run_onnx(image: bytes, X: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], dict[str, str]]:
@@ -89,6 +97,19 @@ def test_a_graph_without_standardization_would_be_seen(run_dir: Path, X: NDArray
     model = ddp_mlp.load(run_dir)
     raw = Model(model.parameters, model.classes)
     assert np.abs(run_onnx(onnx_graph(raw), X)[1] - model.predict_proba(X)).max() > 0.01
+
+
+@pytest.mark.parametrize("compile_c", [True, False])
+def test_generated_code_passes_its_own_test(compile_c: bool, run_dir: Path, tmp_path: Path) -> None:
+    """What stands in it are predict's answers, for C and for Fortran."""
+    export(ddp_mlp.load(run_dir), tmp_path / ("digits.c" if compile_c else "digits.f90"))
+    if compile_c:
+        build(tmp_path, compiler("gcc"), *C_WARNINGS, "-O2", "-DSELFTEST", "digits.c", "-lm")
+    else:
+        build(tmp_path, compiler("gfortran"), *FORTRAN_WARNINGS, "-O2", "digits.f90", "digits_selftest.f90")
+    outcome = run(tmp_path, "./a.out")
+    assert outcome.returncode == 0, outcome.stdout
+    assert "passed" in outcome.stdout
 
 
 def test_safetensors_load_into_a_pytorch_network(run_dir: Path, X: NDArray[np.float32], tmp_path: Path) -> None:
@@ -227,17 +248,28 @@ def test_files_of_another_kind_are_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
-    """The message names the three."""
-    with pytest.raises(ConfigError, match=r"must end in \.onnx, \.safetensors or \.npz"):
+    """The message names the five."""
+    with pytest.raises(ConfigError, match=r"must end in \.c, \.f90, \.onnx, \.safetensors or \.npz"):
         export(random_model("float32"), tmp_path / "a.pt")
 
 
 def test_the_command_writes_and_refuses(run_dir: Path, run_python: Program, tmp_path: Path) -> None:
-    """Exit code 0 and a file that is the export; 74 where there is no checkpoint."""
+    """Exit code 0 and files that are the exports; 74 where there is no checkpoint."""
     outcome = run_python("-m", "ddp_mlp.export", run_dir, tmp_path / "a.npz")
     assert outcome.returncode == 0, outcome.stderr
     with np.load(tmp_path / "a.npz") as file:
         np.testing.assert_array_equal(file["W1"], ddp_mlp.load(run_dir).parameters["W1"])
+    outs = [tmp_path / "digits.c", tmp_path / "digits.f90"]
+    outcome = run_python("-m", "ddp_mlp.export", run_dir, *outs)
+    assert outcome.returncode == 0, outcome.stderr
+    assert f"{outs[0]}: 64-128-64-10, 17,226 parameters\n{outs[0].with_suffix('.h')}: beside it" in outcome.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "a.npz",
+        "digits.c",
+        "digits.h",
+        "digits.f90",
+        "digits_selftest.f90",
+    }
     outcome = run_python("-m", "ddp_mlp.export", tmp_path / "none.h5", tmp_path / "b.npz")
     assert outcome.returncode == 74
     assert outcome.stderr.count("\n") == 1

@@ -1,0 +1,1 @@
+"""A trained network in the files of other programs: C, Fortran, ONNX, safetensors, NPZ."""

@@ -1,0 +1,157 @@
+"""What an exported network is, in plain numbers and words: all that any of the formats is written from.
+
+Invariants:
+- outputs are in the user's units: y = target_mean + target_scale · f_L(z) where targets were scaled, else f_L(z);
+- a network is described by what it computes, not by how it was trained: the loss does not matter here.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.exporting.literals import comment
+from ddp_mlp.inference.network import Network
+
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus", "gelu", "silu", "identity")
+"""Of hidden layers."""
+OUTPUTS = ("softmax", "sigmoid", "identity", "exp", "softplus", "relu")
+"""Functions of the output layer."""
+
+LEAKY_SLOPE = 0.01
+"""Of leaky_relu, below 0."""
+
+EXAMPLES = 16
+"""Rows that an exported file tests itself with, at most."""
+EXAMPLE_NUMBERS = 8192
+"""Numbers that they have together, at most, unless fewer than three rows would be left."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """A trained network, as it is exported. The arrays are not copied."""
+
+    parameters: Mapping[str, NDArray[Any]]
+    """`W1` (n_1, n_0), `b1` (n_1,), …, `bL` (n_L,), all float32 or all float64."""
+    activation: str
+    """Of the hidden layers: one of ACTIVATIONS."""
+    output: str
+    """One of OUTPUTS."""
+    parameters_sha256: str
+    mean: NDArray[np.float64] | None = None
+    """(n_0,), subtracted from the inputs; None where inputs are taken as they are."""
+    scale: NDArray[np.float64] | None = None
+    """(n_0,), by which they are divided after that."""
+    target_mean: NDArray[np.float64] | None = None
+    """(n_L,), added to the outputs; None where they are taken as they are."""
+    target_scale: NDArray[np.float64] | None = None
+    """(n_L,), by which they are multiplied before that."""
+    feature_names: tuple[str, ...] | None = None
+    """n_0 names, where the data have any."""
+    output_names: tuple[str, ...] | None = None
+    """n_L names: of the classes where `classes`, else of the targets."""
+    classes: bool = True
+    """An output is the probability of a class, and the largest one decides."""
+    examples: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    """Rows (k, n_0) and what this program's own predict gives for them (k, n_L), for a file's test of itself."""
+
+    @property
+    def layers(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """(W[l] (n_l, n_{l-1}), b[l] (n_l,)) for l = 1 … L."""
+        return [(self.parameters[f"W{l}"], self.parameters[f"b{l}"]) for l in range(1, len(self.parameters) // 2 + 1)]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """(n_0, …, n_L)."""
+        layers = self.layers
+        return (layers[0][0].shape[1], *(len(b) for _, b in layers))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the parameters, in which the layers are computed."""
+        return self.parameters["W1"].dtype
+
+    @property
+    def tolerance(self) -> float:
+        """By how much other code may differ from this program's own predict, as a part of `sizes`.
+
+        The rounding errors of a sum of n products grow as √n: 1e-6 in float32 up to widths of 256.
+        """
+        unit = 1e-6 if self.dtype == np.float32 else 1e-14
+        return unit * max(1.0, math.sqrt(max(self.widths) / 256))
+
+    def sizes(self, Y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the size of each output (n_L,): the largest of its values Y (m, n_L), or its scale (1 without one)."""
+        scale = np.ones(self.widths[-1]) if self.target_scale is None else self.target_scale
+        found: NDArray[np.float64] = np.maximum(np.abs(Y).max(axis=0), scale)
+        return found
+
+    @property
+    def count(self) -> int:
+        """The number of parameters."""
+        return sum(array.size for array in self.parameters.values())
+
+
+def describe(network: Network) -> Description:
+    """Return what a trained network computes, with examples of its own answers. Local."""
+    standardization = network.standardization
+    mean, scale = (standardization.mean, standardization.scale) if standardization.used else (None, None)
+    X = example_rows(mean, scale, network.features)
+    return Description(
+        parameters=network.parameters,
+        activation="relu",
+        output="softmax",
+        parameters_sha256=network.parameters_sha256,
+        mean=mean,
+        scale=scale,
+        output_names=network.classes,
+        examples=(X, network.probabilities(X).astype(np.float64)),
+    )
+
+
+def example_rows(mean: NDArray[np.float64] | None, scale: NDArray[np.float64] | None, n: int) -> NDArray[np.float64]:
+    """Return rows (k, n) of inputs spread over ±√3 standard deviations about the mean: always the same ones.
+
+    Multiples of the golden ratio, less whole numbers, are spread evenly (Weyl's sequence).
+    """
+    k = max(3, min(EXAMPLES, EXAMPLE_NUMBERS // n))
+    spread = (np.arange(1, k * n + 1).reshape(k, n) * ((np.sqrt(5) - 1) / 2)) % 1
+    rows: NDArray[np.float64] = np.sqrt(3) * (2 * spread - 1)
+    if scale is not None:
+        rows = rows * scale
+    return rows if mean is None else rows + mean
+
+
+def about(network: Description) -> list[str]:
+    """Return what the network is, in a few lines for a comment."""
+    kind = {"float32": "32", "float64": "64"}[network.dtype.name]
+    functions = network.output if len(network.layers) == 1 else f"{network.activation}, {network.output}"
+    lines = [
+        f"{'-'.join(map(str, network.widths))}, {functions}, {network.count:,} parameters of {kind} bits,",
+        f"parameters_sha256 {network.parameters_sha256}",
+    ]
+    if network.mean is not None:
+        lines.append("Inputs are in the units of the training data; they are standardized here.")
+    if network.target_scale is not None:
+        lines.append("Outputs are in the units of the training data.")
+    return lines
+
+
+def variables(network: Description, x: str, y: str, first: int = 0) -> list[str]:
+    """Return a line for each input and output that has a name."""
+    lines = []
+    if network.feature_names is not None:
+        lines += ["Inputs:", *_listed(network.feature_names, x, first)]
+    if network.output_names is not None:
+        what = "Outputs: the probability of" if network.classes else "Outputs:"
+        lines += [what, *_listed(network.output_names, y, first)]
+    return lines or ["Inputs and outputs have no names."]
+
+
+def _listed(names: Sequence[str], element: str, first: int) -> Iterator[str]:
+    """Yield a line of comment for each name, after its element, counted from `first`."""
+    for k, name in enumerate(names, start=first):
+        yield f"  {element.format(k):8} {comment(name)}"

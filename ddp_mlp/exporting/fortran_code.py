@@ -1,0 +1,267 @@
+"""A network as one file of Fortran 2008, and a program that tests it.
+
+Invariants:
+- every constant has the bits of the model: decimal, with as many digits as its type needs;
+- sums have the order that they have in C;
+- procedures are `recursive`, so that no compiler puts their arrays where threads would share them.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ddp_mlp import __version__
+from ddp_mlp.exporting.description import LEAKY_SLOPE, Description, about, variables
+from ddp_mlp.exporting.literals import comment, fill, fortran_numbers, fortran_string, identifier, template, wrapped
+from ddp_mlp.exporting.panels import CHUNK, in_a_file, in_panels
+
+BLOCK = 240
+"""Numbers that one DATA statement sets, and lines that one array of names takes, at most: a statement has 256 lines."""
+
+ACTIVATIONS = {
+    "relu": ["f = merge(0.0_wp, z, z < 0)"],
+    "leaky_relu": [f"f = merge({LEAKY_SLOPE}_wp * z, z, z < 0)"],
+    "elu": ["e = tanh(merge(z, 0.0_wp, z < 0) / 2)", "f = merge(2 * e / (1 - e), z, z < 0)"],
+    "tanh": ["f = tanh(z)"],
+    "sigmoid": ["e = exp(-abs(z))", "f = merge(e, 1.0_wp, z < 0) / (1 + e)"],
+    "softplus": ["e = exp(-abs(z))", "f = merge(0.0_wp, z, z < 0) + 2 * atanh(e / (2 + e))"],
+    "gelu": ["f = 0.5_wp * z * (1 + erf(z * 0.70710678118654752440_wp))"],
+    "silu": ["e = exp(-abs(z))", "f = z * (merge(e, 1.0_wp, z < 0) / (1 + e))"],
+    "identity": ["f = z"],
+    "exp": ["f = exp(z)"],
+}
+"""f(z), written so that a z that is no number stays none. exp(z) − 1 = 2t / (1 − t) with t = tanh(z/2), and
+log(1 + e) = 2 atanh(e / (2 + e)): Fortran has no expm1 and no log1p."""
+
+FUNCTION = """\
+    elemental function @name@(z) result(f)
+        real(wp), intent(in) :: z
+        real(wp) :: f@local@
+
+@body@
+    end function
+"""
+
+SOFTMAX = """\
+        real(real64) :: total
+        real(wp) :: largest
+        integer :: k
+
+        largest = z(1)
+        do k = 1, outputs
+            if (z(k) > largest) largest = z(k)
+        end do
+        total = 0
+        do k = 1, outputs
+            y(k) = real(exp(z(k) - largest), real64)
+            total = total + y(k)
+        end do
+        do k = 1, outputs
+            y(k) = y(k) / total
+        end do"""
+
+ELEMENTWISE = """\
+        integer :: k
+
+        do k = 1, outputs
+            y(k) = @value@
+        end do"""
+
+LABEL = """
+    !> Return the number of the most probable class, counted from 1; of equals, the first.
+    pure integer function label(y)
+        real(real64), intent(in) :: y(outputs)
+        integer :: k
+
+        label = 1
+        do k = 1, outputs
+            if (y(k) > y(label)) label = k
+        end do
+    end function
+"""
+
+GUARD = """
+        if (.not. loaded) then
+            y = ieee_value(1.0_real64, ieee_quiet_nan)
+            return
+        end if"""
+
+LOAD = """
+    path = @bin@
+    if (command_argument_count() > 0) call get_command_argument(1, path)
+    call load_weights(trim(path), status)
+    if (status /= 0) then
+        print '(2a, i0)', trim(path), ': cannot be used: ', status
+        error stop 1
+    end if
+"""
+
+USE_NAN = "\n    use, intrinsic :: ieee_arithmetic, only: ieee_quiet_nan, ieee_value"
+
+TAKEN = {"features", "outputs", "predict_one", "predict_many", "label", "load_weights", "feature_names", "output_names"}
+"""Names of a module of their own."""
+
+
+def fortran_source(network: Description, stem: str) -> str:
+    """Return the text of `stem`.f90."""
+    panels, layers = in_panels(network), network.layers
+    wp = {4: "real32", 8: "real64"}[network.dtype.itemsize]
+    beside = in_a_file(network)
+    bits = {"real32": "int32", "real64": "int64"}[wp]
+    kinds = ["real64", *([wp] if wp != "real64" else []), *(["int8", "int64", *{bits} - {"int64"}] if beside else [])]
+    digest = panels.sha256()
+    words = (f"{int(digest[k : k + 8], 16)}_int64" for k in range(0, 64, 8))
+    constants = (f"{constant}_int64" for constant in _sha256_constants())
+    load = {"hash": wrapped(words, " " * 12, " &"), "constants": wrapped(constants, " " * 12, " &"), "bits": bits}
+    values = {
+        **_common(network, stem),
+        "kinds": ", ".join(sorted(kinds)) + (USE_NAN if beside else ""),
+        "public": _public(network, beside),
+        "features": str(network.widths[0]),
+        "outputs": str(network.widths[-1]),
+        "wp": wp,
+        "layers": str(len(layers)),
+        "widths": wrapped(map(str, network.widths), "", " &\n        "),
+        "widest": str(panels.widest),
+        "lanes": str(panels.lanes),
+        "groups": str(panels.groups),
+        "chunk": str(CHUNK),
+        "at_w": ", ".join(str(panels.offset(f"W{l}") + 1) for l in range(1, len(layers) + 1)),
+        "at_b": ", ".join(str(panels.offset(f"b{l}") + 1) for l in range(1, len(layers) + 1)),
+        "names": _names("feature_names", "features", network.feature_names)
+        + _names("output_names", "outputs", network.output_names),
+        "weights": f"    real(wp), save :: weights({panels.size})"
+        + ("\n    logical, save :: loaded = .false." if beside else "\n" + _data("weights", panels.flat())),
+        "standardization": _vector("mean", "features", "real64", network.mean)
+        + _vector("scale", "features", "wp", None if network.scale is None else network.scale.astype(network.dtype)),
+        "target": _vector("target_mean", "outputs", "real64", network.target_mean)
+        + _vector("target_scale", "outputs", "real64", network.target_scale),
+        "standardized_one": _standardized(network, "x(i)"),
+        "standardized_many": _standardized(network, "x(i, r)"),
+        "guard": GUARD if beside else "",
+        "label": LABEL if network.classes else "",
+        "activation": _functions(network),
+        "output": _output(network),
+        "loading": fill(template("load.f90"), load) if beside else "",
+    }
+    return fill(template("model.f90"), values)
+
+
+def fortran_selftest(network: Description, stem: str) -> str:
+    """Return the text of `stem`_selftest.f90. The network has examples."""
+    assert network.examples is not None
+    X, Y = network.examples
+    beside = in_a_file(network)
+    allowed = f"{network.tolerance:.1e}_real64"
+    values = {
+        **_common(network, stem),
+        "tests": str(len(X)),
+        "allowed": allowed,
+        "test_x": _data("test_x", X),
+        "test_y": _data("test_y", Y),
+        "test_size": _data("test_size", network.sizes(Y)),
+        "use_load": ", load_weights" if beside else "",
+        "declare_load": ", status\n    character(len=1024) :: path" if beside else "",
+        "load": fill(LOAD, {"bin": fortran_string(f"{stem}.bin")}) if beside else "",
+    }
+    return fill(template("selftest.f90"), values)
+
+
+def _common(network: Description, stem: str) -> dict[str, str]:
+    name = identifier(stem)
+    return {
+        "module": f"{name}_network" if name.lower() in TAKEN else name,
+        "file": comment(stem),
+        "title": f"{name}: a trained network, written by ddp_mlp {__version__}.",
+        "about": "\n".join(f"! {line}" for line in about(network)),
+        "variables": "\n".join(f"! {line}" for line in variables(network, "x({})", "y({})", first=1)),
+    }
+
+
+def _public(network: Description, beside: bool) -> str:
+    names = {
+        "label": network.classes,
+        "load_weights": beside,
+        "feature_names": network.feature_names is not None,
+        "output_names": network.output_names is not None,
+    }
+    return "".join(f", {name}" for name, there in names.items() if there)
+
+
+def _standardized(network: Description, x: str) -> str:
+    value = f"real({x}, wp)" if network.mean is None else f"real({x} - mean(i), wp)"
+    return value if network.scale is None else f"{value} / scale(i)"
+
+
+def _functions(network: Description) -> str:
+    found = [("hidden", network.activation)]
+    if network.output not in ("softmax", "identity"):
+        found.append(("output", network.output))
+    texts = []
+    for name, which in found:
+        lines = ACTIVATIONS[which]
+        body = "\n".join(f"        {line}" for line in lines)
+        texts.append(fill(FUNCTION, {"name": name, "local": ", e" if len(lines) > 1 else "", "body": body}))
+    return "\n".join(texts)
+
+
+def _output(network: Description) -> str:
+    if network.output == "softmax":
+        return SOFTMAX
+    value = "real(z(k), real64)" if network.output == "identity" else "real(output(z(k)), real64)"
+    if network.target_scale is not None:
+        value = f"target_scale(k) * {value}"
+    if network.target_mean is not None:
+        value = f"target_mean(k) + {value}"
+    return fill(ELEMENTWISE, {"value": value})
+
+
+def _vector(name: str, size: str, kind: str, values: NDArray[Any] | None) -> str:
+    return "" if values is None else f"\n    real({kind}), save :: {name}({size})\n{_data(name, values)}\n"
+
+
+def _data(name: str, values: NDArray[Any]) -> str:
+    """Return DATA statements that set a vector."""
+    tokens = fortran_numbers(values)
+    statements = []
+    for start in range(0, len(tokens), BLOCK):
+        part = tokens[start : start + BLOCK]
+        place = f"{name}({start + 1}:{start + len(part)})"
+        statements.append(f"    data {place} / &\n{wrapped(part, ' ' * 8, ' &')} /")
+    return "\n".join(statements)
+
+
+def _names(array: str, size: str, names: Sequence[str] | None) -> str:
+    """Return a constant array of names, of several where one statement would have too many lines."""
+    if names is None:
+        return ""
+    length = max(1, *(len(name.encode("utf-8", "backslashreplace")) for name in names))
+    kind = f"character(len={length})"
+    parts = list(_parts([fortran_string(name) for name in names]))
+    text = ""
+    for number, part in enumerate(parts, start=1):
+        values = ", &\n        ".join(part)
+        text += f"\n    {kind}, parameter :: {array}_{number}({len(part)}) = [{kind} :: &\n        {values}]"
+    whole = wrapped((f"{array}_{number}" for number in range(1, len(parts) + 1)), " " * 8, " &")
+    return f"{text}\n    {kind}, parameter :: {array}({size}) = [ &\n{whole}]\n"
+
+
+def _parts(strings: Sequence[str]) -> Iterator[list[str]]:
+    part: list[str] = []
+    lines = 0
+    for string in strings:
+        count = string.count("\n") + 1
+        if part and lines + count > BLOCK:
+            yield part
+            part, lines = [], 0
+        part.append(string)
+        lines += count
+    yield part
+
+
+def _sha256_constants() -> list[int]:
+    """Return the 64 constants of SHA-256 as the template for C has them."""
+    table = template("load.c").split("K[64] = {")[1].split("}")[0]
+    return [int(word, 16) for word in re.findall("0x[0-9a-f]{8}", table)]

@@ -1,0 +1,177 @@
+"""A network as an ONNX graph: rows in the user's units in, outputs in the user's units out, any number of rows.
+
+Invariants:
+- the mean is subtracted in float64, so that a large offset costs no digits that the inputs have;
+- the graph is made of operators of opset 17 that the checker accepts with types and shapes all inferred.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp import __version__
+from ddp_mlp.errors import ConfigError, DataError
+from ddp_mlp.exporting.description import LEAKY_SLOPE, Description
+
+OPSET = 17
+"""Of ONNX: from 2022, so that runtimes of today and of some years ago take the graph."""
+IR_VERSION = 8
+"""The file format that came with that opset."""
+LARGEST = 2**31 - 1
+"""Bytes: a protobuf message cannot be larger."""
+
+OPERATORS = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "exp": "Exp"}
+"""Of functions that ONNX has, for both types."""
+
+
+def onnx_graph(network: Description) -> bytes:
+    """Return the network as the bytes of an ONNX file that onnx's checker accepts. Raises ConfigError, DataError."""
+    try:
+        from onnx import checker, helper
+    except ImportError as error:
+        raise ConfigError('export to .onnx needs onnx: pip install "ddp_mlp[onnx]"') from error
+
+    graph = _Graph(network.dtype)
+    outputs = _build(graph, network)
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, "ddp_mlp", [graph.input(network.widths[0])], outputs, graph.constants),
+        producer_name="ddp_mlp",
+        producer_version=__version__,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    helper.set_model_props(model, facts(network))
+    if model.ByteSize() > LARGEST:
+        raise DataError(f"the network has {model.ByteSize()} bytes, ONNX holds {LARGEST}: export to .safetensors")
+    checker.check_model(model, full_check=True)
+    image: bytes = model.SerializeToString(deterministic=True)
+    return image
+
+
+def facts(network: Description) -> dict[str, str]:
+    """Return what the metadata of a file say: names as JSON, and the hash of the parameters."""
+    found = {"parameters_sha256": network.parameters_sha256}
+    if network.output_names is not None:
+        found["classes" if network.classes else "targets"] = json.dumps(network.output_names)
+    if network.feature_names is not None:
+        found["features"] = json.dumps(network.feature_names)
+    return found
+
+
+def _build(graph: "_Graph", network: Description) -> list[Any]:
+    """Add the network's nodes to the graph and return its outputs."""
+    from onnx import TensorProto, helper
+
+    A, L = graph.standardized("X", network), len(network.layers)
+    for l, (W, b) in enumerate(network.layers, start=1):
+        names = [A, graph.constant(f"W{l}", W), graph.constant(f"b{l}", b)]
+        A = graph.node("Gemm", names, f"z{l}", transB=1)
+        if l < L:
+            A = graph.function(network.activation, A, f"A{l}")
+    n, kind = network.widths[-1], graph.kind
+    if network.classes:
+        graph.node("Softmax", [A], "probability", axis=-1)
+        graph.node("ArgMax", ["probability"], "label", axis=1, keepdims=0)
+        label = helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"])
+        return [label, helper.make_tensor_value_info("probability", kind, ["batch", n])]
+    name = "probability" if network.output == "sigmoid" else "prediction"
+    if network.target_mean is None and network.target_scale is None:
+        graph.function(network.output, A, name)
+    else:
+        A = graph.cast(graph.function(network.output, A, f"A{L}"), TensorProto.DOUBLE, "wide")
+        if network.target_scale is not None:
+            last = network.target_mean is None
+            scale = graph.constant("target_scale", network.target_scale)
+            A = graph.node("Mul", [A, scale], name if last else "scaled")
+        if network.target_mean is not None:
+            graph.node("Add", [A, graph.constant("target_mean", network.target_mean)], name)
+        kind = TensorProto.DOUBLE
+    return [helper.make_tensor_value_info(name, kind, ["batch", n])]
+
+
+class _Graph:
+    """The nodes and constants of a graph whose layers are computed in one type."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        from onnx import TensorProto
+
+        self.dtype = dtype
+        self.kind = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}[dtype.name]
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def input(self, n: int) -> Any:
+        """Return the declaration of X (batch, n)."""
+        from onnx import helper
+
+        return helper.make_tensor_value_info("X", self.kind, ["batch", n])
+
+    def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add a node and return the name of what it computes."""
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def constant(self, name: str, array: NDArray[Any]) -> str:
+        """Add a constant, once, and return its name."""
+        from onnx import numpy_helper
+
+        if name not in {constant.name for constant in self.constants}:
+            self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def number(self, value: float) -> str:
+        """Add a number of the layers' type, once, and return its name."""
+        return self.constant(f"number {value:g}", np.array(value, self.dtype))
+
+    def cast(self, x: str, kind: int, output: str) -> str:
+        """Return x in another type, or as it is where it has that type."""
+        from onnx import TensorProto
+
+        if kind == TensorProto.DOUBLE and self.kind == kind:
+            return x
+        return self.node("Cast", [x], output, to=kind)
+
+    def standardized(self, x: str, network: Description) -> str:
+        """Add (x − mean) / scale."""
+        from onnx import TensorProto
+
+        if network.mean is not None:
+            wide = self.cast(x, TensorProto.DOUBLE, "X_wide")
+            x = self.node("Sub", [wide, self.constant("mean", network.mean)], "centred")
+            if self.kind != TensorProto.DOUBLE:
+                x = self.node("Cast", [x], "centred_narrow", to=self.kind)
+        if network.scale is not None:
+            x = self.node("Div", [x, self.constant("scale", network.scale.astype(self.dtype))], "A0")
+        return x
+
+    def function(self, name: str, z: str, output: str) -> str:
+        """Add f(z), elementwise.
+
+        Elu and Softplus are spelled out, since onnxruntime has them for float32 alone, and so is LeakyRelu, whose slope
+        is a float32 in ONNX.
+        """
+        if name in OPERATORS:
+            return self.node(OPERATORS[name], [z], output)
+        if name == "identity":
+            return self.node("Identity", [z], output)
+        if name == "leaky_relu":
+            return self.node("Max", [z, self.node("Mul", [z, self.number(LEAKY_SLOPE)], f"{output}_low")], output)
+        if name == "silu":
+            return self.node("Mul", [z, self.node("Sigmoid", [z], f"{output}_gate")], output)
+        if name == "gelu":
+            erf = self.node("Erf", [self.node("Mul", [z, self.number(0.5**0.5)], f"{output}_x")], f"{output}_erf")
+            half = self.node("Mul", [z, self.number(0.5)], f"{output}_half")
+            return self.node("Mul", [half, self.node("Add", [erf, self.number(1)], f"{output}_gate")], output)
+        if name == "elu":  # max(z, 0) + exp(min(z, 0)) − 1
+            below = self.node("Exp", [self.node("Min", [z, self.number(0)], f"{output}_min")], f"{output}_exp")
+            below = self.node("Sub", [below, self.number(1)], f"{output}_below")
+            return self.node("Add", [self.node("Relu", [z], f"{output}_above"), below], output)
+        assert name == "softplus", name  # max(z, 0) + log(1 + exp(−|z|))
+        minus = self.node("Neg", [self.node("Abs", [z], f"{output}_abs")], f"{output}_minus")
+        tail = self.node("Add", [self.node("Exp", [minus], f"{output}_exp"), self.number(1)], f"{output}_sum")
+        tail = self.node("Log", [tail], f"{output}_tail")
+        return self.node("Add", [self.node("Relu", [z], f"{output}_above"), tail], output)

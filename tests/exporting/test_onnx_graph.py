@@ -1,0 +1,84 @@
+"""A network as ONNX: onnxruntime and onnx's reference compute what the description says."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ddp_mlp.exporting.description import ACTIVATIONS, OUTPUTS, Description
+from ddp_mlp.exporting.onnx_graph import OPSET, onnx_graph
+from tests.exported import answers, described, difference
+
+onnx = pytest.importorskip("onnx")
+evaluator = pytest.importorskip("onnx.reference")
+runtime = pytest.importorskip("onnxruntime")
+
+
+def outputs(image: bytes, X: NDArray[Any]) -> tuple[NDArray[Any], dict[str, str]]:
+    """Return the numbers and the metadata from onnxruntime."""
+    session = runtime.InferenceSession(image)
+    found = session.run([session.get_outputs()[-1].name], {"X": X})[0]
+    return found, session.get_modelmeta().custom_metadata_map
+
+
+def rows(network: Description, m: int = 33) -> NDArray[Any]:
+    """Return rows of the network's type."""
+    X = np.random.default_rng(5).normal(size=(m, network.widths[0])) * 20
+    return X.astype(network.dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation(activation: str, dtype: str) -> None:
+    """Within rounding; gelu in float64 is for the reference alone, whose erf is good to 1e-7."""
+    network = described(activation=activation, output="identity", dtype=dtype)
+    X, bound = rows(network), 2 * network.tolerance
+    image = onnx_graph(network)
+    if (activation, dtype) == ("gelu", "float64"):  # onnxruntime has no Erf for float64
+        found, bound = evaluator.ReferenceEvaluator(image).run(None, {"X": X})[0], 1e-7
+    else:
+        found, _ = outputs(image, X)
+    assert difference(network, found, answers(network, X.astype(np.float64))) <= bound
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_every_output(output: str, dtype: str) -> None:
+    """In the user's units, for any number of rows."""
+    network = described(output=output, dtype=dtype, activation="tanh")
+    image = onnx_graph(network)
+    for m in (1, 2, 33):
+        X = rows(network, m)
+        assert (
+            difference(network, outputs(image, X)[0], answers(network, X.astype(np.float64))) <= 2 * network.tolerance
+        )
+
+
+def test_the_graph_is_checked_and_says_what_it_is() -> None:
+    """Full check with strict shape inference; one opset; batch is free; names are in the metadata."""
+    network = described(output="identity")
+    model = onnx.load_from_string(onnx_graph(network))
+    onnx.checker.check_model(model, full_check=True)
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in inferred.graph.value_info}
+    assert all(shapes[name][0].dim_param == "batch" for name in ("A0", "z1", "A1", "z2", "A2", "z3"))
+    assert [(one.domain, one.version) for one in model.opset_import] == [("", OPSET)]
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    assert facts["parameters_sha256"] == network.parameters_sha256
+    assert tuple(json.loads(facts["features"])) == network.feature_names
+    assert tuple(json.loads(facts["targets"])) == network.output_names
+
+
+def test_large_offsets_are_exact() -> None:
+    """Inputs that float32 holds exactly, far from zero: the mean, which it does not hold, is subtracted in float64."""
+    network = described(mean=np.full(7, 2.0**23 + 0.3), scale=np.full(7, 2.0), output="identity")
+    X = (2.0**23 + np.random.default_rng(1).integers(0, 9, (20, 7))).astype(np.float32)
+    found, _ = outputs(onnx_graph(network), X)
+    assert difference(network, found, answers(network, X.astype(np.float64))) <= network.tolerance
+
+
+def test_the_same_network_has_the_same_bytes() -> None:
+    """Nothing depends on time or chance."""
+    assert onnx_graph(described()) == onnx_graph(described())

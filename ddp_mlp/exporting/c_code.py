@@ -11,13 +11,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ddp_mlp import __version__
-from ddp_mlp.exporting.description import LEAKY_SLOPE, Description, about, variables
+from ddp_mlp.exporting.description import Description, about, variables
 from ddp_mlp.exporting.literals import c_numbers, c_string, comment, fill, identifier, template, wrapped
 from ddp_mlp.exporting.panels import CHUNK, in_a_file, in_panels
+from ddp_mlp.nn.activations import LEAK
 
 ACTIVATIONS = {
     "relu": "z < 0 ? 0 : z",
-    "leaky_relu": f"z < 0 ? (real){LEAKY_SLOPE} * z : z",
+    "leaky_relu": f"z < 0 ? (real){LEAK} * z : z",
     "elu": "z < 0 ? expm1(z) : z",
     "tanh": "tanh(z)",
     "sigmoid": "z < 0 ? exp(z) / (1 + exp(z)) : 1 / (1 + exp(-z))",

@@ -21,9 +21,6 @@ ACTIVATIONS = ("relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus", "gelu
 OUTPUTS = ("softmax", "sigmoid", "identity", "exp", "softplus", "relu")
 """Functions of the output layer."""
 
-LEAKY_SLOPE = 0.01
-"""Of leaky_relu, below 0."""
-
 EXAMPLES = 16
 """Rows that an exported file tests itself with, at most."""
 EXAMPLE_NUMBERS = 8192

@@ -13,16 +13,17 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ddp_mlp import __version__
-from ddp_mlp.exporting.description import LEAKY_SLOPE, Description, about, variables
+from ddp_mlp.exporting.description import Description, about, variables
 from ddp_mlp.exporting.literals import comment, fill, fortran_numbers, fortran_string, identifier, template, wrapped
 from ddp_mlp.exporting.panels import CHUNK, in_a_file, in_panels
+from ddp_mlp.nn.activations import LEAK
 
 BLOCK = 240
 """Numbers that one DATA statement sets, and lines that one array of names takes, at most: a statement has 256 lines."""
 
 ACTIVATIONS = {
     "relu": ["f = merge(0.0_wp, z, z < 0)"],
-    "leaky_relu": [f"f = merge({LEAKY_SLOPE}_wp * z, z, z < 0)"],
+    "leaky_relu": [f"f = merge({LEAK}_wp * z, z, z < 0)"],
     "elu": ["e = tanh(merge(z, 0.0_wp, z < 0) / 2)", "f = merge(2 * e / (1 - e), z, z < 0)"],
     "tanh": ["f = tanh(z)"],
     "sigmoid": ["e = exp(-abs(z))", "f = merge(e, 1.0_wp, z < 0) / (1 + e)"],

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ddp_mlp import __version__
 from ddp_mlp.errors import ConfigError, DataError
-from ddp_mlp.exporting.description import LEAKY_SLOPE, Description
+from ddp_mlp.exporting.description import Description
+from ddp_mlp.nn.activations import LEAK
 
 OPSET = 17
 """Of ONNX: from 2022, so that runtimes of today and of some years ago take the graph."""
@@ -159,7 +160,7 @@ class _Graph:
         if name == "identity":
             return self.node("Identity", [z], output)
         if name == "leaky_relu":
-            return self.node("Max", [z, self.node("Mul", [z, self.number(LEAKY_SLOPE)], f"{output}_low")], output)
+            return self.node("Max", [z, self.node("Mul", [z, self.number(LEAK)], f"{output}_low")], output)
         if name == "silu":
             return self.node("Mul", [z, self.node("Sigmoid", [z], f"{output}_gate")], output)
         if name == "gelu":

@@ -21,7 +21,7 @@ What the network does on the way forward stands directly above what that means o
 f and f′, `outputs.py` knows f_L, the loss and dz.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -59,20 +59,15 @@ def forward(W: Weights, b: Weights, group: Group, drop: Drop | None = None) -> N
             np.add(A.whole, b[l], out=A.whole)  #                      z += b               (n_L, m)
 
 
-def backward(
-    W: Weights,
-    group: Group,
-    add_up: Callable[[int, Panel, Panel], None],
-    keep_scale: float = 1.0,
-) -> None:
-    """Carry dz[L] back to dz[1] and hand every layer's (l, dz[l], A[l−1]) to add_up, which forms the sums dW and db.
+def backward(W: Weights, group: Group, keep_scale: float = 1.0) -> Iterator[tuple[int, Panel, Panel]]:
+    """Carry dz[L] back to dz[1]; yield every layer's (l, dz[l], A[l−1]), from which dW = dz A_prevᵀ and db = Σ dz.
 
     In the forward pass this was z = W A_prev + b, so now dA_prev = Wᵀ dz; and A_prev = f(z), so dz = dA ⊙ f′(z).
     keep_scale is what dropout has scaled the A with that it has not set to 0.
     """
     for l in range(group.L, 0, -1):
         dz, A_prev = group.dz[l], group.A[l - 1]
-        add_up(l, dz, A_prev)  #                                       dW += dz A_prevᵀ, db += Σ_i dz⁽ⁱ⁾
+        yield l, dz, A_prev  #                                         dW = dz A_prevᵀ, db = Σ_i dz⁽ⁱ⁾
         if l > 1:
             dA = dz_prev = group.dz[l - 1]
             if group.shortcuts[l].dA_turned:
@@ -88,14 +83,11 @@ def gradient_sum(W: Weights, b: Weights, group: Group, output: Output, dW: Weigh
 
     The whole pass of a single shard, forward and back, with the bits that the shard has among others.
     """
-
-    def add_up(l: int, dz: Panel, A_prev: Panel) -> None:
-        weight_gradient(dz.whole, A_prev.whole, dW[l])
-        bias_gradient(dz.whole, db[l])
-
     forward(W, b, group)
     [sums] = output.gradient(group)
-    backward(W, group, add_up)
+    for l, dz, A_prev in backward(W, group):
+        weight_gradient(dz.whole, A_prev.whole, dW[l])
+        bias_gradient(dz.whole, db[l])
     return sums
 
 

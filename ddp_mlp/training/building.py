@@ -20,8 +20,9 @@ from ddp_mlp.run_dir.journal import utc_now
 from ddp_mlp.summing.between import ExactSum, PlainSum
 from ddp_mlp.training.machine import Machine
 from ddp_mlp.training.progress import Progress
-from ddp_mlp.training.step import Regularization, TrainingStep
+from ddp_mlp.training.step import TrainingStep
 from ddp_mlp.training.trainer import Trainer
+from ddp_mlp.training.update import Regularization
 
 
 def build_batches(

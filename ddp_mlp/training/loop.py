@@ -1,35 +1,27 @@
-"""One run, from data set to checkpoint: settle machine, data and folder, then batch → step → outputs.
+"""One run on one screen: settle machine, data and folder, then batch → step → outputs; and a step as it is derived.
 
 All ranks go through this file together. Whatever a rank decides here, it decides from values that all ranks have, so
 that all take the same turn; rank 0 alone writes files and talks.
 """
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from ddp_mlp.config import Config
-from ddp_mlp.data.opening import Data, open_data
+from ddp_mlp.data.batches import Batch
+from ddp_mlp.data.opening import open_data
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.claiming import claimed
-from ddp_mlp.run_dir.folder import RunFolder, what_checkpoints_share
-from ddp_mlp.run_dir.resuming import open_run
-from ddp_mlp.training.building import (
-    build_batches,
-    build_schedule,
-    build_step,
-    check_validation_data,
-    held_out,
-    start_values,
-)
+from ddp_mlp.summing.tallies import RankSignal
 from ddp_mlp.training.interruption import Interruption, Signals
-from ddp_mlp.training.machine import Machine, settled
+from ddp_mlp.training.machine import settled
 from ddp_mlp.training.phases import write_traces
-from ddp_mlp.training.progress import Progress, why_ended
-from ddp_mlp.training.saving_rules import saving_rule
-from ddp_mlp.training.state import begin
+from ddp_mlp.training.starting import started
+from ddp_mlp.training.step import StepResult, TrainingStep
 from ddp_mlp.training.trainer import Trainer
-from ddp_mlp.training.watchdog import Watchdog
+
+NO_SIGNAL = RankSignal()
 
 
 def train(config: Config, communicator: Communicator) -> dict[str, Any]:
@@ -49,7 +41,7 @@ def complete(trainer: Trainer, signals: Signals) -> dict[str, Any]:
     while not trainer.ended:
         for batch in trainer.batches.epoch(trainer.progress.epoch, trainer.steps_into_epoch):
             words = trainer.words_to_all(signals)
-            result = trainer.step(batch, trainer.learning_rate(), words, trainer.next_is_logged)
+            result = take_step(trainer.step, batch, trainer.learning_rate(), words, trainer.next_is_logged)
             trainer.count(result)
             if trainer.epoch_is_complete:
                 trainer.end_epoch()
@@ -62,40 +54,30 @@ def complete(trainer: Trainer, signals: Signals) -> dict[str, Any]:
     return trainer.finish()
 
 
-@contextmanager
-def started(
-    config: Config, data: Data, machine: Machine, communicator: Communicator, aside: bool = False
-) -> Iterator[Trainer]:
-    """Start the run in a claimed folder, or go on with it; yield its trainer. Collective.
+def take_step(
+    step: TrainingStep,
+    batch: Batch,
+    learning_rate: float,
+    signal: RankSignal | Sequence[float] = NO_SIGNAL,
+    measure_norm: bool = False,
+) -> StepResult:
+    """Train on one batch, all ranks together, as the derivation has it. Collective.
 
-    `aside`: it is one of many, and says nothing on the console but warnings.
+    `signal` is passed on to all ranks. A loss that is not finite changes no parameter.
     """
-    start, state = open_run(config, data, communicator)
-    config = start.config
-    check_validation_data(config, data)
-    with communicator.in_agreement():
-        progress = Progress() if start.progress is None else Progress.from_dict(start.progress)
-    complete = start.progress is not None and why_ended(config, progress) is not None
-    batches, step = build_batches(config, data, communicator, progress), build_step(config, data, communicator)
-    begin(step, start.is_given_a_state, state)
-    like = what_checkpoints_share(config, data, machine.checkpoint_versions, progress.step, progress.epoch)
-    with (
-        RunFolder(communicator, start, like, complete, aside) as outputs,
-        Watchdog(communicator, config.stall_seconds) as watchdog,
-        closing(batches),
-    ):
-        trainer = Trainer(
-            step,
-            batches,
-            build_schedule(config),
-            outputs,
-            config=config,
-            progress=progress,
-            held_out=held_out(data),
-            saving=saving_rule(config.checkpoint_every),
-            watchdog=watchdog,
-            resumed=start.resumed_from is not None,
-        )
-        if not complete:
-            trainer.tell("start", **start_values(config, data, machine, trainer), resumed_from=start.resumed_from)
-        yield trainer
+    m = len(batch.rows)  #                                       the global m: of the batch over all ranks
+    step.begin(signal)
+    for part in step.parts(batch):  #                            this rank's shards: sums over its own examples
+        step.forward(part)  #                                    z = W A_prev + b, A = f(z)
+        step.loss(part)  #                                       Σ loss, dz = A − Y
+        step.backward(part)  #                                   dW = dz A_prevᵀ, db = Σ dz; dz = (Wᵀ dz) ⊙ f′(z)
+    totals, signals = step.totals(m)  #                          Σ over all ranks: losses, weights
+    norm = None
+    if math.isfinite(totals.loss_sum):
+        sums = step.sums(m)  #                                   Σ over all ranks: dW, db, in this rank's slice
+        gradient = step.update.mean_gradient(sums, totals.weight_sum)  # ÷ the global m, or Σ w
+        gradient, norm = step.update.clipped(gradient, measure_norm)
+        for block in gradient:
+            step.apply(block, batch.step, learning_rate)  #      W, b: each slice by one rank
+    step.publish()
+    return StepResult(totals, norm, learning_rate, signals)

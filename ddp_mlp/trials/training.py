@@ -15,8 +15,9 @@ from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import host_name
 from ddp_mlp.run_dir.journal import FILE as JOURNAL
 from ddp_mlp.training.interruption import Signals
-from ddp_mlp.training.loop import complete, started
+from ddp_mlp.training.loop import complete
 from ddp_mlp.training.machine import Machine
+from ddp_mlp.training.starting import started
 from ddp_mlp.trials.course import Outcome, Unit
 from ddp_mlp.trials.plan import MEMBER, Plan
 from ddp_mlp.trials.rows import SearchRows

@@ -27,7 +27,8 @@ from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.tree import Subtree, automatic_shards, children, rows
 from ddp_mlp.training import loop
-from ddp_mlp.training.step import Regularization, TrainingStep
+from ddp_mlp.training.step import TrainingStep
+from ddp_mlp.training.update import Regularization
 
 DIFFERENCE = 1e-6
 """Half the distance over which the loss is differenced: its error is about DIFFERENCE² + 1e-16 / DIFFERENCE."""
@@ -96,7 +97,7 @@ def gradient(source: Source, layout: Layout, m: int, communicator: Communicator)
 
         def loss(flat: NDArray[np.floating]) -> float:
             _place(step, flat)
-            return step(batch, 0.0).totals.loss_mean
+            return loop.take_step(step, batch, 0.0).totals.loss_mean
 
         loss(theta)
         found = step.reduction.parameters.copy()
@@ -121,7 +122,7 @@ def exact_sum(source: Source, layout: Layout, sizes: list[int], communicator: Co
         step = _step(communicator, layout, source, GRADIENT, f32)
         for number, m in enumerate(sizes, start=1):
             _place(step, theta)
-            step(Batch(0, number, np.arange(m)), 0.0)
+            loop.take_step(step, Batch(0, number, np.arange(m)), 0.0)
             found = step.reduction.parameters.copy()
             if communicator.rank == 0:
                 expected = _sum_by_definition(source, layout, theta, m, step.reduction.K, (0, step.reduction.K))

@@ -131,7 +131,9 @@ def ours(shape: Shape, K: int, communicator: Any = None) -> Step:
     from ddp_mlp.nn.standardization import Standardization
     from ddp_mlp.parallel.mpi import connect
     from ddp_mlp.summing.between import ExactSum, PlainSum
-    from ddp_mlp.training.step import Regularization, TrainingStep
+    from ddp_mlp.training.loop import take_step
+    from ddp_mlp.training.step import TrainingStep
+    from ddp_mlp.training.update import Regularization
 
     communicator = communicator or connect()
     layout, dtype = Layout(shape.widths), np.dtype(np.float32)
@@ -157,7 +159,7 @@ def ours(shape: Shape, K: int, communicator: Any = None) -> Step:
 
     def step(i: int) -> float:
         rows = order[i % BATCHES * shape.batch : (i % BATCHES + 1) * shape.batch]
-        return training_step(Batch(0, i + 1, rows), LEARNING_RATE).totals.loss_mean
+        return take_step(training_step, Batch(0, i + 1, rows), LEARNING_RATE).totals.loss_mean
 
     return step
 

@@ -134,7 +134,9 @@ def take_turns(path: Path, turns: int, steps: int) -> None:
     from ddp_mlp.storage.dataset import inspect
     from ddp_mlp.summing.between import ExactSum
     from ddp_mlp.summing.tree import automatic_shards
-    from ddp_mlp.training.step import Regularization, TrainingStep
+    from ddp_mlp.training.loop import take_step
+    from ddp_mlp.training.step import TrainingStep
+    from ddp_mlp.training.update import Regularization
 
     dtype, layout = np.dtype(np.float32), Layout((FEATURES, 512, 512, CLASSES))
     identity = Standardization(np.zeros(FEATURES), np.ones(FEATURES))
@@ -166,7 +168,7 @@ def take_turns(path: Path, turns: int, steps: int) -> None:
                 communicator.barrier()
                 began, count = time.perf_counter(), 0
                 for batch in itertools.islice(batches.epoch(turn + 1), steps):
-                    count += step(batch, 1e-3).totals.examples
+                    count += take_step(step, batch, 1e-3).totals.examples
                 communicator.barrier()
                 batches.close()
                 if turn >= 0:

@@ -21,8 +21,9 @@ from ddp_mlp.data.opening import open_data  # noqa: E402
 from ddp_mlp.parallel.mpi import connect  # noqa: E402
 from ddp_mlp.run_dir.claiming import claimed  # noqa: E402
 from ddp_mlp.training.interruption import Interruption  # noqa: E402
-from ddp_mlp.training.loop import started  # noqa: E402
+from ddp_mlp.training.loop import take_step  # noqa: E402
 from ddp_mlp.training.machine import settled  # noqa: E402
+from ddp_mlp.training.starting import started  # noqa: E402
 
 STEPS = 60
 """Of an epoch: 3 checkpoints."""
@@ -81,7 +82,7 @@ def measure(config: Config, pairs: int) -> dict[bool, list[tuple[float, float]]]
                             times[saves].append((now[0] - began[0], now[1] - began[1]))
                         saves, began = (number + number // 2) % 2 == 1, now  # with, without, without, with, …
                     words = trainer.words_to_all(signals)
-                    result = trainer.step(batch, trainer.learning_rate(), words, trainer.next_is_logged)
+                    result = take_step(trainer.step, batch, trainer.learning_rate(), words, trainer.next_is_logged)
                     trainer.count(result)
                     if saves:
                         trainer.save_if_due(result)

@@ -23,9 +23,11 @@ from ddp_mlp.summing import proven
 from ddp_mlp.summing.between import ExactSum, PlainSum
 from ddp_mlp.training import loop
 from ddp_mlp.training.interruption import Interruption
+from ddp_mlp.training.loop import take_step
 from ddp_mlp.training.phases import Phases
-from ddp_mlp.training.step import Regularization, TrainingStep
+from ddp_mlp.training.step import TrainingStep
 from ddp_mlp.training.trainer import Trainer
+from ddp_mlp.training.update import Regularization
 from tests.oracles import write_data
 from tests.reference import ArraySource, examples
 from tests.simulated_mpi import Rank, World
@@ -125,7 +127,7 @@ def trained(communicator: Communicator, model: Model, plain: bool = False, halvi
         step = make_step(communicator, model, plain, halving)
         for number, rows in enumerate(BATCHES, start=1):
             batch = Batch(0, number, np.array(rows))
-            result = step(batch, 0.01, [communicator.rank], measure_norm=number == 2)
+            result = take_step(step, batch, 0.01, [communicator.rank], measure_norm=number == 2)
             signals = result.signals[:, 0].tolist()
             assert signals == [*range(communicator.size)], "each rank's word has reached all"
             found.append((step.reduction.parameters.tobytes(), result.totals, result.gradient_norm))

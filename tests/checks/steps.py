@@ -12,7 +12,9 @@ from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing.between import ExactSum, PlainSum
-from ddp_mlp.training.step import Regularization, TrainingStep
+from ddp_mlp.training.loop import take_step
+from ddp_mlp.training.step import TrainingStep
+from ddp_mlp.training.update import Regularization
 from tests.reference import ArraySource, examples, loss_and_gradient
 
 F64 = np.dtype(np.float64)
@@ -57,7 +59,7 @@ def gradient_is_that_of_the_whole_batch(communicator: Communicator, K: int | Non
     step = make_step(communicator, X, y, K=K)
     before = step.reduction.parameters.copy()
     loss, expected = loss_and_gradient(step.layout.arrays(before), X, y)
-    result = step(Batch(0, 1, np.arange(53)), learning_rate=1.0, measure_norm=True)
+    result = take_step(step, Batch(0, 1, np.arange(53)), learning_rate=1.0, measure_norm=True)
     found = step.layout.arrays(before - step.reduction.parameters)  # a step of size 1 is the gradient
     norm = np.sqrt(sum(np.sum(g**2) for g in expected.values()))
     error = np.sqrt(sum(np.sum((found[name] - expected[name]) ** 2) for name in expected))
@@ -72,12 +74,12 @@ def a_smaller_batch_leaves_nothing_behind(communicator: Communicator) -> None:
     X, y = examples(53, WIDTHS[0], WIDTHS[-1])
     after, fresh = make_step(communicator, X, y), make_step(communicator, X, y)
     start = after.reduction.parameters.copy()
-    after(Batch(0, 1, np.arange(53)), learning_rate=0.1)
+    take_step(after, Batch(0, 1, np.arange(53)), learning_rate=0.1)
     communicator.node_barrier()
     after.reduction.parameters[after.reduction.slice] = start[after.reduction.slice]
     after.reduction.publish()
     for step in (after, fresh):
-        step(Batch(0, 2, np.arange(5)), learning_rate=0.1)
+        take_step(step, Batch(0, 2, np.arange(5)), learning_rate=0.1)
     assert after.reduction.parameters.tobytes() == fresh.reduction.parameters.tobytes()
 
 
@@ -102,7 +104,7 @@ def a_loss_that_is_not_finite_changes_no_parameter(communicator: Communicator) -
     step = make_step(communicator, X, y)
     before = step.reduction.parameters.copy()
     with np.errstate(invalid="ignore"):
-        result = step(Batch(0, 1, np.arange(40)), 1.0)
+        result = take_step(step, Batch(0, 1, np.arange(40)), 1.0)
     assert not np.isfinite(result.totals.loss_sum)
     assert step.reduction.parameters.tobytes() == before.tobytes()
     assert step.first_layer_not_finite() == 1

@@ -18,7 +18,9 @@ from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage.dataset import DatasetWriter
 from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.plan import make_plan
-from ddp_mlp.training.step import Regularization, TrainingStep
+from ddp_mlp.training.loop import take_step
+from ddp_mlp.training.step import TrainingStep
+from ddp_mlp.training.update import Regularization
 from tests.conftest import Program
 from tests.traffic import Count
 
@@ -66,11 +68,11 @@ def test_the_plan_is_what_a_step_does(communicator: MPIRanks, digits: Path, keys
     mine = found.ranks[communicator.rank]
 
     count = Count(communicator)
-    step(Batch(0, 1, np.arange(found.batch_size)), 0.01)
+    take_step(step, Batch(0, 1, np.arange(found.batch_size)), 0.01)
     assert count.sent == mine.sent
-    step(Batch(0, 2, np.arange(found.rows % found.batch_size or found.batch_size)), 0.01)
+    take_step(step, Batch(0, 2, np.arange(found.rows % found.batch_size or found.batch_size)), 0.01)
 
-    mask = 0 if step._mask is None else step._mask.nbytes
+    mask = 0 if step.update.mask is None else step.update.mask.nbytes
     assert sum(array.nbytes for array in step.state.values()) + mask == mine.optimizer
     assert found.parameters == reduction.parameters.nbytes
     assert mine.examples == sum(len(part) for part in rows_of(found, communicator.rank))

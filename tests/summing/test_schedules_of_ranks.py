@@ -16,6 +16,7 @@ from ddp_mlp.data.batches import Batch
 from ddp_mlp.errors import DataError
 from ddp_mlp.parallel.communicator import Communicator, end_on_exception
 from ddp_mlp.summing.between import ExactSum
+from ddp_mlp.training.loop import take_step
 from tests.checks import ranks as checks
 from tests.checks import schedules, steps, sums
 from tests.checks.schedules import BATCHES, MODELS, alone, check, check_run, draw, make_step, trained
@@ -124,7 +125,7 @@ def test_an_error_found_by_one_rank_is_raised_by_all(seed: int) -> None:
                 with communicator.in_agreement():
                     if number == at and communicator.rank == finder:
                         raise DataError("this rank cannot read on")
-                step(Batch(0, number + 1, np.array(rows)), 0.01)
+                take_step(step, Batch(0, number + 1, np.array(rows)), 0.01)
 
     with pytest.raises(DataError, match="cannot read on") as caught:
         world.run(program)
@@ -145,7 +146,9 @@ def test_numbers_that_are_not_finite_stop_all_ranks_in_the_same_step(seed: int) 
                 if number == at:
                     step.source.X[rows[-1]] = np.inf  # type: ignore[attr-defined] # an ArraySource
                     kept = step.reduction.parameters.tobytes()
-                finite.append(bool(np.isfinite(step(Batch(0, number, np.array(rows)), 0.01).totals.loss_sum)))
+                finite.append(
+                    bool(np.isfinite(take_step(step, Batch(0, number, np.array(rows)), 0.01).totals.loss_sum))
+                )
                 if not finite[-1]:
                     break
             assert step.first_layer_not_finite() == 1

@@ -6,7 +6,7 @@ ordinary suite runs anyway; here it must pass without the fault and fail with it
 
 # ruff: noqa: D401 - checks and faults are described
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -23,10 +23,11 @@ from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.summing import between
-from ddp_mlp.summing.between import ExactSum
+from ddp_mlp.summing.between import Block, ExactSum
 from ddp_mlp.summing.tree import Additions, additions
 from ddp_mlp.training import state
-from ddp_mlp.training.step import TrainingStep
+from ddp_mlp.training.step import Part, TrainingStep
+from ddp_mlp.training.update import Update
 from tests.checks import maths, runs, schedules, steps, sums
 from tests.checks.faults import after_own_sum
 from tests.simulated_mpi import World
@@ -160,14 +161,14 @@ def mean_of_the_ranks_means(patch: pytest.MonkeyPatch) -> None:
 @caught_by(gradient_of_3_ranks)
 def divided_by_m_twice(patch: pytest.MonkeyPatch) -> None:
     """Once where it belongs, and once more."""
-    exact = TrainingStep._mean_gradient
+    exact = Update.mean_gradient
 
-    def faulty(step: TrainingStep, block: Any, weight_sum: float) -> Any:
-        exact(step, block, weight_sum)
-        block[2][...] /= weight_sum
-        return block
+    def faulty(update: Update, sums: Any, weight_sum: float) -> Iterator[Block]:
+        for block in exact(update, sums, weight_sum):
+            block[2][...] /= weight_sum
+            yield block
 
-    patch.setattr(TrainingStep, "_mean_gradient", faulty)
+    patch.setattr(Update, "mean_gradient", faulty)
 
 
 @caught_by(definition_of_the_sum)
@@ -231,14 +232,14 @@ def two_blas_threads(patch: pytest.MonkeyPatch) -> None:
 @caught_by(same_bits)
 def optimizer_slice_shifted_by_one(patch: pytest.MonkeyPatch) -> None:
     """An element is updated with its neighbour's state."""
-    exact = TrainingStep._update
+    exact = Update.apply
 
-    def faulty(step: TrainingStep, block: Any, number: int, learning_rate: float) -> None:
-        for array in step.state.values():
+    def faulty(update: Update, block: Any, number: int, learning_rate: float) -> None:
+        for array in update.state.values():
             array[...] = np.roll(array, 1)
-        exact(step, block, number, learning_rate)
+        exact(update, block, number, learning_rate)
 
-    patch.setattr(TrainingStep, "_update", faulty)
+    patch.setattr(Update, "apply", faulty)
 
 
 @caught_by(run_on_other_ranks)
@@ -255,24 +256,24 @@ def an_order_that_depends_on_p(patch: pytest.MonkeyPatch) -> None:
 @caught_by(same_bits)
 def dropout_drawn_by_rank(patch: pytest.MonkeyPatch) -> None:
     """A shard's mask depends on which rank computes it."""
-    exact = TrainingStep._sum_group
+    exact = TrainingStep._drop
 
     def faulty(step: TrainingStep, *arguments: Any) -> None:
         seed, step.seed = step.seed, step.seed + step.communicator.rank
         exact(step, *arguments)
         step.seed = seed
 
-    patch.setattr(TrainingStep, "_sum_group", faulty)
+    patch.setattr(TrainingStep, "_drop", faulty)
 
 
 @caught_by(same_bits)
 def clipped_by_a_rank_s_own_norm(patch: pytest.MonkeyPatch) -> None:
     """Each rank scales its slice by the norm of that slice."""
 
-    def faulty(step: TrainingStep, blocks: Any) -> float:
+    def faulty(update: Update, blocks: Any) -> float:
         return float(np.sqrt(sum(np.sum(np.square(gradient, dtype=np.float64)) for _, _, gradient in blocks)))
 
-    patch.setattr(TrainingStep, "_norm", faulty)
+    patch.setattr(Update, "_norm", faulty)
 
 
 @caught_by(best, DataError)
@@ -290,14 +291,14 @@ def the_best_checkpoint_is_of_another_step(patch: pytest.MonkeyPatch) -> None:
 @caught_by(shorter_batch)
 def stale_rows_of_a_longer_batch(patch: pytest.MonkeyPatch) -> None:
     """A shorter batch is filled up with what the buffer of the one before still holds."""
-    exact = TrainingStep.__call__
+    exact = TrainingStep.parts
 
-    def faulty(step: TrainingStep, batch: Batch, *arguments: Any, **keys: Any) -> Any:
+    def faulty(step: TrainingStep, batch: Batch) -> Iterator[Part]:
         before = getattr(step, "rows_before", batch.rows)
         step.rows_before = np.concatenate([batch.rows, before[len(batch.rows) :]])  # type: ignore[attr-defined]
-        return exact(step, batch._replace(rows=step.rows_before), *arguments, **keys)  # type: ignore[attr-defined]
+        return exact(step, batch._replace(rows=step.rows_before))  # type: ignore[attr-defined]
 
-    patch.setattr(TrainingStep, "__call__", faulty)
+    patch.setattr(TrainingStep, "parts", faulty)
 
 
 @caught_by(same_bits)

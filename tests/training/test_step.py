@@ -10,6 +10,7 @@ from ddp_mlp.data.batches import Batch
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.mpi import MPIRanks
 from ddp_mlp.parallel.single import SingleProcess
+from ddp_mlp.training.loop import take_step
 from tests.checks import steps
 from tests.checks.steps import WIDTHS, make_step
 from tests.reference import examples, loss_and_gradient
@@ -47,7 +48,7 @@ def test_small_groups_give_the_same_bits(communicator: Communicator) -> None:
     X, y = examples(160, WIDTHS[0], WIDTHS[-1])
     at_once, in_groups = make_step(communicator, X, y), make_step(communicator, X, y, chunk_rows=20)
     for step in (at_once, in_groups):
-        step(Batch(0, 1, np.arange(160)), learning_rate=0.1)
+        take_step(step, Batch(0, 1, np.arange(160)), learning_rate=0.1)
     assert at_once.reduction.parameters.tobytes() == in_groups.reduction.parameters.tobytes()
 
 
@@ -58,7 +59,7 @@ def test_a_shard_larger_than_a_chunk_is_a_chain_of_chunks(communicator: Communic
     step = make_step(communicator, X, y, chunk_rows=7)
     before = step.reduction.parameters.copy()
     _, expected = loss_and_gradient(step.layout.arrays(before), X, y)
-    step(Batch(0, 1, np.arange(160)), learning_rate=1.0)
+    take_step(step, Batch(0, 1, np.arange(160)), learning_rate=1.0)
     for name, found in step.layout.arrays(before - step.reduction.parameters).items():
         assert np.linalg.norm(found - expected[name]) <= 1e-13 * np.linalg.norm(expected[name])
     assert max(group.m for group in step._groups.values()) <= 7 if step._groups else True
@@ -71,8 +72,8 @@ def test_clipping_scales_the_whole_gradient(communicator: Communicator) -> None:
     plain = make_step(communicator, X, y)
     clipped = make_step(communicator, X, y, clip_norm=0.01)
     before = plain.reduction.parameters.copy()
-    norm = plain(Batch(0, 1, np.arange(40)), 1.0, measure_norm=True).gradient_norm
-    assert clipped(Batch(0, 1, np.arange(40)), 1.0).gradient_norm == norm
+    norm = take_step(plain, Batch(0, 1, np.arange(40)), 1.0, measure_norm=True).gradient_norm
+    assert take_step(clipped, Batch(0, 1, np.arange(40)), 1.0).gradient_norm == norm
     assert norm is not None
     expected = (before - plain.reduction.parameters) * (0.01 / (norm + 1e-6))
     assert np.allclose(before - clipped.reduction.parameters, expected, rtol=1e-9, atol=1e-16)
@@ -95,9 +96,9 @@ def test_a_step_allocates_next_to_nothing() -> None:
     X, y = examples(512, WIDTHS[0], WIDTHS[-1])
     step = make_step(SingleProcess(), X, y)
     batch = Batch(0, 1, np.arange(512))
-    step(batch, 0.1)
+    take_step(step, batch, 0.1)
     tracemalloc.start()
-    step(batch, 0.1)
+    take_step(step, batch, 0.1)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # The test's own source makes one copy of X on its way: 512 · 12 float64. One hidden activation is 512 · 9.

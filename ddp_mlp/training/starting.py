@@ -1,0 +1,63 @@
+"""A run in a folder, started or taken up again: its trainer, with all that it needs open until it ends."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from ddp_mlp.config import Config
+from ddp_mlp.data.opening import Data
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.run_dir.folder import RunFolder, what_checkpoints_share
+from ddp_mlp.run_dir.resuming import open_run
+from ddp_mlp.training.building import (
+    build_batches,
+    build_schedule,
+    build_step,
+    check_validation_data,
+    held_out,
+    start_values,
+)
+from ddp_mlp.training.machine import Machine
+from ddp_mlp.training.progress import Progress, why_ended
+from ddp_mlp.training.saving_rules import saving_rule
+from ddp_mlp.training.state import begin
+from ddp_mlp.training.trainer import Trainer
+from ddp_mlp.training.watchdog import Watchdog
+
+
+@contextmanager
+def started(
+    config: Config, data: Data, machine: Machine, communicator: Communicator, aside: bool = False
+) -> Iterator[Trainer]:
+    """Start the run in a claimed folder, or go on with it; yield its trainer. Collective.
+
+    `aside`: it is one of many, and says nothing on the console but warnings.
+    """
+    start, state = open_run(config, data, communicator)
+    config = start.config
+    check_validation_data(config, data)
+    with communicator.in_agreement():
+        progress = Progress() if start.progress is None else Progress.from_dict(start.progress)
+    complete = start.progress is not None and why_ended(config, progress) is not None
+    batches, step = build_batches(config, data, communicator, progress), build_step(config, data, communicator)
+    begin(step, start.is_given_a_state, state)
+    like = what_checkpoints_share(config, data, machine.checkpoint_versions, progress.step, progress.epoch)
+    with (
+        RunFolder(communicator, start, like, complete, aside) as outputs,
+        Watchdog(communicator, config.stall_seconds) as watchdog,
+        closing(batches),
+    ):
+        trainer = Trainer(
+            step,
+            batches,
+            build_schedule(config),
+            outputs,
+            config=config,
+            progress=progress,
+            held_out=held_out(data),
+            saving=saving_rule(config.checkpoint_every),
+            watchdog=watchdog,
+            resumed=start.resumed_from is not None,
+        )
+        if not complete:
+            trainer.tell("start", **start_values(config, data, machine, trainer), resumed_from=start.resumed_from)
+        yield trainer

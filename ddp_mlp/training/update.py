@@ -1,0 +1,110 @@
+"""The update of one's own slice: the one division of the gradient's global sum, L2, clipping, decay, optimizer.
+
+Invariants:
+- element by element, so that no bit depends on how the vector is cut into slices and blocks;
+- the norm is formed from the sums of squares of all quanta, whoever has which.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.nn import optimizers
+from ddp_mlp.nn.optimizers import Optimizer
+from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.summing.between import BLOCK, Block, Reduction
+from ddp_mlp.summing.plan import QUANTUM
+from ddp_mlp.summing.totals import total
+
+
+@dataclass(frozen=True)
+class Regularization:
+    """What is added to, or taken from, the plain gradient; all off by default."""
+
+    l2: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
+
+
+class Update:
+    """The optimizer's state of one's own slice, and what turns the gradient's global sum into new parameters."""
+
+    def __init__(
+        self,
+        communicator: Communicator,
+        layout: Layout,
+        reduction: Reduction,
+        optimizer: Optimizer,
+        regularization: Regularization,
+        dtype: np.dtype[Any],
+    ) -> None:
+        self._communicator, self._reduction, self._optimizer = communicator, reduction, optimizer
+        self._regularization, self._dtype = regularization, dtype
+        own = reduction.slice
+        self.state = optimizer.init(own.stop - own.start, dtype)
+        """The optimizer's state for the elements reduction.slice of the flat vector: {slot: (slice length,)}."""
+        decays = regularization.l2 or regularization.weight_decay
+        self.mask = layout.weights_mask(dtype)[own].copy() if decays else None
+        """1 for weights, 0 for biases, in the slice; None where nothing decays."""
+        self._block = np.empty(BLOCK, dtype)
+
+    def mean_gradient(self, sums: Iterator[Block], weight_sum: float) -> Iterator[Block]:
+        """Divide the global sum by the global sum of weights, the only 1/m there is; add the L2 term. Local."""
+        m = self._dtype.type(weight_sum or 1)  # where nothing weighs, the sum is 0
+        is_power_of_2 = math.frexp(m)[0] == 0.5
+        for lo, hi, gradient in sums:
+            if is_power_of_2:  # the same bits, sooner
+                np.multiply(gradient, 1 / m, out=gradient)
+            else:
+                np.divide(gradient, m, out=gradient)
+            if self._regularization.l2:
+                theta, scratch = self._reduction.parameters[lo:hi], self._block[: hi - lo]
+                optimizers.add_l2(gradient, theta, self._mask_of(lo, hi), self._regularization.l2, scratch)
+            yield lo, hi, gradient
+
+    def clipped(self, gradient: Iterator[Block], measure_norm: bool) -> tuple[Iterator[Block], float | None]:
+        """Scale the mean gradient down to clip_norm; return its norm before that, where it is asked for. Collective."""
+        clip_norm = self._regularization.clip_norm
+        if clip_norm is None and not measure_norm:
+            return gradient, None
+        kept = list(gradient)
+        norm = self._norm(kept)
+        return iter(kept) if clip_norm is None else self._scaled(kept, optimizers.clip_scale(norm, clip_norm)), norm
+
+    def apply(self, block: Block, step: int, learning_rate: float) -> None:
+        """Update the parameters of a block of the slice. Local."""
+        lo, hi, gradient = block
+        theta, scratch = self._reduction.parameters[lo:hi], self._block[: hi - lo]
+        start = self._reduction.slice.start
+        state = {slot: array[lo - start : hi - start] for slot, array in self.state.items()}
+        if self._regularization.weight_decay:
+            decay = self._regularization.weight_decay
+            optimizers.decay(theta, self._mask_of(lo, hi), learning_rate, decay, scratch)
+        self._optimizer.update(theta, gradient, state, step, learning_rate, scratch)
+
+    def _scaled(self, blocks: list[Block], factor: float) -> Iterator[Block]:
+        for block in blocks:
+            np.multiply(block[2], self._dtype.type(factor), out=block[2])
+            yield block
+
+    def _mask_of(self, lo: int, hi: int) -> NDArray[Any]:
+        assert self.mask is not None, "made whenever a decay is on"
+        start = self._reduction.slice.start
+        return self.mask[lo - start : hi - start]
+
+    def _norm(self, blocks: list[Block]) -> float:
+        """Return the norm of the whole gradient, from the sums of squares of all quanta. Collective."""
+        squares: list[float] = []
+        if self._communicator.rank == 0 or self._reduction.slices[self._communicator.rank].stop:
+            for _, _, gradient in blocks:
+                padded = np.zeros(-(-len(gradient) // QUANTUM) * QUANTUM)
+                np.square(gradient, out=padded[: len(gradient)], dtype=np.float64)
+                squares += np.add.reduce(padded.reshape(-1, QUANTUM), axis=1).tolist()
+        return math.sqrt(total(s for part in self._communicator.allgather(squares) for s in part))

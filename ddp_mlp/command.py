@@ -95,7 +95,7 @@ def alone(
 
 def _read(parser: Parser, argv: Sequence[str] | None, check: Check | None) -> argparse.Namespace:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    asked = parser.parse_args(argv)
+    asked = parser.parse_intermixed_args(argv)  # flags may stand before, between and after file names
     if check is not None:
         check(asked)
     return asked

@@ -75,6 +75,12 @@ class DatasetInfo:
     x_name: str
     y_name: str
     size_mtime: tuple[int, int]
+    names: tuple[str, ...] | None = None
+    """Of the features; None where the file names none."""
+    feature_shape: tuple[int, ...] | None = None
+    """Of the features of a row, where they are of one kind: an image, a field."""
+    recipe: str | None = None
+    """How a raw table becomes these features (JSON), where they were made of one."""
 
 
 # --- Structure ------------------------------------------------------------------------------------------------------
@@ -99,7 +105,10 @@ def inspect(path: str | Path, x_name: str = "X", y_name: str = "y", for_training
             raise DataError(f"{path}: {found} features: every split must have as many as train")
         width = next(iter(features.values()))
         classes = _class_names(file, path)
-    return DatasetInfo(path, width, classes, splits, x_name, y_name, size_mtime)
+        names, shape, recipe = _feature_names(file, path, width), _feature_shape(file, path, width), _recipe(file)
+    return DatasetInfo(
+        path, width, classes, splits, x_name, y_name, size_mtime, names=names, feature_shape=shape, recipe=recipe
+    )
 
 
 def check_unchanged(info: DatasetInfo) -> None:
@@ -281,6 +290,36 @@ def _check_extent(array: h5py.Dataset, where: str) -> None:
         raise refusal
 
 
+def is_hdf5(path: str | Path) -> bool:
+    """Tell whether a file is HDF5, with a user block before it or not; StorageError where it cannot be read."""
+    with _named_failures(os.fspath(path), "cannot be read"):
+        return bool(h5py.is_hdf5(path))
+
+
+def _feature_names(file: h5py.File, path: str, width: int) -> tuple[str, ...] | None:
+    if "features" not in file.attrs:
+        return None
+    values = np.asarray(file.attrs["features"])
+    if values.shape != (width,) or values.dtype.kind not in "SOU":
+        raise DataError(f"{path}: attribute features is {values.dtype} {values.shape}: must be {width} names")
+    names = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist()]
+    return tuple(names) if len(set(names)) == width else None  # a name that two features have finds neither
+
+
+def _feature_shape(file: h5py.File, path: str, width: int) -> tuple[int, ...] | None:
+    if "feature_shape" not in file.attrs:
+        return None
+    values = np.asarray(file.attrs["feature_shape"])
+    if values.ndim != 1 or values.dtype.kind not in "iu" or math.prod(values.tolist()) != width:
+        raise DataError(f"{path}: attribute feature_shape is {values.tolist()}: must make up {width} features")
+    return tuple(values.tolist())
+
+
+def _recipe(file: h5py.File) -> str | None:
+    value = file.attrs.get("recipe")
+    return value.decode() if isinstance(value, bytes) else value
+
+
 def _class_names(file: h5py.File, path: str) -> tuple[str, ...] | None:
     if "classes" not in file.attrs:
         return None
@@ -409,17 +448,21 @@ class DatasetWriter:
         rows: Mapping[str, int],
         features: int,
         dtype: np.dtype[Any],
-        classes: int,
+        classes: int | None,
         weighted: bool = False,
         names: Sequence[str] | None = None,
-        attributes: Mapping[str, str | int | Sequence[str]] | None = None,
+        attributes: Mapping[str, str | int | Sequence[str] | Sequence[int]] | None = None,
+        targets: Sequence[str] | None = None,
     ) -> None:
         self.path = Path(path)
         self._part = self.path.with_name(f".{self.path.name}.tmp-{os.getpid()}")
         self._rows = dict(rows)
         self._written = dict.fromkeys(rows, 0)
-        label_dtype = np.min_scalar_type(classes - 1)
-        needed = sum(rows.values()) * (features * dtype.itemsize + label_dtype.itemsize + 8 * weighted)
+        labelled = bool(targets) or classes is not None
+        target_dtype = np.dtype(np.float64) if targets or classes is None else np.min_scalar_type(classes - 1)
+        target_shape = (len(targets),) if targets else ()
+        target_bytes = target_dtype.itemsize * math.prod(target_shape) * labelled
+        needed = sum(rows.values()) * (features * dtype.itemsize + target_bytes + 8 * weighted)
         with self._failures():
             free = shutil.disk_usage(self.path.parent).free
             if needed > free:
@@ -431,16 +474,19 @@ class DatasetWriter:
         with self._failures(), self._or_nothing():
             for split, count in rows.items():
                 self._file.create_dataset(f"{split}/X", (count, features), dtype)
-                self._file.create_dataset(f"{split}/y", (count,), label_dtype)
+                if labelled:
+                    self._file.create_dataset(f"{split}/y", (count, *target_shape), target_dtype)
                 if weighted:
                     self._file.create_dataset(f"{split}/w", (count,), np.float64)
             if names is not None:
                 self._file.attrs["classes"] = fixed_length(names)
+            if targets:
+                self._file.attrs["targets"] = fixed_length(targets)
             for name, value in (attributes or {}).items():
-                self._file.attrs[name] = value if isinstance(value, int | str) else fixed_length(value)
+                self._file.attrs[name] = _attribute(value)
 
-    def append(self, split: str, X: NDArray[Any], y: NDArray[Any], w: NDArray[Any] | None = None) -> None:
-        """Write the next rows of `split`: X (k, features), y (k,) and, in a weighted file, w (k,)."""
+    def append(self, split: str, X: NDArray[Any], y: NDArray[Any] | None, w: NDArray[Any] | None = None) -> None:
+        """Write the next rows of `split`: X (k, features), y (k,) or (k, targets) and, in a weighted file, w (k,)."""
         lo = self._written[split]
         hi = lo + len(X)
         if hi > self._rows[split]:
@@ -483,6 +529,14 @@ class DatasetWriter:
             self._file.close()
             self._part.unlink(missing_ok=True)
             raise
+
+
+def _attribute(value: str | int | Sequence[str] | Sequence[int]) -> Any:
+    if isinstance(value, int | str):
+        return value
+    if all(isinstance(entry, int) for entry in value):
+        return np.array(value, np.int64)
+    return fixed_length([str(entry) for entry in value])
 
 
 def fixed_length(texts: Sequence[str]) -> NDArray[np.bytes_]:

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ddp_mlp import convert
+from ddp_mlp.conversion.splitting import apportion, parse_part
 from ddp_mlp.errors import ConfigError, DataError, StorageError
 from ddp_mlp.storage import dataset, survey
 
@@ -101,7 +102,8 @@ def test_csv_without_a_header(tmp_path: Path, name: str, separator: str, packed:
 def test_csv_of_several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are the same when the file is read in many small blocks, and a fraction far down makes its column float."""
     pytest.importorskip("pyarrow")
-    monkeypatch.setattr("ddp_mlp.conversion.sources._CSV_BLOCK_BYTES", 100)
+    monkeypatch.setattr("ddp_mlp.conversion.tables.BLOCK_BYTES", 100)
+    monkeypatch.setattr("ddp_mlp.conversion.tables.WHOLE_BYTES", 0)
     values = [[i % 7, i % 2, i] for i in range(200)]
     lines = [f"{a},{b},{c}" for a, b, c in values] + ["0.5,1,7"]
     flags = ("--label", "1", "--header", "no", "--dtype", "float64")
@@ -114,12 +116,13 @@ def test_csv_of_several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_csv_faults_are_named_in_any_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a file of many blocks, one header line is left out, and rows are counted from the first block on."""
     pytest.importorskip("pyarrow")
-    monkeypatch.setattr("ddp_mlp.conversion.sources._CSV_BLOCK_BYTES", 100)
+    monkeypatch.setattr("ddp_mlp.conversion.tables.BLOCK_BYTES", 100)
+    monkeypatch.setattr("ddp_mlp.conversion.tables.WHOLE_BYTES", 0)
     good = ["a,b,y", *[f"{i},{i},{i % 2}" for i in range(200)]]
-    assert run(write_csv(tmp_path / "a.csv", good), tmp_path / "a.h5", "--label", "y") == 0
+    assert run(write_csv(tmp_path / "a.csv", good), tmp_path / "a.h5", "--label", "y", "--keep", "a,b") == 0
     assert np.array_equal(rows_of(tmp_path / "a.h5")["train"][0], [[i, i] for i in range(200)])
     write_csv(tmp_path / "b.csv", [line.replace("150,150", "150,x") for line in good])
-    with pytest.raises(DataError, match=r"row 150, column 1 \('b'\) is 'x'"):
+    with pytest.raises(DataError, match=r"'b' is 'x' in line 152, which is text: the only such value"):
         convert.main([str(tmp_path / "b.csv"), str(tmp_path / "b.h5"), "--label", "y", "--debug"])
 
 
@@ -277,10 +280,10 @@ def test_labels_that_are_not_0_1_2_keep_their_names(tmp_path: Path) -> None:
 def test_many_class_names_fit(tmp_path: Path) -> None:
     """More than 64 KiB of class names, beyond what an attribute of HDF5's first format holds."""
     names = [f"class number {number:08d}" for number in range(10_000)]
-    np.savez(tmp_path / "a.npz", X=np.zeros((10_000, 1)), y=np.array(names))
+    np.savez(tmp_path / "a.npz", X=np.zeros((20_000, 1)), y=np.array(names * 2))
     assert run(tmp_path / "a.npz", tmp_path / "a.h5") == 0
     assert dataset.inspect(tmp_path / "a.h5").classes == tuple(names)
-    assert np.array_equal(rows_of(tmp_path / "a.h5")["train"][1], np.arange(10_000))
+    assert np.array_equal(rows_of(tmp_path / "a.h5")["train"][1], np.tile(np.arange(10_000), 2))
 
 
 # --- Who goes where ---
@@ -314,22 +317,22 @@ def test_drawn_splits_are_a_partition_by_the_seed(tmp_path: Path, order: str) ->
 
 def test_apportion_gives_whole_rows_that_add_up() -> None:
     """Hare's quotas by hand: 10 seats over 5, 3 and 1 are 5.56, 3.33 and 1.11."""
-    assert convert.apportion(10, np.array([50, 30, 10])).tolist() == [6, 3, 1]
-    assert convert.apportion(1, np.array([1, 1, 1])).tolist() == [1, 0, 0]
-    assert convert.apportion(0, np.array([3, 0])).tolist() == [0, 0]
+    assert apportion(10, np.array([50, 30, 10])).tolist() == [6, 3, 1]
+    assert apportion(1, np.array([1, 1, 1])).tolist() == [1, 0, 0]
+    assert apportion(0, np.array([3, 0])).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("4000", 4000), ("0.25", 0.25)])
 def test_parts_are_rows_or_fractions(text: str, value: float) -> None:
     """Whole numbers are rows, the rest fractions."""
-    assert convert.parse_part("--test", text) == value
+    assert parse_part("--test", text) == value
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "1.0", "half", "nan", "20%"])
 def test_other_parts_are_refused(text: str) -> None:
     """What is neither is a ConfigError that repeats it."""
     with pytest.raises(ConfigError, match=r"--test .*: must be a number of rows, or a fraction"):
-        convert.parse_part("--test", text)
+        parse_part("--test", text)
 
 
 # --- Refusals ---
@@ -338,21 +341,21 @@ def test_other_parts_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("lines", "flags", "code", "said"),
     [
-        (["a,b,y", "1,2,p", "3,,q"], ["--label", "y"], 65, "row 1, column 1 ('b') is '', a missing value"),
-        (["a,b,y", "1,2,p", "?,4,q"], ["--label", "y"], 65, "row 1, column 0 ('a') is '?', a missing value"),
-        (["a,b,y", "1,2,p", "3,red,q"], ["--label", "y"], 65, "row 1, column 1 ('b') is 'red', which is text"),
-        (["a,b,y", "1,2,p", "3,\x1b[2Jx,q"], ["--label", "y"], 65, r"is '\x1b[2Jx', which is text"),
-        (["a,b,y", "1,2,p", "3,nan,q"], ["--label", "y"], 65, "row 1, feature 1 ('b') is nan"),
+        (["a,b,y", "1,2,p", "3,,q"], ["--label", "y"], 65, "'b' is missing in 1 row (line 3): --impute mean"),
+        (["a,b,y", "1,2,p", "?,4,q"], ["--label", "y"], 65, "'a' is missing in 1 row (line 3): --impute mean"),
+        (["a,b,y", "1,2,p", "3,red,q"], ["--label", "y"], 65, "'b' is 'red' in line 3, which is text: the only"),
+        (["a,b,y", "1,2,p", "3,\x1b[2Jx,q"], ["--label", "y"], 65, r"is '\x1b[2Jx' in line 3, which is text"),
+        (["a,b,y", "1,2,p", "3,nan,q"], ["--label", "y"], 65, "'b' is missing in 1 row (line 3)"),
         (["a,b,y", "1,2,p", "3,1e40,q"], ["--label", "y"], 65, "too large for float32; give --dtype float64"),
-        (["a,b,y", "1,2,p", "3,4,"], ["--label", "y"], 65, "row 1, column 2 ('y') is empty"),
-        (["a,b,y", "1,2,1", "3,4,NA"], ["--label", "y"], 65, "is it missing?"),
+        (["a,b,y", "1,2,p", "3,4,"], ["--label", "y"], 65, "the label is missing in 1 row (line 3)"),
+        (["a,b,y", "1,2,1", "3,4,NA"], ["--label", "y"], 65, "the label is missing in 1 row (line 3)"),
         (["a,b,y", "1,2,1.5", "3,4,2"], ["--label", "y"], 65, "the label '1.5' is not a whole number"),
         (["a,b,y", "1,2,p", "3,4,p"], ["--label", "y"], 65, "expected at least two classes"),
         (["a,b,y", "1,2,p", "3,4"], ["--label", "y"], 65, "Expected 3 columns, got 2"),
         (["a,b,y"], ["--label", "y"], 65, "has no rows"),
-        (["y", "1", "2"], ["--label", "y"], 65, "has one column"),
-        (["0,1,y", "1,2,4", "3,4,5"], ["--label", "-1"], 65, "say --header yes or --header no"),
-        (["a,b,y", "1,2,p", "3,4,q"], [], 2, "--label is missing: give the name or the index"),
+        (["y", "1", "2"], ["--label", "y"], 65, "has no column left for features"),
+        (["0,1,y", "1,2,4", "3,4,5"], ["--label", "-1"], 2, "say --header yes or --header no"),
+        (["a,b,y", "1,2,p", "3,4,q"], [], 65, "neither --label nor --target is given"),
         (["a,b,y", "1,2,p", "3,4,q"], ["--label", "z"], 2, "--label 'z': is not one column"),
         (["a,b,y", "1,2,p", "3,4,q"], ["--label", "3"], 2, "--label 3: "),
         (["a,b,y", "1,2,p", "3,4,q"], ["--label", "y", "--test", "2"], 2, "leave none of 2 rows to train on"),

@@ -1,0 +1,394 @@
+"""What each column of a table is, and everything that is wrong with them, said at once.
+
+Invariants:
+- nothing is taken for a feature in silence: text, dates, numbers of rows and missing values need a flag, and whoever
+  converts is told which;
+- what is fitted (means, medians, categories) is fitted on the rows of train alone.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.conversion.dialect import is_index
+from ddp_mlp.conversion.recipe import MISSING_CATEGORY, OTHER, Column, numbers
+from ddp_mlp.conversion.tables import ForeignTable, first_not_numbers, pyarrow
+from ddp_mlp.errors import ConfigError, DataError
+from ddp_mlp.units import byte_size
+
+CATEGORIES_AT_MOST = 100
+SAMPLE_VALUES = 1 << 22
+"""At most this many values are held to see whether a column tells rows apart."""
+ROWS_OF_AN_ID = 20
+"""Columns of fewer rows may well have a different value in each."""
+MEDIAN_BYTES = 256 << 20
+_INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+"""How pandas calls an index that it writes as a column."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What was said about columns, by name or number: see the help of the flags with these names."""
+
+    label: str | None = None
+    targets: tuple[str, ...] = ()
+    weight: str | None = None
+    drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    onehot: tuple[str, ...] | None = None
+    """None: no text is taken; ("auto",): every column of text is."""
+    dates: tuple[tuple[str, str | None], ...] = ()
+    impute: str | None = None
+    """mean, median or constant=V."""
+    missing_indicator: bool = False
+    categories: int = CATEGORIES_AT_MOST
+
+
+@dataclass
+class Places:
+    """The numbers of the columns that have a role; `features` are all that have none."""
+
+    label: int | None
+    targets: list[int]
+    weight: int | None
+    features: list[int]
+    onehot: set[int]
+    dates: dict[int, str | None]
+    keep: set[int]
+    dropped: list[str]
+
+
+@dataclass
+class Profile:
+    """What a first reading of the features' columns found."""
+
+    rows: int = 0
+    kinds: dict[int, str] = field(default_factory=dict)
+    missing: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """How many values are missing, and the row of the first."""
+    lowest: dict[int, float] = field(default_factory=dict)
+    highest: dict[int, float] = field(default_factory=dict)
+    ids: set[int] = field(default_factory=set)
+    """Columns whose values all differ."""
+    merged: set[int] = field(default_factory=set)
+    """Columns of which float32 would make equal what is not."""
+    floats: dict[int, np.dtype[Any]] = field(default_factory=dict)
+    """The type of the columns of floats, where the file has types."""
+    labels: dict[str, int] = field(default_factory=dict)
+    label_missing: tuple[int, int] | None = None
+
+
+def placed(table: ForeignTable, roles: Roles) -> Places:
+    """Find the columns that roles name. Raises ConfigError, naming the flag, for one that is not there or has two."""
+    taken: dict[int, str] = {}
+
+    def find(flag: str, name: str, exclusive: bool = True) -> int:
+        column = _find(table, flag, name)
+        if exclusive and taken.setdefault(column, flag) != flag:
+            raise ConfigError(f"{flag} {name}: is also the column of {taken[column]}")
+        return column
+
+    label = None if roles.label is None else find("--label", roles.label)
+    targets = [find("--target", name) for name in roles.targets]
+    weight = None if roles.weight is None else find("--weight", roles.weight)
+    dropped = [find("--drop", name) for name in roles.drop]
+    keep = {find("--keep", name, exclusive=False) for name in roles.keep}
+    index = [
+        column
+        for column, name in enumerate(table.names)
+        if table.named and _INDEX.fullmatch(name) and column not in {*taken, *keep}
+    ]
+    features = [column for column in range(len(table.names)) if column not in {*taken, *index}]
+    onehot = {find("--onehot", name) for name in roles.onehot or () if name != "auto"}
+    dates = {find("--date", name): form for name, form in roles.dates}
+    if not features:
+        raise DataError(f"{table.path}: has no column left for features; found {_listed(table)}")
+    said = [f"{table.names[column]!r} (an index, as pandas writes it; --keep takes it)" for column in index]
+    return Places(label, targets, weight, features, onehot, dates, keep, [*(table.names[c] for c in dropped), *said])
+
+
+def _find(table: ForeignTable, flag: str, name: str) -> int:
+    if name in table.names and (table.named or not name.startswith("-")):
+        return table.names.index(name)
+    if is_index(name):
+        index, width = int(name), len(table.names)
+        if -width <= index < width:
+            return index % width
+        raise ConfigError(f"{flag} {name}: {table.path} has the columns 0 to {width - 1}")
+    raise ConfigError(f"{flag} {name!r}: is not one column of {table.path}, which has {_listed(table)}")
+
+
+def _listed(table: ForeignTable) -> str:
+    shown = ", ".join(repr(name) for name in table.names[:30]) + (", …" if len(table.names) > 30 else "")
+    return shown if table.named else f"the columns 0 to {len(table.names) - 1}"
+
+
+def imposed(table: ForeignTable, places: Places) -> dict[int, Any]:
+    """Return the types that columns are read as, whatever Arrow would take them for."""
+    arrow = pyarrow()
+    text = {*places.onehot, *(column for column, form in places.dates.items() if form is not None)}
+    if places.label is not None:
+        text.add(places.label)
+    numeric = {*places.targets, *([places.weight] if places.weight is not None else [])}
+    return dict.fromkeys(sorted(text), arrow.string()) | dict.fromkeys(sorted(numeric), arrow.float64())
+
+
+def profile(table: ForeignTable, places: Places) -> Profile:
+    """Read a table once and return what its columns are. Raises DataError for a cell that is not of its type."""
+    arrow, found = pyarrow(), Profile()
+    sampled = max(1000, SAMPLE_VALUES // len(table.names))
+    sample: dict[int, list[NDArray[Any]]] = {}
+    texts: dict[int, Counter[str]] = {}
+    labels: Counter[str] = Counter()
+    for batch in table.batches(imposed(table, places)):
+        for column in places.features:
+            cells = batch.column(column)
+            kind = found.kinds.setdefault(column, _kind(arrow, cells.type))
+            if table.typed and arrow.types.is_floating(cells.type):
+                found.floats[column] = np.dtype(cells.type.to_pandas_dtype())
+            if kind == "number":
+                cells = _nan_is_missing(arrow, cells)
+            if cells.null_count:
+                count, first = found.missing.get(column, (0, -1))
+                if first < 0:
+                    first = found.rows + int(arrow.compute.index(cells.is_null(), arrow.scalar(True)).as_py())
+                found.missing[column] = count + cells.null_count, first
+            if kind == "number" and len(cells) > cells.null_count:
+                values = cells.drop_null().to_numpy(zero_copy_only=False)
+                found.lowest[column] = min(found.lowest.get(column, np.inf), values.min())
+                found.highest[column] = max(found.highest.get(column, -np.inf), values.max())
+                if found.rows < sampled:
+                    sample.setdefault(column, []).append(values[: sampled - found.rows])
+            elif kind == "text" and found.rows < sampled:
+                counted = texts.setdefault(column, Counter())
+                counted.update(cells[: sampled - found.rows].drop_null().to_pylist())
+        if places.label is not None:
+            _count_labels(arrow, batch.column(places.label), found, labels)
+        found.rows += batch.num_rows
+    found.labels = dict(labels)
+    looked_at = min(found.rows, sampled)
+    for column, parts in sample.items():
+        values = np.concatenate(parts)
+        distinct = np.unique(values)
+        if values.dtype.kind in "iu" and len(distinct) == len(values) == looked_at >= ROWS_OF_AN_ID:
+            found.ids.add(column)
+        with np.errstate(over="ignore"):
+            if len(np.unique(distinct.astype(np.float32))) < 0.99 * len(distinct):
+                found.merged.add(column)
+    for column, counted in texts.items():
+        if len(counted) == looked_at >= ROWS_OF_AN_ID:
+            found.ids.add(column)
+    return found
+
+
+def _kind(arrow: Any, kind: Any) -> str:
+    types = arrow.types
+    if types.is_boolean(kind):
+        return "boolean"
+    if types.is_integer(kind) or types.is_floating(kind):
+        return "number"
+    if types.is_temporal(kind) and not types.is_time(kind) and not types.is_duration(kind):
+        return "date"
+    if types.is_string(kind):
+        return "text"
+    return "empty" if types.is_null(kind) else str(kind)
+
+
+def _nan_is_missing(arrow: Any, cells: Any) -> Any:
+    if not arrow.types.is_floating(cells.type):
+        return cells
+    return arrow.compute.if_else(arrow.compute.is_nan(cells), arrow.scalar(None, cells.type), cells)
+
+
+def _count_labels(arrow: Any, cells: Any, found: Profile, labels: "Counter[str]") -> None:
+    for entry in arrow.compute.value_counts(label_text(arrow, cells)).to_pylist():
+        if entry["values"] is None:
+            missing = arrow.compute.index(label_text(arrow, cells).is_null(), arrow.scalar(True)).as_py()
+            count, first = found.label_missing or (0, found.rows + missing)
+            found.label_missing = count + entry["counts"], first
+        else:
+            labels[entry["values"]] += entry["counts"]
+
+
+def label_text(arrow: Any, cells: Any) -> Any:
+    """Return labels without the spaces around them; one that is empty is missing."""
+    trimmed = arrow.compute.utf8_trim_whitespace(cells)
+    return arrow.compute.if_else(arrow.compute.equal(trimmed, ""), arrow.scalar(None, arrow.string()), trimmed)
+
+
+# --- What is wrong ----------------------------------------------------------------------------------------------------
+
+
+def check(table: ForeignTable, roles: Roles, places: Places, found: Profile) -> None:
+    """Raise one DataError that says everything that is wrong with a table's columns, and the flags that mend it."""
+    onehot_all = roles.onehot == ("auto",)
+    wrong: list[str] = []
+    text = [c for c in places.features if found.kinds[c] == "text" and c not in places.onehot and c not in places.dates]
+    faulty = [column for column in text if not onehot_all or column in found.ids]
+    cells = first_not_numbers(table, faulty) if faulty else {}
+    rows = {c: cells[c][0] if c in cells else 0 for c in faulty} | {c: first for c, (_, first) in found.missing.items()}
+    if found.label_missing is not None and places.label is not None:
+        rows[places.label] = found.label_missing[1]
+    where = dict(zip(rows, table.places(list(rows.values())), strict=True)) if rows else {}
+    if found.label_missing is not None and places.label is not None:
+        count = found.label_missing[0]
+        wrong.append(f"the label is missing in {_rows(count)} ({where[places.label]}): take them out")
+    for column in places.features:
+        name = _named(table, column)
+        kind = found.kinds[column]
+        if column in faulty:
+            wrong.append(_text_fault(table, name, column, cells, where[column], column in found.ids))
+        elif kind == "empty":
+            wrong.append(f"{name} is empty in every row: --drop {table.names[column]}")
+        elif kind == "date" and column not in places.dates:
+            wrong.append(f"{name} holds dates: --date {table.names[column]} makes days of them, or --drop")
+        elif kind not in ("number", "boolean", "date", "text"):
+            wrong.append(f"{name} is {kind}: --drop {table.names[column]}")
+        elif column in places.dates and kind not in ("date", "text"):
+            wrong.append(f"{name} holds no dates: leave --date {table.names[column]} out")
+        elif column in found.ids and column not in places.keep and kind == "number":
+            wrong.append(
+                f"{name} has another whole number in every row, like an ID: --drop {table.names[column]} or --keep it"
+            )
+        if column in found.missing and kind != "empty" and column not in faulty and roles.impute is None:
+            count, _ = found.missing[column]
+            wrong.append(f"{name} is missing in {_rows(count)} ({where[column]}): --impute mean, median or constant=V")
+    if wrong:
+        shown = "; ".join(wrong[:20]) + (f"; and {len(wrong) - 20} more" if len(wrong) > 20 else "")
+        unlabelled = places.label is None and not places.targets
+        hint = "; neither --label nor --target is given, so every column is a feature" if unlabelled else ""
+        raise DataError(f"{table.path}: {shown}{hint}")
+
+
+def _text_fault(
+    table: ForeignTable, name: str, column: int, cells: dict[int, tuple[int, str, int]], place: str, is_id: bool
+) -> str:
+    plain = table.names[column]
+    _, cell, count = cells.get(column, (0, "", 0))
+    found = f"{name} is {cell[:40]!r} in {place}, which is text"
+    if count == 1:
+        return f"{found}: the only such value; mend it, or --missing {cell[:40]!r} says that it is missing"
+    if is_id:
+        return f"{found}, another in every row: --drop {plain}"
+    return f"{found}: --onehot {plain}, or --drop {plain}"
+
+
+def _named(table: ForeignTable, column: int) -> str:
+    return f"{table.names[column]!r}" if table.named else f"column {column}"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+# --- What is fitted ---------------------------------------------------------------------------------------------------
+
+
+def fitted(
+    table: ForeignTable,
+    roles: Roles,
+    places: Places,
+    found: Profile,
+    is_train: Callable[[Any], NDArray[np.bool_]],
+) -> tuple[Column, ...]:
+    """Return what the features' columns become; `is_train` says, batch by batch, which rows are train's.
+
+    The table is read once more where something is to be fitted. Raises DataError where train has nothing to fit it on.
+    """
+    columns = {column: _plain(table, roles, places, found, column) for column in places.features}
+    missing = {c for c in columns if c in found.missing or roles.missing_indicator}
+    to_fill = {c for c in missing if c in found.missing and columns[c].kind != "category"}
+    categories = {c: Counter[str]() for c in columns if columns[c].kind == "category"}
+    method, constant = impute_method(roles.impute) if roles.impute is not None else ("", 0.0)
+    values: dict[int, list[NDArray[Any]]] = {c: [] for c in to_fill}
+    sums = dict.fromkeys(to_fill, (0.0, 0))
+    if method == "median" and 8 * found.rows * len(to_fill) > MEDIAN_BYTES:
+        need = byte_size(8 * found.rows * len(to_fill))
+        raise DataError(f"{table.path}: --impute median of {len(to_fill)} columns takes {need}: --impute mean does not")
+    if categories or (to_fill and method != "constant"):
+        arrow = pyarrow()
+        for batch in table.batches(imposed(table, places)):
+            chosen = is_train(batch)
+            for column, counted in categories.items():
+                texts = arrow.compute.utf8_trim_whitespace(batch.column(column).filter(arrow.array(chosen)))
+                for entry in arrow.compute.value_counts(texts).to_pylist():
+                    counted[MISSING_CATEGORY if entry["values"] is None else entry["values"]] += entry["counts"]
+            for column in to_fill if method != "constant" else ():
+                present = numbers(batch.column(column), columns[column])[chosen]
+                present = present[~np.isnan(present)] if present.dtype.kind == "f" else present
+                if method == "median":
+                    values[column].append(present.astype(np.float64))
+                total, count = sums[column]
+                sums[column] = total + float(present.sum(dtype=np.float64)), count + len(present)
+    for column in to_fill:
+        if method == "constant":
+            fill = constant
+        elif not sums[column][1]:
+            raise DataError(f"{table.path}: {_named(table, column)} is missing in every row of train: --drop it")
+        elif method == "mean":
+            fill = sums[column][0] / sums[column][1]
+        else:
+            fill = float(np.median(np.concatenate(values[column])))
+        columns[column] = replace(columns[column], fill=fill, indicator=roles.missing_indicator)
+    for column, counted in categories.items():
+        columns[column] = _with_categories(columns[column], counted, roles.categories)
+    return tuple(columns.values())
+
+
+def _plain(table: ForeignTable, roles: Roles, places: Places, found: Profile, column: int) -> Column:
+    name = table.names[column]
+    if column in places.dates:
+        return Column(name, "date", format=places.dates[column])
+    kind = found.kinds[column]
+    return Column(name, "category" if kind == "text" else kind)
+
+
+def _with_categories(column: Column, counted: "Counter[str]", at_most: int) -> Column:
+    """Keep the most frequent categories; where there are too many, all others share a feature."""
+    by_count = sorted(counted, key=lambda value: (-counted[value], value))
+    other = len(by_count) > at_most
+    kept = sorted(by_count[: at_most - 1] if other else by_count)
+    if other and OTHER in kept:
+        raise DataError(f"column {column.name!r} has a category {OTHER!r} of its own: raise --categories, or rename it")
+    return replace(column, categories=tuple(kept), other=other)
+
+
+def impute_method(text: str) -> tuple[str, float]:
+    """Read mean, median or constant=V; ConfigError otherwise."""
+    if text in ("mean", "median"):
+        return text, 0.0
+    method, _, value = text.partition("=")
+    try:
+        constant = float(value)
+    except ValueError:
+        method, constant = "", 0.0
+    if method != "constant" or not np.isfinite(constant):
+        raise ConfigError(f"--impute {text}: must be mean, median, or constant=V with a number V")
+    return method, constant
+
+
+def told(table: ForeignTable, places: Places, found: Profile, columns: Sequence[Column]) -> Iterator[str]:
+    """Yield lines on what was taken: columns and what became of each."""
+    if table.said:
+        yield f"{table.path.name}: {', '.join(table.said)}"
+    if places.dropped:
+        yield f"left out: {', '.join(places.dropped)}"
+    kinds: dict[str, list[str]] = {}
+    for place, column in zip(places.features, columns, strict=True):
+        became = column.kind
+        if column.kind == "category":
+            became = f"one-hot of {len(column.categories)}{' and other' if column.other else ''}"
+        if column.kind == "date":
+            became = "days since 1970-01-01"
+        if column.fill is not None:
+            became += f", missing ones {column.fill:g}"
+        if place in found.lowest and found.lowest[place] == found.highest[place] and place not in found.missing:
+            became += ", constant"
+        kinds.setdefault(became, []).append(column.name)
+    for became, names in kinds.items():
+        yield f"{became}: {', '.join(names[:12])}{f', … ({len(names)})' if len(names) > 12 else ''}"

@@ -1,0 +1,148 @@
+"""How the columns of a table become features: fitted on train's rows, stored, and done again to a raw table later.
+
+    number      as it is; a missing value becomes `fill`
+    boolean     0 or 1
+    date        days since 1970-01-01, with fractions
+    category    a 0 or 1 for each of `categories`, and one for all others where train had more than were kept
+
+Invariants:
+- a recipe says everything: it turns the same cell into the same numbers whenever and wherever it is applied;
+- features come in the order of the columns, the indicator of a column's missing values behind its values.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.conversion.tables import pyarrow
+from ddp_mlp.errors import DataError
+
+OTHER = "other"
+MISSING_CATEGORY = "missing"
+DAY = 86_400_000_000
+"""Microseconds."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one column of a table becomes."""
+
+    name: str
+    kind: str
+    """number, boolean, date or category."""
+    format: str | None = None
+    """Of a date that is not written as ISO 8601 has it: strptime's."""
+    categories: tuple[str, ...] = ()
+    other: bool = False
+    """Whether categories that are not named share a feature; else they have none."""
+    fill: float | None = None
+    """Takes the place of a missing number."""
+    indicator: bool = False
+    """Whether a further feature tells that the value was missing."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the features that the column becomes."""
+        if self.kind == "category":
+            return tuple(f"{self.name}={value}" for value in (*self.categories, *([OTHER] * self.other)))
+        return (self.name, *([f"{self.name} is missing"] * self.indicator))
+
+    def arrow_type(self) -> Any:
+        """Return the type that Arrow reads the column as, where it is text: any number is a float64."""
+        arrow = pyarrow()
+        if self.kind == "category" or self.format is not None:
+            return arrow.string()
+        return {"number": arrow.float64(), "boolean": arrow.bool_(), "date": arrow.timestamp("us")}[self.kind]
+
+    def values(self, cells: Any) -> list[NDArray[Any]]:
+        """Return the features of a column's cells (k,): arrays (k,), integers where the cells are."""
+        if self.kind == "category":
+            return self._one_hot(cells)
+        values = numbers(cells, self)
+        missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+        if missing.any() and self.fill is not None:
+            values = np.where(missing, self.fill, values)
+        return [values, missing.astype(np.uint8)] if self.indicator else [values]
+
+    def _one_hot(self, cells: Any) -> list[NDArray[Any]]:
+        codes = category_codes(cells, self.categories)
+        found = [(codes == number).astype(np.uint8) for number in range(len(self.categories))]
+        return [*found, (codes < 0).astype(np.uint8)] if self.other else found
+
+    def unseen(self, cells: Any) -> int:
+        """Return how many cells are categories that train had not, and that no feature stands for."""
+        if self.kind != "category" or self.other:
+            return 0
+        return int((category_codes(cells, self.categories) < 0).sum())
+
+
+def numbers(cells: Any, column: Column) -> NDArray[Any]:
+    """Return a column of numbers, booleans or dates (k,): integers where all are, else float64 with NaN for missing."""
+    arrow = pyarrow()
+    if column.kind == "date":
+        if arrow.types.is_string(cells.type):
+            cells = arrow.compute.strptime(cells, format=column.format or "%Y-%m-%d", unit="us")
+        days = cells.cast(arrow.timestamp("us")).cast(arrow.int64())
+        return np.asarray(days.to_numpy(zero_copy_only=False) / DAY)
+    values = cells.to_numpy(zero_copy_only=False)
+    if values.dtype == object:  # booleans of which some are missing
+        values = np.array([np.nan if value is None else float(value) for value in values.tolist()])
+    return np.asarray(values.view(np.uint8) if values.dtype == np.bool_ else values)
+
+
+def category_codes(cells: Any, categories: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return each cell's place among the categories (k,), -1 where it is none of them; what is missing has a name."""
+    arrow = pyarrow()
+    filled = arrow.compute.fill_null(arrow.compute.utf8_trim_whitespace(cells), MISSING_CATEGORY)
+    found = arrow.compute.index_in(filled, value_set=arrow.array(categories, arrow.string()))
+    return np.asarray(arrow.compute.fill_null(found, -1).to_numpy(zero_copy_only=False), np.int64)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a table becomes: its columns in order, and how its text is written."""
+
+    columns: tuple[Column, ...]
+    named: bool
+    """Whether columns are found by name; else by their number in the table."""
+    label: str | None = None
+    targets: tuple[str, ...] = ()
+    weight: str | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    missing: tuple[str, ...] | None = None
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of all features."""
+        return tuple(name for column in self.columns for name in column.features)
+
+    def to_json(self) -> str:
+        """Return the recipe as text."""
+        plain = asdict(self)
+        return json.dumps(plain, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, name: str) -> "Recipe":
+        """Read what `to_json` wrote; DataError, beginning with `name`, for anything else."""
+        try:
+            plain: Mapping[str, Any] = json.loads(text)
+            columns = tuple(
+                Column(**{**column, "categories": tuple(column["categories"])}) for column in plain["columns"]
+            )
+            missing = plain["missing"]
+            return cls(
+                **{
+                    **plain,
+                    "columns": columns,
+                    "targets": tuple(plain["targets"]),
+                    "missing": None if missing is None else tuple(missing),
+                }
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{name}: its recipe for tables cannot be read: {error}") from error

@@ -1,0 +1,121 @@
+"""The rows of a table as `convert` takes them: its columns through a recipe, its label, targets and weights."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.conversion import columns
+from ddp_mlp.conversion.columns import Profile, Roles
+from ddp_mlp.conversion.dialect import Asked
+from ddp_mlp.conversion.recipe import Column, Recipe
+from ddp_mlp.conversion.source import Counts, ForeignRows, Piece
+from ddp_mlp.conversion.tables import ForeignTable, pyarrow
+from ddp_mlp.errors import DataError
+
+IsTrain: TypeAlias = Callable[[NDArray[np.intp] | None, int], NDArray[np.bool_]]
+"""Tells which of the next rows are train's, by their class numbers (k,) and how many they are."""
+
+
+class TableRows(ForeignRows):
+    """A table whose columns are looked at, then fitted, then read as features."""
+
+    def __init__(self, table: ForeignTable, roles: Roles) -> None:
+        self.table, self.said = table, table.said
+        self._roles, self._places = roles, columns.placed(table, roles)
+        self.name = str(table.path)
+        self.targets = tuple(table.names[column] for column in self._places.targets)
+        self.labelled, self.weighted = self._places.label is not None, self._places.weight is not None
+        self._types = columns.imposed(table, self._places)
+        self._profile = Profile()
+        self._columns: tuple[Column, ...] = ()
+
+    def count(self) -> Counts:
+        """Look at all columns; raise one DataError for all that is wrong with them."""
+        self._profile = columns.profile(self.table, self._places)
+        columns.check(self.table, self._roles, self._places, self._profile)
+        return Counts(self._profile.rows, self._profile.labels)
+
+    def fit(self, is_train: IsTrain, numbers: dict[str, int]) -> None:
+        """Fit the columns to the rows of train: `is_train` is asked, batch by batch, with class numbers and rows."""
+
+        def chosen(batch: Any) -> NDArray[np.bool_]:
+            labels, codes = self._labels(batch)
+            y = None if codes is None else np.array([numbers[label] for label in labels], np.intp)[codes]
+            return is_train(y, batch.num_rows)
+
+        found = columns.fitted(self.table, self._roles, self._places, self._profile, chosen)
+        self._take(found, self._profile)
+
+    def fit_as(self, other: "TableRows") -> None:
+        """Take the columns as they were fitted to another table. Raises DataError where they are not the same."""
+        if self.table.names != other.table.names:
+            raise DataError(f"{self.name}: its columns are not those of {other.name}")
+        for column, place in zip(other._columns, self._places.features, strict=True):
+            if place in self._profile.missing and column.kind != "category" and column.fill is None:
+                raise DataError(f"{self.name}: {column.name!r} is missing in some rows, and in none of {other.name}")
+        self._take(other._columns, other._profile)
+
+    def _take(self, found: tuple[Column, ...], profile: Profile) -> None:
+        self._columns = found
+        names = tuple(name for column in found for name in column.features)
+        self.features, self.columns = len(names), names if self.table.named else None
+        wide = bool(profile.merged) or any(column.kind == "date" for column in found)
+        floats = {dtype for place, dtype in profile.floats.items() if place in self._places.features}
+        self.float_dtype = np.dtype(np.float64) if wide else np.result_type(*(floats or {np.dtype(np.float32)}))
+
+    def recipe(self, asked: Asked) -> Recipe:
+        """Return what was done to the table, to be done again."""
+        names = self.table.names
+        place = self._places
+        return Recipe(
+            self._columns,
+            self.table.named,
+            None if place.label is None else names[place.label],
+            self.targets,
+            None if place.weight is None else names[place.weight],
+            asked.separator,
+            asked.decimal,
+            asked.encoding,
+            asked.missing,
+        )
+
+    def told(self) -> Iterator[str]:
+        """Yield lines on what was taken: columns and what became of each."""
+        yield from columns.told(self.table, self._places, self._profile, self._columns)
+
+    def pieces(self) -> Iterator[Piece]:
+        for batch in self.table.batches(self._types):
+            X = features_of(batch, self._columns, self._places.features)
+            labels, codes = self._labels(batch)
+            yield Piece(X, labels, codes, self._weights(batch), self._targets(batch))
+
+    def _labels(self, batch: Any) -> tuple[list[str], NDArray[np.intp] | None]:
+        if self._places.label is None:
+            return [], None
+        encoded = columns.label_text(pyarrow(), batch.column(self._places.label)).dictionary_encode()
+        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.intp)
+
+    def _targets(self, batch: Any) -> NDArray[np.float64] | None:
+        if not self._places.targets:
+            return None
+        return np.stack([_floats(batch.column(column)) for column in self._places.targets], axis=1)
+
+    def _weights(self, batch: Any) -> NDArray[np.float64] | None:
+        return None if self._places.weight is None else _floats(batch.column(self._places.weight))
+
+
+def features_of(batch: Any, found: Sequence[Column], places: Sequence[int]) -> NDArray[Any]:
+    """Return the features (k, n_0) of a batch's columns: whole numbers where all are."""
+    values = [
+        array for column, place in zip(found, places, strict=True) for array in column.values(batch.column(place))
+    ]
+    X = np.empty((batch.num_rows, len(values)), np.result_type(*{array.dtype for array in values}))
+    for position, array in enumerate(values):
+        X[:, position] = array
+    return X
+
+
+def _floats(cells: Any) -> NDArray[np.float64]:
+    return np.asarray(cells.to_numpy(zero_copy_only=False), np.float64)

@@ -1,0 +1,322 @@
+"""Tables as Arrow reads them: CSV and Parquet, batch by batch, as often as wanted, each column of one type throughout.
+
+Invariants:
+- a text file of at most WHOLE_BYTES is read once and kept; a larger one is read a few MiB at a time;
+- rows are counted from 0; `place` says where a row is in the words of whoever opens the file: a line of a text file.
+"""
+
+import csv
+import io
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddp_mlp.conversion.dialect import Asked, dialect_of
+from ddp_mlp.conversion.source import open_stream, reading, rows_at_once
+from ddp_mlp.errors import ConfigError, DataError
+
+WHOLE_BYTES = 64 << 20
+BLOCK_BYTES = 1 << 20
+"""Of a text file that is read piece by piece: Arrow takes some 150 times as much at its peak."""
+QUOTE_BYTES = 16 << 20
+
+
+def pyarrow() -> Any:
+    """Return the library; ConfigError where it is not installed."""
+    try:
+        import pyarrow
+        import pyarrow.compute
+        import pyarrow.csv
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigError('CSV and Parquet files need pyarrow: pip install "ddp_mlp[parquet]"') from error
+    return pyarrow
+
+
+class ForeignTable(ABC):
+    """A table: named or numbered columns, and rows in Arrow's batches."""
+
+    path: Path
+    names: tuple[str, ...]
+    """Of the columns; their numbers where the file has no names."""
+    named: bool
+    """Whether the file names its columns."""
+    typed: bool = False
+    """Whether the file itself has types."""
+    decimal: str = "."
+    said: tuple[str, ...] = ()
+    """What was found out about how the file is written."""
+
+    @abstractmethod
+    def batches(self, types: Mapping[int, Any]) -> Iterator[Any]:
+        """Yield Arrow's record batches; a column in `types` has that type, the others the one that all of them have.
+
+        Raises DataError where a value is not of its column's type.
+        """
+
+    @abstractmethod
+    def places(self, rows: Sequence[int]) -> list[str]:
+        """Return where rows are, each as words such as "line 17"."""
+
+
+def first_not_numbers(table: ForeignTable, columns: Collection[int]) -> dict[int, tuple[int, str, int]]:
+    """Return, of text columns, the first cell that is no number: its row, what it says; and how many there are."""
+    arrow, found, lo = pyarrow(), dict[int, tuple[int, str, int]](), 0
+    for batch in table.batches(dict.fromkeys(columns, arrow.string())):
+        for column in columns:
+            encoded = batch.column(column).dictionary_encode()
+            texts = encoded.dictionary.to_pylist()
+            wrong = [code for code, text in enumerate(texts) if not _is_number(text, table.decimal)]
+            if wrong:
+                is_wrong = arrow.compute.is_in(encoded.indices, value_set=arrow.array(wrong, encoded.indices.type))
+                row = int(arrow.compute.index(is_wrong, arrow.scalar(True)).as_py())
+                first = (lo + row, texts[encoded.indices[row].as_py()], 0)
+                row, text, count = found.get(column, first)
+                found[column] = row, text, count + arrow.compute.sum(is_wrong).as_py()
+        lo += batch.num_rows
+    return found
+
+
+def _is_number(text: str, decimal: str) -> bool:
+    try:
+        float(text.replace(decimal, ".") if decimal != "." else text)
+    except ValueError:
+        return False
+    return True
+
+
+class CsvTable(ForeignTable):
+    """Text with a separator, packed with gzip or not."""
+
+    def __init__(self, path: Path, asked: Asked, label: str | None) -> None:
+        self._arrow = pyarrow()
+        self.path = path
+        self.dialect = dialect_of(path, asked, label)
+        self.said = self.dialect.found
+        self.decimal = self.dialect.decimal
+        self.named = self.dialect.names is not None
+        self.names = self.dialect.names or tuple(map(str, range(self.dialect.width)))
+        check_names(path, self.names)
+        self._quoted = self._has_quotes()
+        self._whole: dict[frozenset[tuple[int, Any]], Any] = {}
+        self._types: dict[frozenset[tuple[int, Any]], dict[int, Any]] = {}
+
+    def batches(self, types: Mapping[int, Any]) -> Iterator[Any]:
+        key = frozenset((column, str(kind)) for column, kind in types.items())
+        if self._size <= WHOLE_BYTES:
+            if key not in self._whole:
+                self._whole[key] = self._read_whole(types)
+            yield from self._whole[key]
+            return
+        if key not in self._types:
+            self._types[key] = {**self._surveyed(types), **types}
+        yield from self._stream(self._types[key], BLOCK_BYTES)
+
+    def places(self, rows: Sequence[int]) -> list[str]:
+        """Count lines as an editor does: empty ones and those within quotes are lines too."""
+        wanted, found = set(rows), dict[int, int]()
+        with reading(self.path), open_stream(self.path) as stream:
+            text = io.TextIOWrapper(stream, self.dialect.encoding, "replace", newline="")
+            records = csv.reader(text, delimiter=self.dialect.separator)
+            number, before = -1 if self.named else 0, 0
+            for record in records:
+                if record:
+                    if number in wanted:
+                        found[number] = before + 1
+                    number += 1
+                before = records.line_num
+                if len(found) == len(wanted):
+                    break
+        return [f"line {found[row]}" if row in found else f"row {row}" for row in rows]
+
+    def _has_quotes(self) -> bool:
+        self._size = 0
+        found = False
+        with reading(self.path), open_stream(self.path) as stream:
+            while piece := stream.read(QUOTE_BYTES):
+                self._size += len(piece)
+                found = found or b'"' in piece
+        return found
+
+    def _read_whole(self, types: Mapping[int, Any]) -> list[Any]:
+        with reading(self.path):
+            batches = list(self._opened(types, self._size + 2))
+        if not sum(batch.num_rows for batch in batches):
+            raise DataError(f"{self.path}: has no rows")
+        return batches
+
+    def _surveyed(self, types: Mapping[int, Any]) -> dict[int, Any]:
+        """Return the type of every column: Arrow's guess from the first rows, where all other rows agree."""
+        try:
+            guess = dict[int, Any]()
+            for batch in self._opened(types, 8 * BLOCK_BYTES):
+                if not guess:
+                    guess = {column: batch.schema.field(column).type for column in range(len(self.names))}
+            if not any(self._arrow.types.is_null(kind) for kind in guess.values()):
+                return guess
+        except (self._arrow.ArrowInvalid, ValueError):
+            pass  # something else comes later: every cell is looked at
+        return self._surveyed_as_text(types)
+
+    def _surveyed_as_text(self, types: Mapping[int, Any]) -> dict[int, Any]:
+        arrow = self._arrow
+        ladder = [arrow.int64(), arrow.float64(), arrow.bool_(), arrow.timestamp("s"), arrow.string()]
+        places = {column: 0 for column in range(len(self.names)) if column not in types}
+        filled = set[int]()
+        text = dict.fromkeys(range(len(self.names)), arrow.string())
+        for batch in self._stream(text, BLOCK_BYTES):
+            for column in places:
+                cells = batch.column(column)
+                if cells.null_count < len(cells):
+                    filled.add(column)
+                while places[column] < len(ladder) - 1 and not self._casts(cells, ladder[places[column]]):
+                    places[column] += 1
+        return {column: ladder[place] if column in filled else arrow.null() for column, place in places.items()}
+
+    def _casts(self, cells: Any, kind: Any) -> bool:
+        if self.decimal != "." and self._arrow.types.is_floating(kind):
+            cells = self._arrow.compute.replace_substring(cells, self.decimal, ".")
+        try:
+            cells.cast(kind)
+        except self._arrow.ArrowInvalid:
+            return False
+        return True
+
+    def _stream(self, types: Mapping[int, Any], block_bytes: int) -> Iterator[Any]:
+        rows = 0
+        with reading(self.path):
+            opened = self._opened(types, block_bytes)
+        while True:
+            with reading(self.path):
+                batch = next(opened, None)
+            if batch is None:
+                break
+            if batch.num_rows:
+                rows += batch.num_rows
+                yield batch
+        if not rows:
+            raise DataError(f"{self.path}: has no rows")
+
+    def _opened(self, types: Mapping[int, Any], block_bytes: int) -> Iterator[Any]:
+        """Open the file for Arrow's reader, columns called f0, f1, …."""
+        arrow, dialect = self._arrow, self.dialect
+        width = len(self.names)
+        missing = [*dialect.missing, *(f" {token}" for token in dialect.missing if token)]
+        options = (
+            arrow.csv.ReadOptions(
+                column_names=[f"f{column}" for column in range(width)],
+                skip_rows=dialect.skipped_lines,
+                block_size=max(block_bytes, 4 * dialect.line_bytes),  # a line must fit into a block
+                use_threads=False,
+                encoding="utf-8" if dialect.encoding == "utf-8-sig" else dialect.encoding,
+            ),
+            arrow.csv.ParseOptions(
+                delimiter="\t" if dialect.separator == " " else dialect.separator,
+                newlines_in_values=self._quoted,
+            ),
+            arrow.csv.ConvertOptions(
+                column_types={f"f{column}": kind for column, kind in types.items()},
+                null_values=missing,
+                strings_can_be_null=True,
+                decimal_point=dialect.decimal,
+            ),
+        )
+        stream = arrow.input_stream(os.fspath(self.path), compression="gzip" if dialect.packed else None)
+        if dialect.separator == " ":
+            stream = arrow.PythonFile(_Squeezed(stream))
+        try:
+            yield from arrow.csv.open_csv(stream, *options)
+        except arrow.ArrowInvalid as error:
+            if "Empty CSV file" in str(error):
+                return
+            raise
+
+
+class _Squeezed(io.RawIOBase):
+    """Text whose columns are separated by runs of spaces, as text separated by tabs."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._rest = b""
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, out: Any) -> int:
+        while not self._ready:
+            piece = self._stream.read(1 << 20)
+            text = self._rest + piece
+            cut = text.rfind(b"\n") + 1 if piece else len(text)
+            self._rest, whole = text[cut:], text[:cut]
+            self._ready = re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", whole.replace(b"\r\n", b"\n"))
+            self._ready = re.sub(rb"[ \t]+", b"\t", self._ready)
+            if not piece:
+                break
+        taken = self._ready[: len(out)]
+        out[: len(taken)] = taken
+        self._ready = self._ready[len(taken) :]
+        return len(taken)
+
+
+class ParquetTable(ForeignTable):
+    """A Parquet file."""
+
+    def __init__(self, path: Path) -> None:
+        self._arrow = arrow = pyarrow()
+        self.path = path
+        with reading(path):
+            self._schema = arrow.parquet.ParquetFile(path).schema_arrow
+        self.names, self.named, self.typed = tuple(self._schema.names), True, True
+        check_names(path, self.names)
+
+    def batches(self, types: Mapping[int, Any]) -> Iterator[Any]:
+        arrow, rows = self._arrow, 0
+        with reading(self.path):
+            file = arrow.parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20)
+            found = file.iter_batches(rows_at_once(8 * len(self.names)))
+        while True:
+            with reading(self.path):
+                batch = next(found, None)
+            if batch is None:
+                break
+            rows += batch.num_rows
+            if batch.num_rows:
+                yield arrow.record_batch(
+                    [self._cast(batch.column(i), types.get(i)) for i in range(len(self.names))],
+                    [f"f{i}" for i in range(len(self.names))],
+                )
+        if not rows:
+            raise DataError(f"{self.path}: has no rows")
+
+    def places(self, rows: Sequence[int]) -> list[str]:
+        return [f"row {row}" for row in rows]
+
+    def _cast(self, cells: Any, kind: Any) -> Any:
+        """Return a column in the type that is asked for, plain types instead of dictionaries and decimals."""
+        arrow, types = self._arrow, self._arrow.types
+        if types.is_dictionary(cells.type):
+            cells = cells.dictionary_decode()
+        if types.is_decimal(cells.type):
+            cells = cells.cast(arrow.float64())
+        if types.is_large_string(cells.type):
+            cells = cells.cast(arrow.string())
+        if kind is None or cells.type == kind:
+            return cells
+        if types.is_floating(cells.type) and types.is_string(kind):
+            with reading(self.path):
+                whole = arrow.compute.equal(cells, arrow.compute.round(cells))
+                if arrow.compute.all(whole).as_py() is not False:
+                    cells = cells.cast(arrow.int64())
+        with reading(self.path):
+            return cells.cast(kind)
+
+
+def check_names(path: Path, names: Sequence[str]) -> None:
+    """Raise DataError where two columns have one name."""
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"{path}: two columns are called {name!r}: give each a name of its own, or say --header no")

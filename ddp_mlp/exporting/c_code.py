@@ -2,8 +2,8 @@
 
 Invariants:
 - every constant has the bits of the model: hexadecimal, in the type in which it is used;
-- the same row has the same bits from `predict_one` and `predict_many`, in whatever block it stands, as long as the
-  compiler contracts products and sums in both or in neither: each sum has one order.
+- a row has the same bits from `predict_many` in whatever block it stands, since all rows go through the same code; and
+  from `predict_one`, where the compiler contracts products and sums in both or in neither: each sum has one order.
 """
 
 from typing import Any

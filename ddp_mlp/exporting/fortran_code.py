@@ -2,7 +2,7 @@
 
 Invariants:
 - every constant has the bits of the model: decimal, with as many digits as its type needs;
-- sums have the order that they have in C;
+- sums have the order that they have in C, and a row has the same bits in whatever block it stands;
 - procedures are `recursive`, so that no compiler puts their arrays where threads would share them.
 """
 

@@ -206,7 +206,7 @@ static real *forward(size_t groups, real *A, real *Z)
 void @P@_predict_many(size_t rows, const double *x, double *y)
 {
     ALIGNED real buffers[2][GROUPS * WIDEST * ROWS];
-@guard_many@    while (rows >= ROWS / 2) {
+@guard_many@    while (rows > 0) {
         const size_t block = rows < GROUPS * ROWS ? rows : GROUPS * ROWS, groups = (block + ROWS - 1) / ROWS;
         for (size_t r = 0; r < groups * ROWS; r++) {
             real *const a = buffers[0] + r / ROWS * (WIDEST * ROWS) + r % ROWS;
@@ -222,11 +222,6 @@ void @P@_predict_many(size_t rows, const double *x, double *y)
         x += block * @M@_FEATURES;
         y += block * @M@_OUTPUTS;
         rows -= block;
-    }
-    for (; rows > 0; rows--) {
-        @P@_predict_one(x, y);
-        x += @M@_FEATURES;
-        y += @M@_OUTPUTS;
     }
 }
 @label@@names@@loading@@selftest@

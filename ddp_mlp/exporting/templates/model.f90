@@ -67,7 +67,8 @@ contains
         call finish(z(1:outputs), y)
     end subroutine
 
-    !> Set y(:, r) to the outputs of the inputs x(:, r), r = 1 … rows: as predict_one, only faster.
+    !> Set y(:, r) to the outputs of the inputs x(:, r), r = 1 … rows: as predict_one, only faster. A row
+    !> has the same bits in whatever company it is computed.
     pure recursive subroutine predict_many(rows, x, y)
         integer, intent(in) :: rows
         real(real64), intent(in) :: x(features, rows)
@@ -76,7 +77,7 @@ contains
         integer :: start, block, used, r, i, g, k
 @guard@
         start = 0
-        do while (rows - start >= group / 2)
+        do while (start < rows)
             block = min(rows - start, group * groups)
             used = (block + group - 1) / group
             do g = 1, used
@@ -92,9 +93,6 @@ contains
                 call finish(z(mod(r - 1, group) + 1, 1:outputs, (r - 1) / group + 1), y(:, start + r))
             end do
             start = start + block
-        end do
-        do r = start + 1, rows
-            call predict_one(x(:, r), y(:, r))
         end do
     end subroutine
 @label@

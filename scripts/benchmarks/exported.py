@@ -2,8 +2,9 @@
 
 Usage: python scripts/benchmarks/exported.py [--rounds 15] [--cc gcc] [NETWORK …], such as 64-128-64-10.
 
-A time is the least of all rounds, in seconds of the processor, so that other programs on the machine count less. `C` is called from a loop in C; `C, called from Python` and both others from Python.
-onnxruntime takes the same rows as float32, into and out of memory that is bound once.
+A time is the least of all rounds, in seconds of the processor, so that other programs on the machine count less. `C` is
+called from a loop in C; `C from Python` and both others from Python. onnxruntime takes the same rows as float32, into
+and out of memory that is bound once.
 """
 
 import argparse

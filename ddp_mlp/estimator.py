@@ -10,32 +10,40 @@ import hashlib
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 try:
+    from scipy.sparse import issparse
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.utils import check_random_state, compute_class_weight
+    from sklearn.utils import compute_class_weight
     from sklearn.utils.multiclass import check_classification_targets, unique_labels
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 except ImportError as error:
     raise ImportError(f'ddp_mlp.MLPClassifier needs scikit-learn: pip install "ddp_mlp[sklearn]" ({error})') from error
 
-from ddp_mlp.config import Config
 from ddp_mlp.data.opening import data_of_arrays, standardization_of
-from ddp_mlp.errors import ConfigError, DataError, Interrupted
+from ddp_mlp.errors import ConfigError, DataError, TrainingFailed
+from ddp_mlp.estimator_config import configuration, in_scikit_learns_words
 from ddp_mlp.model import Model
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.host import free_memory
 from ddp_mlp.parallel.launcher import launched_size
 from ddp_mlp.parallel.mpi import connect
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.run_dir.saving import State
-from ddp_mlp.summing.tree import automatic_shards
 from ddp_mlp.training.in_memory import train_in_memory
+from ddp_mlp.units import byte_size
+
+DTYPES = [np.float64, np.float32]
+DENSE_ROWS = 1024
+"""Rows of a sparse matrix that are made dense at once to be classified."""
+_HIDDEN = {"_parameters", "_optimizer", "_steps", "_dtype", "_standardization"}
 
 
 class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn ships no annotations
@@ -44,17 +52,19 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
     Parameters as in `sklearn.neural_network.MLPClassifier`: hidden_layer_sizes, batch_size, learning_rate_init,
     max_iter (epochs), shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping,
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change; solver too, where "adamw" and "rmsprop" come instead
-    of "lbfgs".
+    of "lbfgs". alpha is divided by the batch size, as there; None, the default, leaves it to l2. learning_rate is
+    "constant" there; for another course of it there is schedule.
 
-    Parameters as in `ddp_mlp.Config`: l2 (not scikit-learn's alpha, which is divided by the batch size), weight_decay,
-    schedule, dropout, label_smoothing, clip_norm, standardize. class_weight is scikit-learn's: a dict of labels, or
-    "balanced".
+    Parameters as in `ddp_mlp.Config`: l2, weight_decay, schedule, dropout, label_smoothing, clip_norm, standardize.
+    class_weight is scikit-learn's: a dict of labels, or "balanced".
 
-    Computes in float32 where X is float32, else in float64. A sample weight counts as so many rows would; rows of
-    weight 0 are left out. `partial_fit` keeps the standardization of the first rows it sees.
+    Computes in float32 where X is float32, else in float64. A sparse X is made dense, in `fit` as a whole. A sample
+    weight counts as that many rows would; rows of weight 0 are left out. `partial_fit` keeps the standardization of the
+    first rows it sees. A `fit` that fails leaves what was fitted before; one that Ctrl-C ends keeps what it has learnt.
 
-    Attributes after fitting: classes_, n_features_in_, feature_names_in_, n_iter_, t_ (rows seen), loss_, best_loss_,
-    loss_curve_ (mean training loss of each epoch), validation_scores_ and best_validation_score_ (with early_stopping),
+    Attributes after fitting: classes_, n_features_in_, feature_names_in_, n_iter_, t_ (rows seen), loss_,
+    loss_curve_ (mean training loss of each epoch), best_loss_ or, with early_stopping, validation_scores_ and
+    best_validation_score_ (the others are None),
     coefs_, intercepts_, n_layers_, n_outputs_, out_activation_, and model_, the `ddp_mlp.Model`.
 
     >>> from sklearn.datasets import load_iris
@@ -72,9 +82,11 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
         hidden_layer_sizes: int | Sequence[int] = (100,),
         *,
         solver: str = "adam",
+        alpha: float | None = None,
         l2: float = 0.0,
         weight_decay: float | None = None,
         batch_size: int | str = "auto",
+        learning_rate: str = "constant",
         learning_rate_init: float = 1e-3,
         schedule: str = "constant",
         max_iter: int = 200,
@@ -99,9 +111,11 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.solver = solver
+        self.alpha = alpha
         self.l2 = l2
         self.weight_decay = weight_decay
         self.batch_size = batch_size
+        self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
         self.schedule = schedule
         self.max_iter = max_iter
@@ -129,17 +143,21 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
 
         Raises ValueError for data or parameters that cannot be used, KeyboardInterrupt after a signal.
         """
-        again = self.warm_start and hasattr(self, "classes_")
+        again = self.warm_start and hasattr(self, "_parameters")
         rows, labels, weights = self._checked(X, y, sample_weight, reset=not again)
         if again and not np.array_equal(np.unique(labels), self.classes_):
-            raise ValueError(f"warm_start: y has the classes {np.unique(labels)}, the first fit had {self.classes_}")
-        if not again:
-            self._begin(np.unique(labels), rows, weights)
-        self.n_iter_ = 0
-        self._train(rows, labels, weights, self.max_iter, (0, 0), State(self._parameters, None) if again else None)
-        if self._ended == "epochs" and self.n_iter_no_change < np.inf:
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                f"Previously got {self.classes_}, `y` has {np.unique(labels)}"
+            )
+        fitted = self._kept() if again else self._begun(np.unique(labels), rows, weights)
+        fitted["n_iter_"] = 0
+        state = State(self._parameters, None) if again else None
+        ended = self._train(fitted, rows, labels, weights, self.max_iter, (0, 0), state)
+        if ended == "epochs":
             warnings.warn(
-                f"max_iter = {self.max_iter}: training has not converged after so many epochs; raise max_iter, or tol",
+                f"max_iter = {self.max_iter}: training has not converged after this many epochs; raise max_iter, or "
+                "tol",
                 ConvergenceWarning,
                 stacklevel=2,
             )
@@ -156,25 +174,33 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
 
         The optimizer goes on where it was. There is no early stopping, and the learning rate is learning_rate_init.
         """
-        again = hasattr(self, "classes_")
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        again = hasattr(self, "_parameters")
         rows, labels, weights = self._checked(X, y, sample_weight, reset=not again)
         if not again:
             if classes is None:
                 raise ValueError("classes: must be given in the first call of partial_fit")
-            self._begin(unique_labels(classes), rows, weights)
-            self.n_iter_ = 0
-        elif classes is not None and not np.array_equal(unique_labels(classes), self.classes_):
-            raise ValueError(f"classes: must be those of the first call, {self.classes_}")
-        if unknown := sorted(set(np.unique(labels).tolist()) - set(self.classes_.tolist())):
-            raise ValueError(f"y has {unknown[0]!r}: the classes are {self.classes_}")
-        state = State(self._parameters, self._optimizer) if hasattr(self, "_parameters") else None
-        self._train(rows, labels, weights, None, (self.n_iter_, self._steps), state)
+            fitted = self._begun(unique_labels(classes), rows, weights)
+            fitted["n_iter_"] = 0
+        else:
+            fitted = self._kept()
+            if classes is not None and not np.array_equal(unique_labels(classes), self.classes_):
+                raise ValueError(f"classes: must be those of the first call, {self.classes_}")
+        if unknown := sorted(set(np.unique(labels).tolist()) - set(fitted["classes_"].tolist())):
+            raise ValueError(f"y has {unknown[0]!r}: the classes are {fitted['classes_']}")
+        state = State(self._parameters, self._optimizer) if again else None
+        self._train(fitted, rows, labels, weights, None, (fitted["n_iter_"], fitted["_steps"]), state)
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Return the probabilities (m, n_L) of the classes, in the order of classes_, for X (m, n_0)."""
         check_is_fitted(self)
-        return self.model_.predict_proba(self._rows(X, reset=False))
+        rows = validate_data(self, X, reset=False, dtype=DTYPES, order="C", accept_sparse="csr")
+        if not issparse(rows):
+            return self.model_.predict_proba(rows)
+        model, blocks = self.model_, range(0, rows.shape[0], DENSE_ROWS)
+        return np.concatenate([model.predict_proba(rows[lo : lo + DENSE_ROWS].toarray()) for lo in blocks])
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Return the logarithms (m, n_L) of the probabilities."""
@@ -207,15 +233,25 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
 
     # ---- the parts of the above --------------------------------------------------------------------------------------
 
-    def _rows(self, X: ArrayLike, reset: bool) -> NDArray[Any]:
-        rows: NDArray[Any] = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
-        return rows
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what was pickled; parameters that an earlier version did not have get their defaults."""
+        defaults = {name: parameter.default for name, parameter in signature(type(self)).parameters.items()}
+        super().__setstate__({**defaults, **state})
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_parameters")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def _checked(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, reset: bool
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]:
         """Return the rows that weigh something, their labels and weights. Raises ValueError."""
-        rows, labels = validate_data(self, X, y, reset=reset, dtype=[np.float64, np.float32], order="C")
+        rows, labels = validate_data(self, X, y, reset=reset, dtype=DTYPES, order="C", accept_sparse="csr")
+        rows = _dense(rows)
         labels = column_or_1d(labels, warn=True)
         check_classification_targets(labels)
         if sample_weight is None:
@@ -226,103 +262,100 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
             raise ValueError("sample_weight: every weight is 0, at least one example must count")
         return np.ascontiguousarray(rows[counts]), labels[counts], weights[counts]
 
-    def _begin(self, classes: NDArray[Any], rows: NDArray[Any], weights: NDArray[np.float64] | None) -> None:
-        """Forget what was learnt, and take over classes and standardization."""
+    def _begun(self, classes: NDArray[Any], rows: NDArray[Any], weights: NDArray[np.float64] | None) -> dict[str, Any]:
+        """Return the attributes of an estimator that has learnt nothing, with classes and standardization."""
         if len(classes) < 2:
             raise ValueError(f"y has one class, {classes[0]!r}: there is nothing to learn from fewer than two classes")
-        for name in ("_parameters", "_optimizer"):
-            self.__dict__.pop(name, None)
-        self.classes_ = classes
-        self.n_outputs_ = len(classes)
-        self.out_activation_ = "softmax"
-        self.loss_curve_: list[float] = []
-        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
-        self.t_ = self._steps = 0
-        self._dtype = rows.dtype
         if self.standardize:
-            self._standardization = standardization_of(rows, weights)
+            standardization = standardization_of(rows, weights)
         else:
-            self._standardization = Standardization(np.zeros(rows.shape[1]), np.ones(rows.shape[1]), used=False)
+            standardization = Standardization(np.zeros(rows.shape[1]), np.ones(rows.shape[1]), used=False)
+        return {
+            "classes_": classes,
+            "n_outputs_": len(classes),
+            "out_activation_": "softmax",
+            "loss_curve_": [],
+            "best_loss_": None,
+            "validation_scores_": None,
+            "best_validation_score_": None,
+            "t_": 0,
+            "_steps": 0,
+            "_dtype": rows.dtype,
+            "_standardization": standardization,
+        }
+
+    def _kept(self) -> dict[str, Any]:
+        """Return the attributes of what was fitted before, to go on from."""
+        return {name: value for name, value in vars(self).items() if name.endswith("_") or name in _HIDDEN}
 
     def _train(
         self,
+        fitted: dict[str, Any],
         rows: NDArray[Any],
         labels: NDArray[Any],
         weights: NDArray[np.float64] | None,
         epochs: int | None,
         earlier: tuple[int, int],
         state: State | None,
-    ) -> None:
-        """Train for so many epochs at most, or for one of partial_fit's where None, and keep what came of it."""
+    ) -> str:
+        """Train for at most this many epochs, or for one of partial_fit's where None; take over what came of it.
+
+        Return why it ended. Whatever is raised leaves the estimator as it was, but for KeyboardInterrupt after a step.
+        """
         ranks = all_ranks()
-        y = np.searchsorted(self.classes_, labels).astype(np.int64)
+        classes = fitted["classes_"]
+        y = np.searchsorted(classes, labels).astype(np.int64)
         _check_agreement(ranks, self.get_params(deep=False), rows, y, weights)
         try:
-            config = self._config(ranks, epochs)
+            config = configuration(self, epochs, fitted["_dtype"], len(rows), ranks)
             per_class = None
             if self.class_weight is not None:
-                per_class = compute_class_weight(self.class_weight, classes=self.classes_, y=labels)
-            names = tuple(map(str, self.classes_))
-            data = data_of_arrays(rows, y, weights, names, self._standardization, config, per_class)
+                per_class = compute_class_weight(self.class_weight, classes=classes, y=labels)
+            names = tuple(map(str, classes))
+            data = data_of_arrays(rows, y, weights, names, fitted["_standardization"], config, per_class)
             trained = train_in_memory(config, data, ranks, state, earlier)
-        except (ConfigError, DataError) as error:
-            raise ValueError(str(error)) from error
-        except Interrupted as error:
-            raise KeyboardInterrupt(str(error)) from error  # not to be taken for one more fit that failed
+        except (ConfigError, DataError, TrainingFailed) as error:
+            raise ValueError(in_scikit_learns_words(str(error))) from error
 
-        self._parameters, self._optimizer = trained.state
-        events = [event for event in trained.events if event["event"] == "epoch"]
-        final = trained.events[-1]
-        self._ended = final["ended"]
-        self._steps += final["step"]
-        self.n_iter_ += final["epoch"]
-        self.n_layers_ = len(config.hidden) + 2
-        self.t_ += final["epoch"] * (len(rows) if data.train[1] is None else len(data.train[1]))
-        self.loss_curve_ += [event["train_loss"] for event in events]
-        self.loss_ = self.loss_curve_[-1]
-        self.best_loss_ = min(self.loss_curve_)
-        if config.valid_fraction and self.validation_scores_ is not None:
-            self.validation_scores_ += [event["valid_accuracy"] for event in events]
-            self.best_validation_score_ = max(self.validation_scores_)
-
-    def _config(self, ranks: Communicator, epochs: int | None) -> Config:
-        """Return the configuration of a run of so many epochs, or of partial_fit where None. Raises ConfigError."""
-        hidden = self.hidden_layer_sizes
-        if isinstance(self.random_state, int | np.integer):
-            seed = int(self.random_state)
+        m = len(rows) if data.train[1] is None else len(data.train[1])
+        last = trained.events[-1]
+        curve = [event for event in trained.events if event["event"] == "epoch"]
+        losses = fitted["loss_curve_"] + [event["train_loss"] for event in curve]
+        fitted |= {
+            "_parameters": trained.state.parameters,
+            "_optimizer": trained.state.optimizer,
+            "_steps": fitted["_steps"] + last["step"],
+            "n_iter_": fitted["n_iter_"] + last["epoch"],
+            "n_layers_": len(config.hidden) + 2,
+            "t_": fitted["t_"] + last["epoch"] * m,
+            "loss_curve_": losses,
+        }
+        if losses:
+            fitted["loss_"] = losses[-1]
+        if config.valid_fraction:
+            scores = (fitted.get("validation_scores_") or []) + [event["valid_accuracy"] for event in curve]
+            fitted |= {"best_loss_": None, "validation_scores_": scores}
+            fitted["best_validation_score_"] = max(scores, default=None)
         else:
-            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        stochastic = "sgd" if self.momentum == 0 else "nesterov" if self.nesterovs_momentum else "momentum"
-        stops = epochs is not None and self.n_iter_no_change < np.inf
-        return Config(
-            hidden=tuple(hidden) if np.iterable(hidden) else (hidden,),
-            dtype="float32" if self._dtype == np.float32 else "float64",
-            epochs=1 if epochs is None else epochs,
-            batch_size=200 if self.batch_size == "auto" else self.batch_size,  # type: ignore[arg-type] # checked there
-            optimizer=stochastic if self.solver == "sgd" else self.solver,  # type: ignore[arg-type] # checked there
-            learning_rate=self.learning_rate_init,
-            schedule="constant" if epochs is None else self.schedule,  # type: ignore[arg-type] # checked there
-            momentum=self.momentum,
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
-            seed=ranks.broadcast(seed),
-            shuffle="rows" if self.shuffle else "none",
-            l2=self.l2,
-            weight_decay=self.weight_decay,
-            clip_norm=self.clip_norm,
-            dropout=self.dropout,
-            label_smoothing=self.label_smoothing,
-            valid_fraction=self.validation_fraction if self.early_stopping and epochs is not None else 0.0,
-            patience=int(self.n_iter_no_change) + 1 if stops else None,  # scikit-learn stops when more than so many
-            min_delta=self.tol,
-            monitor="valid_accuracy" if self.early_stopping and epochs is not None else "train_loss",
-            restore_best=bool(self.early_stopping) and epochs is not None,
-            shards=automatic_shards(ranks.size),
-            log_every=0,
-            quiet=not self.verbose,
-            stall_seconds=0.0,
+            fitted |= {"validation_scores_": None, "best_validation_score_": None}
+            fitted["best_loss_"] = min(losses, default=None)
+        self.__dict__.update(fitted)
+        if trained.stopped is not None:  # not to be taken for one more fit that failed
+            raise KeyboardInterrupt(f"{trained.stopped}; the estimator keeps what it has learnt") from trained.stopped
+        return str(last["ended"])
+
+
+def _dense(X: Any) -> NDArray[Any]:
+    """Return X as rows in memory; a sparse one is held against what there is. Raises ValueError."""
+    if not issparse(X):
+        return X  # type: ignore[no-any-return]
+    needed, free = X.shape[0] * X.shape[1] * X.dtype.itemsize, free_memory(shared=False)
+    if needed > free:
+        raise ValueError(
+            f"X: {X.shape[0]:,} sparse rows of {X.shape[1]:,} features are {byte_size(needed)} when they are dense, "
+            f"and {byte_size(free)} are free: keep fewer features, train with partial_fit on parts, or stream a file"
         )
+    return np.ascontiguousarray(X.toarray())
 
 
 @functools.cache

@@ -16,16 +16,22 @@ from tests.conftest import Program
 
 pytest.importorskip("sklearn", minversion="1.6")
 
+from concurrent.futures import ThreadPoolExecutor
+
+from scipy.sparse import coo_array, csc_array, csr_array, csr_matrix
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.neural_network import MLPClassifier as TheirClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
+from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limits
 
 import ddp_mlp
+import ddp_mlp.estimator
 from ddp_mlp import MLPClassifier
 
 
@@ -116,7 +122,7 @@ from ddp_mlp import MLPClassifier
 from ddp_mlp.estimator import all_ranks
 X, y = load_iris(return_X_y=True)
 c = MLPClassifier((8,), max_iter=4, random_state=0, early_stopping=True, batch_size=32)
-c.fit(X, y, sample_weight=np.arange(150.0)).partial_fit(X[:20], y[:20])
+c.fit(X, y, sample_weight=np.arange(150.0)).set_params(early_stopping=False).partial_fit(X[:20], y[:20])
 ranks = all_ranks()
 found = ranks.allgather((len(getattr(ranks, "_windows", [])), c.model_.parameters_sha256, c.score(X, y)))
 if ranks.rank == 0:
@@ -206,7 +212,7 @@ def test_warm_start_goes_on_where_it_was(iris: tuple[Any, Any]) -> None:
     assert len(warm.loss_curve_) == 20
     cold = small().fit(*iris)
     assert parameters_of(cold.fit(*iris)) == parameters_of(small().fit(*iris)) != parameters_of(warm)
-    with pytest.raises(ValueError, match="the first fit had"):
+    with pytest.raises(ValueError, match="has the same classes"):
         warm.fit(iris[0][:100], iris[1][:100])
 
 
@@ -296,18 +302,96 @@ def test_sgd_follows_scikit_learn_step_by_step(iris: tuple[Any, Any]) -> None:
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"learning_rate_init": -1.0}, "learning_rate = -1.0: must be above 0"),
-        ({"solver": "lbfgs"}, "optimizer = lbfgs"),
-        ({"hidden_layer_sizes": (0,)}, "hidden = "),
+        ({"learning_rate_init": -1.0}, "^learning_rate_init = -1.0: must be above 0"),
+        ({"solver": "lbfgs"}, "^solver = 'lbfgs': expected 'sgd', 'adam'"),
+        ({"solver": "adagrad"}, "^solver = adagrad: expected"),
+        ({"hidden_layer_sizes": (0,)}, r"^hidden_layer_sizes = \[0\]: "),
+        ({"beta_1": 1.0}, "^beta_1 = 1.0: "),
+        ({"weight_decay": 0.1}, "^weight_decay = 0.1: needs solver = adamw"),
+        ({"max_iter": 0}, "^max_iter = 0: must be at least 1"),
+        ({"learning_rate": "adaptive"}, "schedule='plateau'"),
+        ({"learning_rate": "invscaling"}, "see schedule for"),
+        ({"alpha": 1e-4, "l2": 0.1}, "give one of the two"),
+        ({"alpha": -1.0}, "^alpha = -1.0: must be at least 0"),
+        ({"early_stopping": True, "validation_fraction": 1.0}, "^validation_fraction = 1.0: "),
         ({"early_stopping": True, "validation_fraction": 0.001}, "leaves 150 rows to train and 0"),
     ],
 )
 def test_parameters_that_cannot_be_are_value_errors(
     parameters: dict[str, Any], words: str, iris: tuple[Any, Any]
 ) -> None:
-    """The message is the program's own."""
+    """The message names what the user wrote; what was fitted before stays, and what was not is not fitted."""
     with pytest.raises(ValueError, match=words):
-        small(**parameters).fit(*iris)
+        (new := small(**parameters)).fit(*iris)
+    with pytest.raises(NotFittedError):
+        new.predict(iris[0])
+    fitted = small().fit(*iris)
+    before = parameters_of(fitted), fitted.loss_curve_
+    with pytest.raises(ValueError, match=words):
+        fitted.set_params(**parameters).fit(*iris)
+    assert (parameters_of(fitted), fitted.loss_curve_) == before
+
+
+def test_loss_that_is_not_finite_is_a_value_error(iris: tuple[Any, Any]) -> None:
+    """Nothing is kept of a fit that went wrong."""
+    wild = small(solver="sgd", learning_rate_init=1e30, momentum=0)
+    with pytest.raises(ValueError, match="lower learning_rate"):
+        wild.fit(*iris)
+    with pytest.raises(NotFittedError):
+        wild.predict_proba(iris[0])
+
+
+def test_alpha_is_scikit_learns(iris: tuple[Any, Any]) -> None:
+    """The same as l2 where that is divided by the batch size; the latter is at most the number of rows."""
+    assert parameters_of(small(alpha=3.0).fit(*iris)) == parameters_of(small(l2=3.0 / 150).fit(*iris))
+    batches = {"batch_size": 30}
+    assert parameters_of(small(alpha=3.0, **batches).fit(*iris)) == parameters_of(small(l2=0.1, **batches).fit(*iris))
+
+
+@pytest.mark.parametrize("container", [csr_array, csr_matrix, csc_array, coo_array])
+def test_sparse_rows_are_rows(container: Any, iris: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the format, fit, partial_fit and predict give the bits of the dense rows."""
+    monkeypatch.setattr(ddp_mlp.estimator, "DENSE_ROWS", 64)
+    X = np.where(iris[0] > 3, iris[0], 0)
+    sparse = container(X)
+    dense, other = small().fit(X, iris[1]), small().fit(sparse, iris[1])
+    assert parameters_of(dense) == parameters_of(other)
+    np.testing.assert_allclose(other.predict_proba(sparse), dense.predict_proba(X), rtol=1e-12)  # other GEMM shapes
+    assert parameters_of(other.partial_fit(sparse, iris[1])) == parameters_of(dense.partial_fit(X, iris[1]))
+
+
+def test_encoders_that_give_sparse_rows_come_first() -> None:
+    """OneHotEncoder and TF-IDF, as they are, in a pipeline."""
+    texts = np.array(["red big", "blue small", "red small", "blue big"] * 10)
+    y = [text.split()[0] for text in texts]
+    words = make_pipeline(TfidfVectorizer(), small(learning_rate_init=0.1)).fit(texts, y)
+    assert words.score(texts, y) == 1
+    table = np.array([text.split() for text in texts])
+    assert make_pipeline(OneHotEncoder(), small(learning_rate_init=0.1)).fit(table, y).score(table, y) == 1
+
+
+def test_sparse_rows_that_would_not_fit_are_refused(iris: tuple[Any, Any]) -> None:
+    """The size of what they would be when dense is said, before it is taken."""
+    with pytest.raises(ValueError, match=r"10,000,000 features are .* TiB when they are dense, and .* are free"):
+        small().fit(csr_array((1_000_000, 10_000_000)), np.arange(1_000_000) % 2)
+
+
+def test_fits_in_several_threads_at_once(iris: tuple[Any, Any]) -> None:
+    """All get the bits that one alone gets, and BLAS has its threads back afterwards."""
+    X, y = load_digits(return_X_y=True)
+
+    def fit(seed: int) -> str:
+        return parameters_of(MLPClassifier((64,), max_iter=8, random_state=seed).fit(X, y))
+
+    def blas_threads() -> list[int]:
+        return [entry["num_threads"] for entry in threadpool_info() if entry["user_api"] == "blas"]
+
+    with threadpool_limits(2, "blas"):
+        before = blas_threads()
+        expected = [fit(seed) for seed in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(fit, range(4))) == expected
+        assert blas_threads() == before
 
 
 def test_ctrl_c_ends_a_search(iris: tuple[Any, Any]) -> None:
@@ -318,6 +402,40 @@ def test_ctrl_c_ends_a_search(iris: tuple[Any, Any]) -> None:
     with pytest.raises(KeyboardInterrupt, match="SIGINT"):
         GridSearchCV(small(max_iter=10**6, tol=0.0, n_iter_no_change=np.inf), {"l2": [0, 1]}, cv=2).fit(*iris)
     assert time.monotonic() - before < 20
+
+
+def test_ctrl_c_keeps_what_a_fit_has_learnt(iris: tuple[Any, Any]) -> None:
+    """A first fit that is interrupted is fitted as far as it came, and can go on; nobody meets half a state."""
+    long = small(max_iter=10**6, tol=0.0, n_iter_no_change=np.inf)
+    threading.Timer(1.0, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt, match="the estimator keeps what it has learnt"):
+        long.fit(*iris)
+    assert long.n_iter_ == len(long.loss_curve_) > 10
+    assert long.score(*iris) > 0.5  # a third of the rows is of each class
+    assert long.partial_fit(*iris).n_iter_ == len(long.loss_curve_)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_figures_that_do_not_apply_are_none(early_stopping: bool, iris: tuple[Any, Any]) -> None:
+    """As in scikit-learn: best_loss_ without early stopping, the validation scores with it."""
+    fitted = small(early_stopping=early_stopping).fit(*iris)
+    theirs = TheirClassifier((8,), max_iter=10, random_state=0, early_stopping=early_stopping).fit(*iris)
+    for name in ("best_loss_", "validation_scores_", "best_validation_score_"):
+        assert (getattr(fitted, name) is None) == (getattr(theirs, name) is None), name
+    if early_stopping:
+        with pytest.raises(ValueError, match="partial_fit does not support early_stopping=True"):
+            fitted.partial_fit(*iris)
+
+
+def test_libraries_are_looked_for_once(iris: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """partial_fit after partial_fit asks the system for no library again."""
+    classifier = small().partial_fit(*iris, classes=[0, 1, 2])
+
+    def look_again(*_: Any, **__: Any) -> None:
+        raise AssertionError("the libraries were looked for again")
+
+    monkeypatch.setattr(ThreadpoolController, "_load_libraries", look_again)
+    classifier.partial_fit(*iris).predict(iris[0])
 
 
 def test_nothing_is_written_or_printed(

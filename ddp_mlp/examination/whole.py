@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-import threadpoolctl
-
 from ddp_mlp.examination import folder, judging, ranks
 from ddp_mlp.examination.finding import Finding
+from ddp_mlp.nn.threads import blas_threads
 from ddp_mlp.parallel.communicator import Communicator
 
 
 def examine(run_dir: Path, threads: int, communicator: Communicator, launched: Finding) -> list[Finding]:
     """Make all checks. Collective; the findings are whole on rank 0."""
-    with threadpoolctl.threadpool_limits(threads, "blas"):
+    with blas_threads(threads):
         places = communicator.allgather(judging.look_around())
         memory = judging.judge_shared_memory(places)
         findings = [

@@ -5,11 +5,9 @@ the same bits whoever computes its block, and however many rows are held in memo
 """
 
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any, Self
 
 import numpy as np
-import threadpoolctl
 from numpy.typing import NDArray
 
 from ddp_mlp.data.memory import MemorySource
@@ -18,6 +16,7 @@ from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
 from ddp_mlp.nn.standardization import Standardization
+from ddp_mlp.nn.threads import blas_threads
 from ddp_mlp.storage import weights
 from ddp_mlp.storage.checkpoint import Checkpoint
 
@@ -69,7 +68,7 @@ class Network:
         """Return the probabilities (m, n_L) of all classes for the rows X (m, n_0), which are standardized here."""
         source = self.source(X, np.zeros(len(X), np.int64))
         found = np.empty((len(X), self.layout.widths[-1]), self.dtype)
-        with _libraries().limit(limits=1, user_api="blas"):
+        with blas_threads(1):
             for block, group in self.forward(source):
                 SoftmaxCrossEntropy().values(group, found[block])
         return found
@@ -84,9 +83,3 @@ class Network:
         The group is overwritten by the next block. BLAS must have one thread.
         """
         return forward_blocks(ForwardPass(self.layout, self._flat), source)
-
-
-@cache
-def _libraries() -> threadpoolctl.ThreadpoolController:
-    """Return this process's BLAS libraries; to look for them takes longer than to classify a row."""
-    return threadpoolctl.ThreadpoolController()

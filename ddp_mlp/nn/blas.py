@@ -11,8 +11,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import threadpoolctl
 from numpy.typing import NDArray
+
+from ddp_mlp.nn.threads import controller
 
 NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm")
 """In NumPy's own wheels, in builds with 64-bit integers, and in others; those read the lower half of what they get."""
@@ -38,7 +39,7 @@ def libraries() -> list[Library]:
     built = config["Build Dependencies"]["blas"]
     loaded = {
         Library(f"{entry['internal_api']} {entry['version']}", entry.get("architecture", UNKNOWN))
-        for entry in threadpoolctl.threadpool_info()
+        for entry in controller().info()
         if entry["user_api"] == "blas"
     }
     if not loaded:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import Data
+from ddp_mlp.errors import Interrupted
 from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.console import Console
@@ -29,6 +30,8 @@ class Trained(NamedTuple):
     state: State
     events: list[Event]
     """Those of the journal: "epoch", "interrupted", "final"."""
+    stopped: Interrupted | None
+    """What ended the run before its end, such as Ctrl-C."""
 
 
 def train_in_memory(
@@ -40,8 +43,8 @@ def train_in_memory(
 ) -> Trained:
     """Train as configured on arrays that every rank has, from random parameters or from a state. Collective.
 
-    `earlier` are the epochs and steps that the state has seen. `run_dir` and all that goes there is ignored. Raises
-    ProgramError on all ranks.
+    `earlier` are the epochs and steps that the state has seen. `run_dir` and all that goes there is ignored. A signal
+    ends the run after the step at hand, with what it has reached. Raises ProgramError on all ranks.
     """
     outputs = Memory(config, communicator)
     progress = Progress()
@@ -65,9 +68,13 @@ def train_in_memory(
                 watchdog=watchdog,
                 resumed=False,
             )
-            complete(trainer, signals)
+            stopped = None
+            try:
+                complete(trainer, signals)
+            except Interrupted as error:
+                stopped = error
         parameters = step.layout.arrays(step.reduction.parameters.copy())
-        return Trained(State(parameters, communicator.broadcast(gather_state(step)[1])), outputs.events)
+        return Trained(State(parameters, communicator.broadcast(gather_state(step)[1])), outputs.events, stopped)
 
 
 class Memory:
@@ -94,7 +101,7 @@ class Memory:
     def best(self, take: Callable[[], Snapshot]) -> None:
         """Keep the parameters on rank 0, if they will be asked for."""
         if self._keeps_best:
-            self._best = take().parameters
+            self._best = take().parameters or None  # empty but on rank 0
 
     def best_parameters(self, epoch: int) -> Arrays | None:
         """Return the best ones on rank 0."""

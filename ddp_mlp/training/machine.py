@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import numpy as np
-import threadpoolctl
 
 import ddp_mlp
 from ddp_mlp.config import Config
@@ -19,6 +18,7 @@ from ddp_mlp.nn import backprop, blas
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.nn.threads import blas_threads, controller
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import host_name
 from ddp_mlp.storage.library import H5PY
@@ -44,7 +44,7 @@ def settled(config: Config, communicator: Communicator) -> Iterator[Machine]:
     """Fix threads and floating-point warnings, see that all ranks agree, and give shared memory back. Collective."""
     with ExitStack() as stack:
         stack.enter_context(communicator)
-        stack.enter_context(threadpoolctl.threadpool_limits(config.threads, "blas"))
+        stack.enter_context(blas_threads(config.threads))
         # Overflow and NaN warn nobody: the loss is watched instead.
         stack.enter_context(np.errstate(over="ignore", invalid="ignore", divide="ignore"))
         yield agree_on_machine(config.threads, communicator)
@@ -63,7 +63,7 @@ def agree_on_machine(threads: int, communicator: Communicator) -> Machine:
         "mpi": communicator.library,
     }
     kernel = "; ".join(f"{library.name} {library.architecture}" for library in blas.libraries())
-    loaded = [entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "blas"]
+    loaded = [entry for entry in controller().info() if entry["user_api"] == "blas"]
     found_threads = sorted({entry["num_threads"] for entry in loaded} - {threads})
     mine = {**versions, "BLAS kernel": kernel, "canary": _canary()}
     everyone = communicator.allgather((mine, host_name()))

@@ -226,7 +226,7 @@ def decay_of_biases(patch: pytest.MonkeyPatch) -> None:
 def two_blas_threads(patch: pytest.MonkeyPatch) -> None:
     """The limit of one thread is not set; the program's own check sees it."""
     threadpoolctl.threadpool_limits(2, "blas")
-    patch.setattr("ddp_mlp.training.machine.threadpoolctl.threadpool_limits", lambda *_: nullcontext())
+    patch.setattr("ddp_mlp.training.machine.blas_threads", lambda _: nullcontext())
 
 
 @caught_by(same_bits)

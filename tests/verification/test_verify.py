@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import threadpoolctl
 
 from ddp_mlp.errors import ProgramError
 from ddp_mlp.nn.blas import libraries
+from ddp_mlp.nn.threads import controller
 from ddp_mlp.training.step import TrainingStep
 from ddp_mlp.verification.golden import RUNS
 from ddp_mlp.verify import verify
@@ -119,7 +119,7 @@ def test_a_blas_library_that_threadpoolctl_overlooks_is_named_as_numpy_was_built
 ) -> None:
     """So it is with Apple's Accelerate, Netlib's, and MKL without libmkl_rt: there is a certificate all the same."""
     known = libraries()[0].name
-    monkeypatch.setattr(threadpoolctl, "threadpool_info", list)
+    monkeypatch.setattr(controller(), "info", list)
     certify(World(1, 1), tmp_path)
     kernel = certificate_of(tmp_path)["kernel"]
     assert known in kernel["blas"]  # scipy-openblas 0.3.31, say, is what it calls openblas 0.3.31

@@ -1,0 +1,98 @@
+"""What scikit-learn's users write, in the words of a run's configuration, and its messages in theirs."""
+
+import re
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from ddp_mlp.config import Config
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.summing.tree import automatic_shards
+
+RENAMED = {
+    "hidden": "hidden_layer_sizes",
+    "epochs": "max_iter",
+    "optimizer": "solver",
+    "learning_rate": "learning_rate_init",
+    "beta1": "beta_1",
+    "beta2": "beta_2",
+    "seed": "random_state",
+    "valid_fraction": "validation_fraction",
+    "patience": "n_iter_no_change",
+    "min_delta": "tol",
+}
+"""The estimator's names of keys that have another."""
+
+
+def configuration(estimator: Any, epochs: int | None, dtype: np.dtype[Any], m: int, ranks: Communicator) -> Config:
+    """Return the configuration of a run of that many epochs, or of partial_fit where None, on m rows. Collective.
+
+    Raises ConfigError or ValueError.
+    """
+    _refuse_what_is_named_otherwise(estimator)
+    hidden = estimator.hidden_layer_sizes
+    batch_size = 200 if estimator.batch_size == "auto" else estimator.batch_size
+    l2 = estimator.l2
+    if estimator.alpha is not None:
+        l2 = estimator.alpha / (m if batch_size == "full" else min(batch_size, m))
+    if isinstance(estimator.random_state, int | np.integer):
+        seed = int(estimator.random_state)
+    else:
+        seed = int(check_random_state(estimator.random_state).randint(2**31 - 1))
+    stochastic: Any = "sgd" if estimator.momentum == 0 else "nesterov" if estimator.nesterovs_momentum else "momentum"
+    stops = epochs is not None and estimator.n_iter_no_change < np.inf
+    return Config(
+        hidden=tuple(hidden) if np.iterable(hidden) else (hidden,),
+        dtype="float32" if dtype == np.float32 else "float64",
+        epochs=1 if epochs is None else epochs,
+        batch_size=batch_size,
+        optimizer=stochastic if estimator.solver == "sgd" else estimator.solver,
+        learning_rate=estimator.learning_rate_init,
+        schedule="constant" if epochs is None else estimator.schedule,
+        momentum=estimator.momentum,
+        beta1=estimator.beta_1,
+        beta2=estimator.beta_2,
+        epsilon=estimator.epsilon,
+        seed=ranks.broadcast(seed),
+        shuffle="rows" if estimator.shuffle else "none",
+        l2=l2,
+        weight_decay=estimator.weight_decay,
+        clip_norm=estimator.clip_norm,
+        dropout=estimator.dropout,
+        label_smoothing=estimator.label_smoothing,
+        valid_fraction=estimator.validation_fraction if estimator.early_stopping and epochs is not None else 0.0,
+        patience=int(estimator.n_iter_no_change) + 1 if stops else None,  # scikit-learn stops after more than these
+        min_delta=estimator.tol,
+        monitor="valid_accuracy" if estimator.early_stopping and epochs is not None else "train_loss",
+        restore_best=bool(estimator.early_stopping) and epochs is not None,
+        shards=automatic_shards(ranks.size),
+        log_every=0,
+        quiet=not estimator.verbose,
+        stall_seconds=0.0,
+    )
+
+
+def _refuse_what_is_named_otherwise(estimator: Any) -> None:
+    """Raise ValueError for what scikit-learn's users may ask for, with what does the same here."""
+    max_iter, alpha, l2 = estimator.max_iter, estimator.alpha, estimator.l2
+    if estimator.solver == "lbfgs":
+        raise ValueError("solver = 'lbfgs': expected 'sgd', 'adam', 'adamw' or 'rmsprop'; all train in batches")
+    if estimator.learning_rate == "adaptive":
+        raise ValueError("learning_rate = 'adaptive': here that is schedule='plateau', with any solver")
+    if estimator.learning_rate != "constant":
+        other = "'step', 'exponential' or 'cosine'"
+        raise ValueError(f"learning_rate = {estimator.learning_rate!r}: expected 'constant'; see schedule for {other}")
+    if isinstance(max_iter, int | np.integer) and max_iter < 1:
+        raise ValueError(f"max_iter = {max_iter}: must be at least 1")
+    if alpha is not None and l2:
+        raise ValueError(f"alpha = {alpha}: is l2 times the batch size; give one of the two, l2 is {l2}")
+    if alpha is not None and not alpha >= 0:
+        raise ValueError(f"alpha = {alpha}: must be at least 0")
+
+
+def in_scikit_learns_words(message: str) -> str:
+    """Return a message of the configuration with the estimator's names for its keys."""
+    for key, name in RENAMED.items():
+        message = re.sub(rf"\b{key} = ", f"{name} = ", message)
+    return message

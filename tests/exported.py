@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ FUNCTIONS: dict[str, Callable[[Rows], Rows]] = {
 
 def described(
     widths: tuple[int, ...] = (7, 20, 33, 3),
-    activation: str = "relu",
-    output: str = "softmax",
+    activation: str | tuple[str, ...] = "relu",
+    output: str | tuple[str, ...] = "softmax",
     dtype: str = "float32",
     seed: int = 0,
     **changes: Any,
@@ -57,7 +58,9 @@ def described(
         parameters[f"W{l}"] = (rng.normal(size=(widths[l], widths[l - 1])) * math.sqrt(2 / widths[l - 1])).astype(dtype)
         parameters[f"b{l}"] = (0.1 * rng.normal(size=widths[l])).astype(dtype)
     n, n_L = widths[0], widths[-1]
-    numbers = output in ("identity", "softplus", "relu")
+    activations = (activation,) * (len(widths) - 2) if isinstance(activation, str) else activation
+    outputs = (output,) * n_L if isinstance(output, str) else output
+    numbers = not {"softmax", "sigmoid", "exp"} & set(outputs)
     found: dict[str, Any] = {
         "mean": 10 * rng.normal(size=n),
         "scale": rng.uniform(0.5, 20, n),
@@ -69,8 +72,8 @@ def described(
     }
     found |= changes
     X = example_rows(found["mean"], found["scale"], n)
-    network = Description(parameters, activation, output, "0" * 64, **{"examples": None, **found})
-    return Description(parameters, activation, output, "0" * 64, **{"examples": (X, answers(network, X)), **found})
+    network = Description(parameters, activations, outputs, "0" * 64, **{"examples": None, **found})
+    return replace(network, examples=(X, answers(network, X)))
 
 
 def answers(network: Description, X: Rows) -> Rows:
@@ -79,9 +82,15 @@ def answers(network: Description, X: Rows) -> Rows:
     A = A if network.scale is None else A / network.scale
     for l, (W, b) in enumerate(network.layers, start=1):
         z = A @ W.astype(np.float64).T + b
-        A = FUNCTIONS[network.activation if l < len(network.layers) else network.output](z)
+        A = FUNCTIONS[network.activations[l - 1]](z) if l < len(network.layers) else _outputs(network, z)
     A = A if network.target_scale is None else A * network.target_scale
     return A if network.target_mean is None else A + network.target_mean
+
+
+def _outputs(network: Description, z: Rows) -> Rows:
+    if network.softmax:
+        return FUNCTIONS["softmax"](z)
+    return np.stack([FUNCTIONS[name](z[:, k]) for k, name in enumerate(network.outputs)], axis=1)
 
 
 def difference(network: Description, found: Rows, expected: Rows) -> float:

@@ -50,20 +50,36 @@ ELEMENTWISE = """\
         y[k] = @value@;
     }"""
 
-ACTIVATE = """
-static inline real @name@(real z)
+FUNCTION = """
+static inline real f_@name@(real z)
 {
     return @value@;
 }
 """
 
-ACTIVATE_ALL = """
-static void activate(size_t count, real *z)
+ACTIVATE = """
+/* Set the z of hidden layer l, counted from 0, to f(z). */
+static void activate(size_t l, size_t count, real *z)
 {
-    for (size_t j = 0; j < count; j++) {
-        z[j] = hidden(z[j]);
-    }
+@cases@
 }
+"""
+
+ACTIVATE_ALL = """\
+@unused@@indent@for (size_t j = 0; j < count; j++) {
+@indent@    z[j] = f_@name@(z[j]);
+@indent@}"""
+
+ACTIVATE_ONE = """\
+        if (l + 1 < LAYERS) {
+            activate(l, panels * LANES, z);
+        }
+"""
+
+ACTIVATE_MANY = """\
+                if (l + 1 < LAYERS) {
+                    activate(l, ROWS * LANES, tiles[g]);
+                }
 """
 
 LABEL = """
@@ -135,6 +151,8 @@ class _Values:
             "target": _vectors(network.target_mean, "target_mean", "double")
             + _vectors(network.target_scale, "target_scale", "double"),
             "activation": self._activation(),
+            "activate_one": ACTIVATE_ONE if network.activations else "",
+            "activate_many": ACTIVATE_MANY if network.activations else "",
             "output": self._output(),
             "standardized_one": self._standardized("x"),
             "standardized_many": self._standardized("row"),
@@ -205,22 +223,44 @@ class _Values:
         return text
 
     def _activation(self) -> str:
-        text = fill(ACTIVATE, {"name": "hidden", "value": self._function(self._network.activation)}) + ACTIVATE_ALL
-        if self._network.output not in ("softmax", "identity"):
-            text += fill(ACTIVATE, {"name": "output", "value": self._function(self._network.output)})
-        return text
+        network = self._network
+        written_out = ("softmax", "identity")
+        wanted = dict.fromkeys((*network.activations, *(f for f in network.outputs if f not in written_out)))
+        text = "".join(fill(FUNCTION, {"name": name, "value": self._function(name)}) for name in wanted)
+        if not network.activations:
+            return text
+        layers: dict[str, list[int]] = {}
+        for l, name in enumerate(network.activations):
+            layers.setdefault(name, []).append(l)
+        if len(layers) == 1:
+            values = {"unused": "    (void)l;\n", "indent": "    ", "name": network.activations[0]}
+            return text + fill(ACTIVATE, {"cases": fill(ACTIVATE_ALL, values)})
+        cases = ""
+        for name, which in layers.items():
+            cases += "".join(f"    case {l}:\n" for l in which)
+            cases += fill(ACTIVATE_ALL, {"unused": "", "indent": "        ", "name": name}) + "\n        break;\n"
+        return text + fill(ACTIVATE, {"cases": f"    switch (l) {{\n{cases}    }}"})
 
     def _output(self) -> str:
-        if self._network.output == "softmax":
+        network = self._network
+        if network.softmax:
             return self._fill(SOFTMAX, exp="expf" if self._real == "float" else "exp")
-        value = "z[k * stride]" if self._network.output == "identity" else "output(z[k * stride])"
+        names, z = list(dict.fromkeys(network.outputs)), "z[k * stride]"
+        value = z if names[-1] == "identity" else f"f_{names[-1]}({z})"
+        table = ""
+        if len(names) > 1:
+            numbers = wrapped(str(names.index(name)) for name in network.outputs)
+            table = f"    static const unsigned char which[] = {{\n{numbers},\n    }};\n"
+            for number, name in enumerate(names[:-1]):
+                value = f"which[k] == {number} ? {z if name == 'identity' else f'f_{name}({z})'} : {value}"
+            value = f"({value})"
         if self._real == "float":
             value = f"(double){value}"
-        if self._network.target_scale is not None:
+        if network.target_scale is not None:
             value = f"target_scale[k] * {value}"
-        if self._network.target_mean is not None:
+        if network.target_mean is not None:
             value = f"target_mean[k] + {value}"
-        return self._fill(ELEMENTWISE, value=value)
+        return table + self._fill(ELEMENTWISE, value=value)
 
     def _standardized(self, row: str) -> str:
         network = self._network

@@ -33,10 +33,10 @@ class Description:
 
     parameters: Mapping[str, NDArray[Any]]
     """`W1` (n_1, n_0), `b1` (n_1,), …, `bL` (n_L,), all float32 or all float64."""
-    activation: str
-    """Of the hidden layers: one of ACTIVATIONS."""
-    output: str
-    """One of OUTPUTS."""
+    activations: tuple[str, ...]
+    """(L − 1,): of each hidden layer, one of ACTIVATIONS."""
+    outputs: tuple[str, ...]
+    """(n_L,): the function of each output, one of OUTPUTS; softmax is that of all or of none."""
     parameters_sha256: str
     mean: NDArray[np.float64] | None = None
     """(n_0,), subtracted from the inputs; None where inputs are taken as they are."""
@@ -52,6 +52,9 @@ class Description:
     """n_L names: of the classes where `classes`, else of the targets."""
     classes: bool = True
     """An output is the probability of a class, and the largest one decides."""
+    exact: bool = False
+    """The network was trained with `arithmetic = portable`: the layers are computed in float64, with products of whole
+    numbers, and have the same bits everywhere."""
     examples: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     """Rows (k, n_0) and what this program's own predict gives for them (k, n_L), for a file's test of itself."""
 
@@ -67,9 +70,14 @@ class Description:
         return (layers[0][0].shape[1], *(len(b) for _, b in layers))
 
     @property
+    def softmax(self) -> bool:
+        """The outputs are softmax of z together."""
+        return self.outputs[0] == "softmax"
+
+    @property
     def dtype(self) -> np.dtype[Any]:
-        """That of the parameters, in which the layers are computed."""
-        return self.parameters["W1"].dtype
+        """That in which the layers are computed: that of the parameters, or float64."""
+        return np.dtype(np.float64) if self.exact else self.parameters["W1"].dtype
 
     @property
     def tolerance(self) -> float:
@@ -99,8 +107,8 @@ def describe(network: Network) -> Description:
     X = example_rows(mean, scale, network.features)
     return Description(
         parameters=network.parameters,
-        activation="relu",
-        output="softmax",
+        activations=("relu",) * (network.layout.L - 1),
+        outputs=("softmax",) * network.layout.widths[-1],
         parameters_sha256=network.parameters_sha256,
         mean=mean,
         scale=scale,
@@ -124,8 +132,8 @@ def example_rows(mean: NDArray[np.float64] | None, scale: NDArray[np.float64] | 
 
 def about(network: Description) -> list[str]:
     """Return what the network is, in a few lines for a comment."""
-    kind = {"float32": "32", "float64": "64"}[network.dtype.name]
-    functions = network.output if len(network.layers) == 1 else f"{network.activation}, {network.output}"
+    kind = 8 * network.parameters["W1"].itemsize
+    functions = ", ".join(dict.fromkeys((*network.activations, *network.outputs)))
     lines = [
         f"{'-'.join(map(str, network.widths))}, {functions}, {network.count:,} parameters of {kind} bits,",
         f"parameters_sha256 {network.parameters_sha256}",

@@ -37,7 +37,7 @@ ACTIVATIONS = {
 log(1 + e) = 2 atanh(e / (2 + e)): Fortran has no expm1 and no log1p."""
 
 FUNCTION = """\
-    elemental function @name@(z) result(f)
+    elemental function f_@name@(z) result(f)
         real(wp), intent(in) :: z
         real(wp) :: f@local@
 
@@ -64,11 +64,28 @@ SOFTMAX = """\
         end do"""
 
 ELEMENTWISE = """\
+        real(wp) :: v
         integer :: k
 
         do k = 1, outputs
+@cases@
             y(k) = @value@
         end do"""
+
+ACTIVATE = """
+    !> Set the z of hidden layer l to f(z).
+    pure subroutine activate(l, count, z)
+        integer, intent(in) :: l, count
+        real(wp), intent(inout) :: z(count)
+
+@cases@
+    end subroutine
+"""
+
+CALL_ONE = """
+            if (l < layers) call activate(l, panels * lanes, z)"""
+CALL_MANY = """
+                    if (l < layers) call activate(l, lanes * group, tiles(1, 1, g))"""
 
 LABEL = """
     !> Return the number of the most probable class, counted from 1; of equals, the first.
@@ -144,6 +161,9 @@ def fortran_source(network: Description, stem: str) -> str:
         "guard": GUARD if beside else "",
         "label": LABEL if network.classes else "",
         "activation": _functions(network),
+        "activate": _activate(network),
+        "activate_one": CALL_ONE if network.activations else "",
+        "activate_many": CALL_MANY if network.activations else "",
         "output": _output(network),
         "loading": fill(template("load.f90"), load) if beside else "",
     }
@@ -197,26 +217,44 @@ def _standardized(network: Description, x: str) -> str:
 
 
 def _functions(network: Description) -> str:
-    found = [("hidden", network.activation)]
-    if network.output not in ("softmax", "identity"):
-        found.append(("output", network.output))
+    wanted = dict.fromkeys((*network.activations, *network.outputs))
     texts = []
-    for name, which in found:
-        lines = ACTIVATIONS[which]
+    for name in (name for name in wanted if name not in ("softmax", "identity")):
+        lines = ACTIVATIONS[name]
         body = "\n".join(f"        {line}" for line in lines)
         texts.append(fill(FUNCTION, {"name": name, "local": ", e" if len(lines) > 1 else "", "body": body}))
     return "\n".join(texts)
 
 
+def _activate(network: Description) -> str:
+    """Return the procedure that computes f of a hidden layer."""
+    if not network.activations:
+        return ""
+    return fill(ACTIVATE, {"cases": _cases(network.activations, "l", "z = f_{}(z)", "z = z")})
+
+
+def _cases(names: Sequence[str], number: str, statement: str, unchanged: str) -> str:
+    """Return a selection by number, counted from 1, of the statements for these functions; one alone needs none."""
+    places: dict[str, list[str]] = {}
+    for k, name in enumerate(names, start=1):
+        places.setdefault(name, []).append(str(k))
+    text = f"        select case ({number})\n"
+    for order, (name, where) in enumerate(places.items(), start=1):
+        case = "default" if order == len(places) else f"(&\n{wrapped(where, ' ' * 12, ' &')})"
+        text += f"        case {case}\n            {unchanged if name == 'identity' else statement.format(name)}\n"
+    return f"{text}        end select"
+
+
 def _output(network: Description) -> str:
-    if network.output == "softmax":
+    if network.softmax:
         return SOFTMAX
-    value = "real(z(k), real64)" if network.output == "identity" else "real(output(z(k)), real64)"
+    value = "real(v, real64)"
     if network.target_scale is not None:
         value = f"target_scale(k) * {value}"
     if network.target_mean is not None:
         value = f"target_mean(k) + {value}"
-    return fill(ELEMENTWISE, {"value": value})
+    cases = _cases(network.outputs, "k", "v = f_{}(z(k))", "v = z(k)").replace("\n", "\n    ")
+    return fill(ELEMENTWISE, {"value": value, "cases": "    " + cases})
 
 
 def _vector(name: str, size: str, kind: str, values: NDArray[Any] | None) -> str:

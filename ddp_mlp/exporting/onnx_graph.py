@@ -6,6 +6,7 @@ Invariants:
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,18 +71,18 @@ def _build(graph: "_Graph", network: Description) -> list[Any]:
         names = [A, graph.constant(f"W{l}", W), graph.constant(f"b{l}", b)]
         A = graph.node("Gemm", names, f"z{l}", transB=1)
         if l < L:
-            A = graph.function(network.activation, A, f"A{l}")
+            A = graph.function(network.activations[l - 1], A, f"A{l}")
     n, kind = network.widths[-1], graph.kind
-    if network.classes:
+    if network.softmax:
         graph.node("Softmax", [A], "probability", axis=-1)
         graph.node("ArgMax", ["probability"], "label", axis=1, keepdims=0)
         label = helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"])
         return [label, helper.make_tensor_value_info("probability", kind, ["batch", n])]
-    name = "probability" if network.output == "sigmoid" else "prediction"
+    name = "probability" if set(network.outputs) == {"sigmoid"} else "prediction"
     if network.target_mean is None and network.target_scale is None:
-        graph.function(network.output, A, name)
+        graph.outputs(network.outputs, A, name)
     else:
-        A = graph.cast(graph.function(network.output, A, f"A{L}"), TensorProto.DOUBLE, "wide")
+        A = graph.cast(graph.outputs(network.outputs, A, f"A{L}"), TensorProto.DOUBLE, "wide")
         if network.target_scale is not None:
             last = network.target_mean is None
             scale = graph.constant("target_scale", network.target_scale)
@@ -148,6 +149,18 @@ class _Graph:
         if network.scale is not None:
             x = self.node("Div", [x, self.constant("scale", network.scale.astype(self.dtype))], "A0")
         return x
+
+    def outputs(self, names: Sequence[str], z: str, output: str) -> str:
+        """Add the functions of the output layer, each chosen for its own outputs."""
+        kinds = list(dict.fromkeys(names))
+        if len(kinds) == 1:
+            return self.function(kinds[0], z, output)
+        A = self.function(kinds[0], z, f"{output}_{kinds[0]}")
+        for name in kinds[1:]:
+            chosen = self.constant(f"{name} outputs", np.array([one == name for one in names]))
+            B = self.function(name, z, f"{output}_{name}")
+            A = self.node("Where", [chosen, B, A], output if name == kinds[-1] else f"{output}_with_{name}")
+        return A
 
     def function(self, name: str, z: str, output: str) -> str:
         """Add f(z), elementwise.

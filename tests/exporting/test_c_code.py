@@ -44,6 +44,13 @@ def test_every_output(output: str, cc: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cc", COMPILERS)
+def test_functions_may_differ(cc: str, tmp_path: Path) -> None:
+    """From hidden layer to hidden layer, and from output to output."""
+    activations, outputs = ("tanh", "relu", "tanh", "elu"), ("softplus", "identity", "relu", "identity")
+    selftest(described((3, 5, 6, 7, 8, 4), activations, outputs), tmp_path, cc, *SANITIZED)
+
+
+@pytest.mark.parametrize("cc", COMPILERS)
 @pytest.mark.parametrize("widths", [(1, 1), (5, 2), (3, 1, 1), (130, 65, 200, 17), (2, 300, 4)])
 def test_every_shape(widths: tuple[int, ...], cc: str, tmp_path: Path) -> None:
     """No hidden layer, one of anything, and widths on both sides of panels, groups and chunks."""

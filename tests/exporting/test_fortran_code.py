@@ -44,6 +44,12 @@ def test_every_output(output: str, tmp_path: Path) -> None:
     selftest(described(output=output), tmp_path, *CHECKED)
 
 
+def test_functions_may_differ(tmp_path: Path) -> None:
+    """From hidden layer to hidden layer, and from output to output."""
+    activations, outputs = ("tanh", "relu", "tanh", "elu"), ("softplus", "identity", "relu", "identity")
+    selftest(described((3, 5, 6, 7, 8, 4), activations, outputs), tmp_path, *CHECKED)
+
+
 @pytest.mark.parametrize("widths", [(1, 1), (5, 2), (3, 1, 1), (130, 65, 200, 17), (2, 300, 4)])
 def test_every_shape(widths: tuple[int, ...], tmp_path: Path) -> None:
     """No hidden layer, one of anything, and widths on both sides of panels, groups and chunks."""

@@ -56,6 +56,14 @@ def test_every_output(output: str, dtype: str) -> None:
         )
 
 
+def test_functions_may_differ() -> None:
+    """From hidden layer to hidden layer, and from output to output."""
+    network = described((3, 5, 6, 7, 4), ("tanh", "relu", "elu"), ("softplus", "identity", "relu", "identity"))
+    X = rows(network)
+    expected = answers(network, X.astype(np.float64))
+    assert difference(network, outputs(onnx_graph(network), X)[0], expected) <= 2 * network.tolerance
+
+
 def test_the_graph_is_checked_and_says_what_it_is() -> None:
     """Full check with strict shape inference; one opset; batch is free; names are in the metadata."""
     network = described(output="identity")

@@ -153,10 +153,7 @@ void @P@_predict_one(const double x[@M@_FEATURES], double y[@M@_OUTPUTS])
         for (size_t j = 0; j < panels * LANES; j++) {
             z[j] += layer.b[j];
         }
-        if (l + 1 < LAYERS) {
-            activate(panels * LANES, z);
-        }
-        real *const other = a;
+@activate_one@        real *const other = a;
         a = z;
         z = other;
     }
@@ -185,10 +182,7 @@ static real *forward(size_t groups, real *A, real *Z)
                         tiles[g][r * LANES + j] += b[j];
                     }
                 }
-                if (l + 1 < LAYERS) {
-                    activate(ROWS * LANES, tiles[g]);
-                }
-                real *const out = Z + (g * WIDEST + first) * ROWS;
+@activate_many@                real *const out = Z + (g * WIDEST + first) * ROWS;
                 for (size_t j = 0; j < width; j++) {
                     for (size_t r = 0; r < ROWS; r++) {
                         out[j * ROWS + r] = tiles[g][r * LANES + j];

@@ -57,12 +57,8 @@ contains
             end do
             do j = 1, panels * lanes
                 z(j) = z(j) + weights(at_b(l) + j - 1)
-            end do
-            if (l < layers) then
-                do j = 1, panels * lanes
-                    a(j) = hidden(z(j))
-                end do
-            end if
+            end do@activate_one@
+            if (l < layers) a(1:panels * lanes) = z(1:panels * lanes)
         end do
         call finish(z(1:outputs), y)
     end subroutine
@@ -119,14 +115,7 @@ contains
                         do j = 1, lanes
                             tiles(j, r, g) = tiles(j, r, g) + weights(at_b(l) + first + j - 2)
                         end do
-                    end do
-                    if (l < layers) then
-                        do r = 1, group
-                            do j = 1, lanes
-                                tiles(j, r, g) = hidden(tiles(j, r, g))
-                            end do
-                        end do
-                    end if
+                    end do@activate_many@
                     do j = 1, min(lanes, width(l) - first + 1)
                         do r = 1, group
                             z(r, first + j - 1, g) = tiles(j, r, g)
@@ -228,6 +217,7 @@ contains
         end do
     end subroutine
 
+@activate@
 @activation@
     !> Turn the output layer's z of one row into y.
     pure subroutine finish(z, y)

@@ -47,9 +47,14 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
     from ddp_mlp.reporting import charts, page
     from ddp_mlp.reporting.outcome import Outcome, image_shape, outcome_on_test
     from ddp_mlp.reporting.runs import read_all
+    from ddp_mlp.reporting.searches import search_page
     from ddp_mlp.run_dir.narrator import duration
     from ddp_mlp.storage.atomic import write_atomically
+    from ddp_mlp.trials.log import read as read_search
 
+    search = ""
+    if len(folders) == 1 and (found := read_search(folders[0])) is not None:
+        search = search_page(found)
     runs = read_all(folders)
     try:
         shapes = [image_shape(run.start["data"].get("features", 0), image) for run in runs]
@@ -57,7 +62,7 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
         raise ConfigError(str(error)) from error
     outcomes = [outcome_on_test(run, data, MISTAKES) for run in runs]
     if output.suffix.lower() == ".html":
-        content = page.page(runs, outcomes, shapes).encode()
+        content = page.page(runs, outcomes, shapes, search).encode()
     else:
         drawn = charts.charts_of(runs)
         lines = []

@@ -136,7 +136,7 @@ def confusion_chart(run: RunLog, outcome: Outcome, title: str = "Confusion matri
             axes.set_yticks(range(n), names, fontsize=points)
         axes.set_xlabel("taken for")
         axes.set_ylabel("label")
-        _dress(axes, palette, grid=False)
+        dress(axes, palette, grid=False)
 
     return Chart(title, text, draw, (4.4, 4.1))
 
@@ -222,7 +222,7 @@ def _lines(
             handles = [*_run_handles(runs, palette), *handles]
         if handles:
             axes.legend(handles=handles, labelcolor=palette.ink, **(ABOVE if several else {}))
-        _dress(axes, palette)
+        dress(axes, palette)
 
     return Chart(title, text, draw, headroom=LEGEND_POINTS if len(runs) > 1 else 6.0)
 
@@ -252,7 +252,7 @@ def _phases(runs: Sequence[RunLog]) -> Chart | None:
         axes.set_xlabel("% of rank 0's step")
         axes.set_xlim(0, 100)
         axes.legend(labelcolor=palette.ink, **ABOVE | {"ncols": 4})
-        _dress(axes, palette, grid=False)
+        dress(axes, palette, grid=False)
 
     return Chart(
         "Time per phase", f"Share of rank 0's time per phase. {'; '.join(words)}.", draw, headroom=LEGEND_POINTS
@@ -280,7 +280,7 @@ def _waiting(runs: Sequence[RunLog]) -> Chart | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(runs) > 1:
             axes.legend(handles=_run_handles(runs, palette), labelcolor=palette.ink, **ABOVE)
-        _dress(axes, palette)
+        dress(axes, palette)
 
     return Chart(
         "Who waited",
@@ -336,7 +336,7 @@ def _mark_pauses(axes: Axes, runs: Sequence[RunLog], palette: Palette) -> None:
                 )
 
 
-def _dress(axes: Axes, palette: Palette, grid: bool = True) -> None:
+def dress(axes: Axes, palette: Palette, grid: bool = True) -> None:
     """Put everything but the data into the palette's colours."""
     axes.patch.set_visible(False)
     for spine in axes.spines.values():

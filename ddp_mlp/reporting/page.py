@@ -1,12 +1,11 @@
 """A report as one HTML file: style, figures and pictures inside, no script, nothing fetched from elsewhere.
 
-Every text that comes from a journal, a file or a folder's name is escaped here, at one place: `_t`.
+Text becomes HTML in `markup.py` alone.
 """
 
 import base64
-import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -14,8 +13,8 @@ import matplotlib.image
 
 import ddp_mlp
 from ddp_mlp import config as configuration
-from ddp_mlp.errors import printable
-from ddp_mlp.reporting.charts import Chart, charts_of, confusion_chart, to_svg
+from ddp_mlp.reporting.charts import charts_of, confusion_chart
+from ddp_mlp.reporting.markup import Raw, escaped, figures_of, section, table
 from ddp_mlp.reporting.outcome import Outcome, picture
 from ddp_mlp.reporting.runs import RunLog, differing
 from ddp_mlp.run_dir.journal import utc_now
@@ -27,33 +26,48 @@ LISTED = 10
 """Most frequent confusions, and most confident mistakes where they are not pictures."""
 
 
-def page(runs: Sequence[RunLog], outcomes: Sequence[Outcome | str], shapes: Sequence[tuple[int, ...] | None]) -> str:
-    """Return the report of one or several runs; `outcomes` and `shapes` of their features as pictures, one per run."""
+def page(
+    runs: Sequence[RunLog],
+    outcomes: Sequence[Outcome | str],
+    shapes: Sequence[tuple[int, ...] | None],
+    search: str = "",
+) -> str:
+    """Return the report of one or several runs; `outcomes` and `shapes` of their features as pictures, one per run.
+
+    `search` is what `search_page` says of a search, whose first member the run is.
+    """
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs: {', '.join(run.name for run in runs)}"
     body = [_summary(runs, title)]
     if len(runs) > 1:
         body.append(_differences(runs))
-    body.append(_section("Course", _charts(charts_of(runs), "course") + _notes(runs)))
+    body.append(section("Course", figures_of(charts_of(runs), "course") + _notes(runs)))
     for number, (run, outcome, shape) in enumerate(zip(runs, outcomes, shapes, strict=True)):
         heading = "Test data" if len(runs) == 1 else f"Test data: {run.name}"
-        body.append(_section(heading, _outcome(run, outcome, shape, f"test{number}")))
+        body.append(section(heading, _outcome(run, outcome, shape, f"test{number}")))
     for run in runs:
-        body.append(_section("What was run" if len(runs) == 1 else f"What was run: {run.name}", _origin(run)))
+        body.append(section("What was run" if len(runs) == 1 else f"What was run: {run.name}", _origin(run)))
+    if search:
+        body.insert(1, search)
+    return document(title, body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """Return a whole page with its style; `body` is HTML, part by part."""
     style = resources.files("ddp_mlp.reporting").joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
         'img-src data:">\n'
-        f'<link rel="icon" href="data:,">\n<title>{_t(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n'
+        f'<link rel="icon" href="data:,">\n<title>{escaped(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n'
         + "\n".join(body)
-        + f'\n<p class="soft">Made by ddp_mlp {_t(ddp_mlp.__version__)}, {utc_now()}.</p>\n</body>\n</html>\n'
+        + f'\n<p class="soft">Made by ddp_mlp {escaped(ddp_mlp.__version__)}, {utc_now()}.</p>\n</body>\n</html>\n'
     )
 
 
 def _summary(runs: Sequence[RunLog], title: str) -> str:
     if len(runs) > 1:
-        return f"<header><h1>{_t(title)}</h1></header>\n" + _section("Results", _results(runs))
+        return f"<header><h1>{escaped(title)}</h1></header>\n" + section("Results", _results(runs))
     (run,) = runs
     cards = [(_figure(name, value), name.replace("_", " ")) for name, value in _best_known(run).items()]
     cards += [
@@ -65,11 +79,13 @@ def _summary(runs: Sequence[RunLog], title: str) -> str:
     rates = run.series("epoch", "examples_per_second")[1]
     if len(rates):
         cards.append((f"{sorted(rates)[len(rates) // 2]:,.0f}", "examples/s, median"))
-    listed = "".join(f"<li><b>{_t(value)}</b><span>{_t(name)}</span></li>" for value, name in cards)
+    listed = "".join(f"<li><b>{escaped(value)}</b><span>{escaped(name)}</span></li>" for value, name in cards)
     hashed = _hash(run)
     return (
-        f'<header><h1>{_t(title)}</h1><p class="soft">{_t(run.state)}, in <code>{_t(run.folder)}</code></p></header>\n'
-        f'<ul class="cards">{listed}</ul>\n' + (f"<p>parameters_sha256 <code>{_t(hashed)}</code></p>" if hashed else "")
+        f"<header><h1>{escaped(title)}</h1>"
+        f'<p class="soft">{escaped(run.state)}, in <code>{escaped(run.folder)}</code></p></header>\n'
+        f'<ul class="cards">{listed}</ul>\n'
+        + (f"<p>parameters_sha256 <code>{escaped(hashed)}</code></p>" if hashed else "")
     )
 
 
@@ -83,7 +99,7 @@ def _results(runs: Sequence[RunLog]) -> str:
         ranks = f"{run.start['ranks']}, {run.start['shards']}"
         rows.append(
             [
-                _Raw(swatch + _t(run.name)),
+                Raw(swatch + escaped(run.name)),
                 run.state,
                 *figures,
                 duration(last["seconds"]),
@@ -93,13 +109,13 @@ def _results(runs: Sequence[RunLog]) -> str:
             ]
         )
     head = ["run", "state", *(name.replace("_", " ") for name in names), "time", "steps", "P, K", "parameters_sha256"]
-    return _table(head, rows, "Figures of the kept model; of the last epoch where a run has not ended.")
+    return table(head, rows, "Figures of the kept model; of the last epoch where a run has not ended.")
 
 
 def _differences(runs: Sequence[RunLog]) -> str:
     rows = [[name, *map(_show, values)] for name, values in differing(runs).items()]
-    text = _table(["setting", *(run.name for run in runs)], rows) if rows else "<p>No setting differs.</p>"
-    return _section("Settings that differ", text)
+    text = table(["setting", *(run.name for run in runs)], rows) if rows else "<p>No setting differs.</p>"
+    return section("Settings that differ", text)
 
 
 def _notes(runs: Sequence[RunLog]) -> str:
@@ -113,12 +129,12 @@ def _notes(runs: Sequence[RunLog]) -> str:
         lines.append("Time per phase: the journals do not tell it.")
     if not any(run.waiting_by_rank() for run in runs):
         lines.append("Who waited: the journals do not tell it; with one rank, nobody does.")
-    return "".join(f'<p class="soft">{_t(line)}</p>' for line in lines)
+    return "".join(f'<p class="soft">{escaped(line)}</p>' for line in lines)
 
 
 def _outcome(run: RunLog, outcome: Outcome | str, shape: tuple[int, ...] | None, prefix: str) -> str:
     if isinstance(outcome, str):
-        return f"<p>Not shown: {_t(outcome)}.</p>"
+        return f"<p>Not shown: {escaped(outcome)}.</p>"
     told = run.final.get("test_accuracy") if run.final else None
     agrees = ""
     if told is not None:
@@ -128,14 +144,14 @@ def _outcome(run: RunLog, outcome: Outcome | str, shape: tuple[int, ...] | None,
         [name, rows, *(("–" if value is None else f"{value:.3f}") for value in (precision, recall, f1))]
         for name, rows, precision, recall, f1 in outcome.per_class()
     ]
-    classes = _table(["class", "rows", "precision", "recall", "F1"], numbers, "Per class")
+    classes = table(["class", "rows", "precision", "recall", "F1"], numbers, "Per class")
     confused = [[label, taken, count] for label, taken, count in outcome.confusions(LISTED)]
-    most = _table(["label", "taken for", "rows"], confused, "Most frequent confusions") if confused else ""
-    chart = _charts([confusion_chart(run, outcome)], prefix)
+    most = table(["label", "taken for", "rows"], confused, "Most frequent confusions") if confused else ""
+    chart = figures_of([confusion_chart(run, outcome)], prefix)
     mistakes = _mistakes(outcome, shape)
     beside, below = ("", mistakes) if shape is not None else (mistakes, "")
     return (
-        f"<p>{_t(kept)}</p>\n"
+        f"<p>{escaped(kept)}</p>\n"
         f'<div class="side"><div>{chart}</div><div>{classes}</div></div>\n'
         f'<div class="side"><div>{most}</div><div>{beside}</div></div>\n{below}'
     )
@@ -149,14 +165,14 @@ def _mistakes(outcome: Outcome, shape: tuple[int, ...] | None) -> str:
     if shape is None:
         rows = [[m.row, names[m.label], names[m.predicted], f"{m.probability:.4f}"] for m in outcome.mistakes[:LISTED]]
         note = "Most confident mistakes: rows of the test split, counted from 0"
-        return _table(["row", "label", "taken for", "probability"], rows, note)
+        return table(["row", "label", "taken for", "probability"], rows, note)
     tiles = []
     for mistake in outcome.mistakes:
         words = f"{names[mistake.label]} taken for {names[mistake.predicted]}, {mistake.probability:.3f}"
         alternative = f"Picture of test row {mistake.row}: {words}"
         tiles.append(
-            f'<figure><img src="{_png(mistake.features, shape)}" alt="{_t(alternative)}">'
-            f"<figcaption>{_t(words)}, row {mistake.row}</figcaption></figure>"
+            f'<figure><img src="{_png(mistake.features, shape)}" alt="{escaped(alternative)}">'
+            f"<figcaption>{escaped(words)}, row {mistake.row}</figcaption></figure>"
         )
     return f'{heading}<div class="tiles">{"".join(tiles)}</div>'
 
@@ -168,7 +184,10 @@ def _origin(run: RunLog) -> str:
     widths = "-".join(map(str, [start["data"].get("features"), *config["hidden"], start["data"].get("classes")]))
     facts = [
         ["data", f"{start['data'].get('path')}: {rows}"],
-        *([f"SHA-256 of {split}", _Raw(f"<code>{_t(value)}</code>")] for split, value in start["fingerprint"].items()),
+        *(
+            [f"SHA-256 of {split}", Raw(f"<code>{escaped(value)}</code>")]
+            for split, value in start["fingerprint"].items()
+        ),
         ["network", f"{widths}, {start['parameters']:,} parameters"],
         ["ranks", f"P = {start['ranks']} on {start['nodes']} node(s), K = {start['shards']} shards"],
         ["hosts", ", ".join(map(str, start["hosts"]))],
@@ -176,16 +195,16 @@ def _origin(run: RunLog) -> str:
         ["versions", ", ".join(f"{name} {' '.join(str(value).split())}" for name, value in start["versions"].items())],
         [
             "again",
-            _Raw(f"<code>python -m ddp_mlp.train --config {_t(run.folder / 'config.yaml')} --run_dir NEW</code>"),
+            Raw(f"<code>python -m ddp_mlp.train --config {escaped(run.folder / 'config.yaml')} --run_dir NEW</code>"),
         ],
     ]
     settings = "".join(
-        f"<li{chosen}>{_t(name)} = {_t(_show(value))}</li>"
+        f"<li{chosen}>{escaped(name)} = {escaped(_show(value))}</li>"
         for name, value in config.items()
         for chosen in [' class="chosen"' if name in defaults and value != defaults[name] else ""]
     )
     return (
-        _table(["", ""], facts)
+        table(["", ""], facts)
         + "<h3>Starts</h3>"
         + _starts(run)
         + f'<h3>Settings</h3><p class="soft">Bold: not the default.</p><ul class="settings">{settings}</ul>'
@@ -202,7 +221,7 @@ def _starts(run: RunLog) -> str:
         span = f"{start['step']:,} to {last['step']:,}"
         hosts = ", ".join(map(str, start["hosts"]))
         rows.append([start.get("time", ""), span, ended, f"{start['ranks']}", hosts, start.get("resumed_from", "")])
-    return _table(["time (UTC)", "steps", "ended by", "P", "hosts", "from"], rows)
+    return table(["time (UTC)", "steps", "ended by", "P", "hosts", "from"], rows)
 
 
 def _hash(run: RunLog) -> str:
@@ -216,14 +235,6 @@ def _best_known(run: RunLog) -> dict[str, float]:
     return {name: source[name] for name in FIGURES if isinstance(source.get(name), int | float)}
 
 
-def _charts(charts: Sequence[Chart], prefix: str) -> str:
-    figures = []
-    for number, chart in enumerate(charts):
-        svg = to_svg(chart, f"{prefix}-{number}").replace("<svg", f'<svg role="img" aria-label="{_t(chart.text)}"', 1)
-        figures.append(f'<figure class="chart"><figcaption>{_t(chart.title)}</figcaption>{svg}</figure>')
-    return f'<div class="figures">{"".join(figures)}</div>'
-
-
 def _png(features: Any, shape: tuple[int, ...]) -> str:
     pixels = picture(features, shape)
     times = max(1, PICTURE_PIXELS // max(pixels.shape[:2]))
@@ -233,48 +244,9 @@ def _png(features: Any, shape: tuple[int, ...]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-class _Raw(str):
-    """Text that is HTML already."""
-
-
-def _t(value: object) -> str:
-    """Return any value as text that HTML shows as it is."""
-    return html.escape(printable(str(value)))
-
-
 def _show(value: Any) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _figure(name: str, value: float) -> str:
     return f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> str:
-    rows = list(rows)
-    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(head))]
-
-    def cell(kind: str, column: int, value: Any, attributes: str = "") -> str:
-        shown = value if isinstance(value, _Raw) else _t(f"{value:,}" if isinstance(value, int) else value)
-        return f"<{kind}{' class=number' if numeric[column] else ''}{attributes}>{shown}</{kind}>"
-
-    named = "".join(cell("th", i, name, " scope=col") for i, name in enumerate(head)) if any(head) else ""
-    lines = "".join(
-        "<tr>"
-        + cell("th", 0, row[0], " scope=row")
-        + "".join(cell("td", i, value) for i, value in enumerate(row[1:], start=1))
-        + "</tr>"
-        for row in rows
-    )
-    head_row = f"<thead><tr>{named}</tr></thead>" if named else ""
-    titled = f"<caption>{_t(caption)}</caption>" if caption else ""
-    return f'<div class="scroll"><table>{titled}{head_row}<tbody>{lines}</tbody></table></div>'
-
-
-def _is_number(value: Any) -> bool:
-    text = str(value).replace(",", "").replace(".", "").rstrip("%")
-    return not isinstance(value, _Raw) and (isinstance(value, int | float) or text.isdigit() or text == "–")
-
-
-def _section(heading: str, content: str) -> str:
-    return f"<section><h2>{_t(heading)}</h2>\n{content}\n</section>"

@@ -81,7 +81,7 @@ def _stand(plan: Plan, data: Data) -> tuple[Plan, Course]:
     for trial, row in rows.items():
         if trial >= len(plan.settings) or row["settings"] != plan.settings[trial]:
             raise DataError(f"{run_dir / table.FILE}: trial {trial} is not one of this search: remove its line")
-    largest = plan.base.monitor.endswith("accuracy")
+    largest = files.is_largest_best(plan.base.monitor)
     return plan, Course(plan.settings, plan.rungs, plan.asked.folds, largest, rows)
 
 

@@ -7,7 +7,7 @@ Invariants:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ddp_mlp.trials.rungs import Rung, ranked
@@ -148,20 +148,30 @@ class Course:
 
     def scores(self, rung: int) -> dict[int, float]:
         """Return the scores of the trials that have completed a rung without failing."""
-        return {
-            row["trial"]: row["rungs"][rung]["score"]
-            for row in self.rows
-            if len(row["rungs"]) > rung and row["rungs"][rung]["score"] is not None
-        }
+        return scores_of(self.rows, rung)
 
     def order(self) -> list[int]:
         """Return the trials with a score, the best first: those that came further before those that did not."""
-        found: list[int] = []
-        for rung in reversed(range(len(self.rungs))):
-            found += [trial for trial in ranked(self.scores(rung), self.largest) if trial not in found]
-        return found
+        return order_of(self.rows, self.largest)
 
     @property
     def best(self) -> int | None:
         """The best trial so far: of those that came furthest, the one with the best score; None before the first."""
         return next(iter(self.order()), None)
+
+
+def scores_of(rows: Iterable[Row], rung: int) -> dict[int, float]:
+    """Return the scores of the trials that have completed a rung without failing."""
+    return {
+        row["trial"]: row["rungs"][rung]["score"]
+        for row in rows
+        if len(row["rungs"]) > rung and row["rungs"][rung]["score"] is not None
+    }
+
+
+def order_of(rows: Collection[Row], largest: bool) -> list[int]:
+    """Return the trials with a score, the best first: those that came further before those that did not."""
+    found: dict[int, None] = {}
+    for rung in reversed(range(max((len(row["rungs"]) for row in rows), default=0))):
+        found |= dict.fromkeys(trial for trial in ranked(scores_of(rows, rung), largest) if trial not in found)
+    return list(found)

@@ -94,6 +94,11 @@ def write_best(run_dir: Path, config: Config, words: str) -> None:
     write_atomically(run_dir / BEST, ("\n".join(lines) + "\n").encode())
 
 
+def is_largest_best(monitor: str) -> bool:
+    """Tell whether the largest values of a monitored figure are the best."""
+    return monitor.endswith("accuracy")
+
+
 def _toml(value: Any) -> str:
     """Return a value as TOML writes it."""
     if isinstance(value, Mapping):

@@ -194,6 +194,9 @@ def test_without_folds_the_best_trial_is_the_result(run_python: Program, digits:
     rows, (kept, members) = lasting(tmp_path / "run")
     assert kept["score"] == max(row["score"] for row in rows)
     fold = rows[kept["best"]]["rungs"][0]["folds"][0]
+    shown = run_python("-m", "ddp_mlp.report", tmp_path / "run", "-o", tmp_path / "report.html")
+    assert shown.returncode == 0, shown.stderr
+    assert "Score against learning_rate" in (tmp_path / "report.html").read_text()
     assert members[0]["parameters_sha256"] == fold["parameters_sha256"]
     assert members[0]["valid_accuracy"] == fold["score"] == kept["score"]
 

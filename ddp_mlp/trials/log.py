@@ -1,0 +1,28 @@
+"""A search as its folder tells it, for the report."""
+
+import json
+from pathlib import Path
+
+from ddp_mlp.errors import DataError, StorageError
+from ddp_mlp.reporting.searches import SearchLog
+from ddp_mlp.trials import files, table
+from ddp_mlp.trials.course import order_of
+
+
+def read(folder: Path) -> SearchLog | None:
+    """Return what is known of the search in a folder; None where there is none. Raises DataError, StorageError."""
+    stored = files.stored(folder)
+    if stored is None:
+        return None
+    path = folder / files.EVENTS
+    try:
+        text = path.read_text() if path.exists() else ""
+        events = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not a search's: {error}") from error
+    rows = table.read(folder / table.FILE)
+    monitor = stored["config"]["monitor"]
+    largest = files.is_largest_best(monitor)
+    return SearchLog(folder, monitor, largest, order_of(rows.values(), largest), rows, events)

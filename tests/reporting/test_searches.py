@@ -1,0 +1,82 @@
+"""A search on the report's page: what its table and charts say."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddp_mlp.reporting.searches import SearchLog, search_page
+
+
+def row(trial: int, scores: list[float | None], **settings: Any) -> dict[str, Any]:
+    """Return a trial's line, with one fold and a rung for each score."""
+    rungs = [
+        {"epochs": 3**i, "score": score, "folds": [{"score": score, "seconds": 1.5}]} for i, score in enumerate(scores)
+    ]
+    state = "failed" if scores[-1] is None else "finished" if len(scores) == 2 else "stopped"
+    return {"trial": trial, "settings": settings, "state": state, "score": scores[-1], "rungs": rungs}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> SearchLog:
+    """Four trials on two rungs, one of which failed, and the journal of the best."""
+    rows = [
+        row(0, [0.9], hidden=[32], learning_rate=1e-4, optimizer="adam"),
+        row(1, [0.5, 0.25], hidden=[64, 32], learning_rate=1e-2, optimizer="<b>sgd"),
+        row(2, [0.7, 0.4], hidden=[64], learning_rate=1e-3, optimizer="adam"),
+        row(3, [None], hidden=[64], learning_rate=1.0, optimizer="adam"),
+    ]
+    folder = tmp_path / "trials" / "00001"
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text(
+        '{"event": "epoch", "valid_loss": 0.5}\n{"event": "final", "valid_loss": 0.25}\n'
+    )
+    events = [
+        {"event": "start", "ranks": 4, "groups": 2, "idle": 0},
+        {"event": "final", "seconds": 75.0, "idle_share": 0.125},
+    ]
+    return SearchLog(tmp_path, "valid_loss", False, [1, 2, 0], {found["trial"]: found for found in rows}, events)
+
+
+def test_the_words_say_what_was_tried(log: SearchLog) -> None:
+    """How many trials ended how, on how many ranks, and how long these were idle."""
+    page = search_page(log)
+    assert "4 trials: 2 finished, 1 stopped, 1 failed" in page
+    assert "the last on 4 ranks in 2 groups" in page
+    assert "of its 0:01:15, ranks were idle 12.5 %" in page
+
+
+def test_the_table_has_the_best_first(log: SearchLog) -> None:
+    """Trials by score, those that came further before the others; names are escaped."""
+    table = search_page(log).split("</table>")[0]
+    assert re.findall(r"<tr><th[^>]*>(\d)</th>", table) == ["1", "2", "0"]
+    assert "64-32" in table
+    assert "&lt;b&gt;sgd" in table
+    assert "<b>sgd" not in table
+
+
+def test_every_chart_says_what_it_shows(log: SearchLog) -> None:
+    """Rungs, learning curves, all settings, one for each setting, and time."""
+    page = search_page(log)
+    titles = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert titles == [
+        "Rungs",
+        "Learning curves of the best",
+        "All settings",
+        "Score against hidden",
+        "Score against learning_rate",
+        "Score against optimizer",
+        "Time per trial",
+    ]
+    texts = re.findall(r'aria-label="(.*?)"', page)
+    assert texts[0] == "Scores of the trials at each rung; 4 trials at rung 1, 2 trials at rung 2"
+    assert texts[1] == "valid_loss of the best 1 trials by epoch: trial 1 ends at 0.5"
+    assert texts[4] == "valid_loss of 3 trials against learning_rate; the best trial has 0.01"
+    assert texts[6] == "Seconds of training of each of 4 trials: from 1.5 to 3"
+
+
+def test_a_search_that_has_hardly_begun_has_a_page(tmp_path: Path) -> None:
+    """No score, no event, one trial."""
+    page = search_page(SearchLog(tmp_path, "valid_accuracy", True, [], {0: row(0, [None], seed=1)}, []))
+    assert "1 trials: 1 failed; judged by valid_accuracy, the larger the better" in page

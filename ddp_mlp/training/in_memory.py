@@ -104,8 +104,8 @@ class Memory:
             self._best = take().parameters or None  # empty but on rank 0
 
     def best_parameters(self, epoch: int) -> Arrays | None:
-        """Return the best ones on rank 0."""
-        return self._best
+        """Return the best ones on rank 0, None elsewhere."""
+        return self._best or None
 
     @property
     def failed(self) -> bool:

@@ -152,7 +152,7 @@ class Config:
     quiet: bool = key(False, resume="free")
     debug: bool = key(False, resume="free")
 
-    shards: int | Literal["auto"] = key("auto", at_least=1)
+    shards: int | Literal["auto"] = key("auto", at_least=1, at_most=2**20)
     chunk_rows: int = key(4096, at_least=1)
     reduction: Literal["exact", "allreduce"] = key("exact")
     threads: int = key(1, at_least=1)

@@ -1,6 +1,7 @@
 """The folder of a run, made and kept from other runs. Rank 0 alone looks at it; every call is collective."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ddp_mlp.config import Config
-from ddp_mlp.errors import StorageError
+from ddp_mlp.errors import StorageError, printable
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.lock import Lock
 
@@ -21,12 +22,16 @@ def claimed(config: Config, communicator: Communicator) -> Iterator[Config]:
     """
     run_dir = communicator.on_rank_0(_make_folder, config)
     held: list[Lock] = []
-    communicator.on_rank_0(lambda: held.append(Lock(run_dir)))
+    communicator.on_rank_0(lambda: held.append(Lock(run_dir, _warn)))
     try:
         yield replace(config, run_dir=str(run_dir))
     finally:
         for lock in held:
             lock.release()
+
+
+def _warn(line: str) -> None:
+    print(f"warning: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def _make_folder(config: Config) -> Path:

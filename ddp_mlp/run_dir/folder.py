@@ -13,7 +13,7 @@ from typing import Self
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import Data
-from ddp_mlp.errors import DataError, StorageError
+from ddp_mlp.errors import ConfigError, DataError, StorageError
 from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir import journal, tensorboard
@@ -104,8 +104,7 @@ class RunFolder:
 
     def finished(self, step: int, best: bool) -> str | None:
         """See that the last step's checkpoint is on the disk; return the name of the file that holds the result."""
-        self._communicator.on_rank_0(lambda: self._on_desk.saving.make_sure(step))
-        return checkpoints.BEST if best else f"step-{step:08d}.h5"
+        return self._communicator.on_rank_0(lambda: self._on_desk.finished(step, best))
 
     @property
     def _on_desk(self) -> "Desk":
@@ -117,7 +116,8 @@ class Desk:
     """Rank 0's end of a run's folder: all its files, and the console. Local."""
 
     def __init__(self, start: Start, like: Checkpoint, complete: bool, aside: bool) -> None:
-        config, self._like = start.config, like
+        self._config, self._like = start.config, like
+        config = start.config
         self.console = Console(config.quiet or aside, silent=aside)
         for warning in start.warnings:
             self.console.warn(warning)
@@ -164,16 +164,37 @@ class Desk:
         )
         self.saving.write(checkpoint, best, before=self._journal.sync)
 
+    def finished(self, step: int, best: bool) -> str:
+        """See that the last step's checkpoint is on the disk; return the name of the file with the result."""
+        self.saving.make_sure(step)
+        return checkpoints.BEST if best else f"step-{step:08d}.h5"
+
     def best_parameters(self, epoch: int) -> Arrays:
-        """Return those of best.h5. Raises DataError where it is not of this epoch."""
+        """Return those of best.h5. Raises DataError where it is not what this run saved after this epoch."""
         path = self._checkpoints / checkpoints.BEST
         found = checkpoints.load(path)
-        if found.epoch != epoch:
-            raise DataError(
-                f"{path}: is of epoch {found.epoch}, but epoch {epoch} was the best; "
-                f"{self.saving.what_is_saved()} without restore_best"
-            )
+        if problem := self._not_of_this_run(found, epoch):
+            raise DataError(f"{path}: {problem}; {self.saving.what_is_saved()} without restore_best")
         return found.parameters
+
+    def _not_of_this_run(self, best: Checkpoint, epoch: int) -> str | None:
+        """Return what shows that a checkpoint is not this run's own of an epoch, if anything does."""
+        if best.epoch != epoch:
+            return f"is of epoch {best.epoch}, but epoch {epoch} was the best"
+        try:
+            stored = configuration.from_dict(best.config)
+        except ConfigError as error:
+            return f"its configuration is not one of this version: {error}"
+        own = replace(self._config, resume_override=True)  # an earlier start may have changed what may be changed
+        if difference := configuration.first_difference(stored, own):
+            name, before, now = difference
+            return f"is another run's, with {name} = {before}, where this run has {name} = {now}"
+        if best.data != self._like.data or best.classes != self._like.classes:
+            return "is another run's, of other data"
+        wanted = self._journal.hash_of_best(epoch)
+        if wanted is not None and best.parameters_sha256 != wanted:
+            return f"has the parameters {best.parameters_sha256[:16]}…, but {journal.FILE} says {wanted[:16]}…"
+        return None
 
     def settle(self) -> str:
         """Wait for the write under way; return in words what is saved. Raises StorageError."""
@@ -185,6 +206,8 @@ class Desk:
         with suppress(StorageError):
             self.saving.wait(GOODBYE_SECONDS)
         self.console.close()
+        if self._journal.lost:
+            self.console.warn(f"{journal.FILE} lacks {self._journal.lost} line(s) that could not be written")
         if self._board is not None:
             with suppress(StorageError):
                 self._board.close()

@@ -4,6 +4,7 @@ A line is one JSON object in ASCII, written with one call, whole or not at all. 
 checkpoint, so that a resumed run cuts the journal back to the step it restores and goes on from there.
 """
 
+import contextlib
 import errno
 import json
 import math
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ddp_mlp.errors import StorageError
+from ddp_mlp.run_dir.lock import is_still_at
 
 FILE = "metrics.jsonl"
 """The journal's name in a run's folder."""
@@ -27,37 +29,78 @@ class Journal:
     def __init__(self, path: Path, keep_bytes: int = 0) -> None:
         """Open the file, cut back to the whole lines in its first keep_bytes bytes. Raises StorageError."""
         self._path = path
+        self.lost = 0
+        """Lines that could not be written."""
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = _open(path)
             self.bytes = _end_of_last_line(self._file, min(keep_bytes, os.fstat(self._file).st_size))
             """The journal's length so far."""
             os.ftruncate(self._file, self.bytes)
-            os.lseek(self._file, 0, os.SEEK_END)
         except OSError as error:
-            raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+            raise self._refusal(error) from error
 
     def write(self, event: Event) -> None:
-        """Append an event as a line. Raises StorageError, with nothing of the line left in the file."""
+        """Append an event as a line. Raises StorageError, with nothing of the line left in the file.
+
+        Where the file was deleted or replaced, all its lines are written anew, and this is raised after that.
+        """
         line = json.dumps(_finite(event), allow_nan=False).encode() + b"\n"
         try:
+            is_there = is_still_at(self._path, self._file)
+            if not is_there:
+                self._begin_anew()
             if os.write(self._file, line) != len(line):
-                os.ftruncate(self._file, self.bytes)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            reason = f"{error.strerror}; free some space and resume"
-            raise StorageError(f"{self._path}: cannot be written: {reason}") from error
+            self.lost += 1
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self.bytes)
+            raise self._refusal(error, "; free some space and resume") from error
         self.bytes += len(line)
+        if not is_there:
+            raise StorageError(f"{self._path}: was deleted or replaced during the run, and has been written anew")
 
     def sync(self) -> None:
         """Bring what is written to the disk: a checkpoint counts on it. From any thread. Raises StorageError."""
         try:
             os.fsync(self._file)
         except OSError as error:
-            raise StorageError(f"{self._path}: cannot be written: {error.strerror}") from error
+            raise self._refusal(error) from error
+
+    def hash_of_best(self, epoch: int) -> str | None:
+        """Return the hash that an epoch's event names for its parameters; None where it names none."""
+        with open(self._file, "rb", closefd=False) as file:
+            file.seek(0)
+            for line in file:
+                if b'"parameters_sha256"' in line:
+                    event = json.loads(line)
+                    if event.get("event") == "epoch" and event.get("epoch") == epoch:
+                        return str(event["parameters_sha256"])
+        return None
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+    def _begin_anew(self) -> None:
+        """Write what the open file holds, which has no name any more, to a new one in its place. Raises OSError."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.unlink(missing_ok=True)
+        new = _open(self._path)
+        position = 0
+        while piece := os.pread(self._file, 1 << 20, position):
+            position += os.write(new, piece)
+        os.dup2(new, self._file, inheritable=False)  # `sync` may be using the descriptor
+        os.close(new)
+
+    def _refusal(self, error: OSError, remedy: str = "") -> StorageError:
+        reason = "it is a symbolic link: remove it" if error.errno == errno.ELOOP else error.strerror
+        return StorageError(f"{self._path}: cannot be written: {reason}{remedy}")
+
+
+def _open(path: Path) -> int:
+    """Open the file so that all is written at its end: where a line is cut off, the next one leaves no hole."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _end_of_last_line(file: int, end: int) -> int:

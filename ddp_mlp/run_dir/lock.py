@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,9 +35,12 @@ JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 class Lock:
     """The lock on a folder, held from its making until `release`; a context manager. Local: for rank 0."""
 
-    def __init__(self, folder: Path) -> None:
-        """Take the lock. Raises RunInUse, naming the holder, or StorageError."""
-        self._path = folder / FILE
+    def __init__(self, folder: Path, warn: Callable[[str], Any] = print) -> None:
+        """Take the lock. Raises RunInUse, naming the holder, or StorageError.
+
+        `warn` is told, from another thread, where the file is deleted or replaced while the lock is held.
+        """
+        self._path, self._warn = folder / FILE, warn
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -94,7 +98,7 @@ class Lock:
         try:
             found = json.loads(os.pread(self._file, 4096, 0))
             return {**_unknown(), **found} if found.get("host") else None
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, RecursionError):
             return None
 
     def _is_alive(self, holder: dict[str, Any]) -> bool:
@@ -124,9 +128,21 @@ class Lock:
         os.pwrite(self._file, json.dumps({**mine, "job": job, "since": since}).encode() + b"\n", 0)
 
     def _keep_beating(self) -> None:
+        is_there = True
         while not self._released.wait(BEAT_SECONDS):
             with contextlib.suppress(OSError):  # a file system in trouble; saving will say so
                 os.utime(self._file)
+                if is_there and not is_still_at(self._path, self._file):
+                    is_there = False
+                    self._warn(f"{self._path}: was deleted or replaced: another run may now write here, too")
+
+
+def is_still_at(path: Path, descriptor: int) -> bool:
+    """Tell whether a path still names the file that is open: it may have been deleted or replaced. Raises OSError."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _in_use(folder: Path, holder: dict[str, Any]) -> RunInUse:

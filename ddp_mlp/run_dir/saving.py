@@ -134,6 +134,8 @@ class Saving:
         self.wait()
         if self._newest is None or self._newest[0] != step:
             raise StorageError(f"step {step}: its checkpoint could not be written; {self.what_is_saved()}")
+        if not self._newest[1].exists():
+            raise StorageError(f"step {step}: {self._what_is_saved()}")
 
     def what_is_saved(self) -> str:
         """Say what a next start would go on from, once the write under way is done."""
@@ -144,4 +146,6 @@ class Saving:
     def _what_is_saved(self) -> str:
         if self._newest is None:
             return "no checkpoint is saved"
+        if not self._newest[1].exists():
+            return f"{self._newest[1]} was saved, and is gone"
         return f"{self._newest[1]} is saved: run the same command again to go on"

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.nn.parameters import parameters_sha256
 from ddp_mlp.storage.atomic import listing, remove, write_atomically
+from ddp_mlp.storage.regular import open_regular
 
 FORMAT_VERSION = 1
 FORMAT = f"ddp_mlp checkpoint {FORMAT_VERSION}"
@@ -181,15 +182,19 @@ def decode(image: bytes, name: str) -> Checkpoint:
 def load(path: Path) -> Checkpoint:
     """Read and verify one checkpoint file; raises DataError when it is not intact, StorageError when unreadable."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             # A foreign file, perhaps a huge one, is refused by its first bytes.
             _check_user_block(file.read(USER_BLOCK), os.fstat(file.fileno()).st_size, str(path))
             file.seek(0)
-            return decode(file.read(), str(path))
+            found = decode(file.read(), str(path))
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MemoryError as error:
         raise StorageError(f"{path}: cannot be read (not enough memory on this machine)") from error
+    name = _STEP_FILE.fullmatch(path.name)
+    if name and int(name[1]) != found.step:
+        raise DataError(f"{path}: holds the checkpoint of step {found.step}, not that of its name; {_REMEDY}")
+    return found
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -353,6 +358,9 @@ def _read(file: h5py.File, file_size: int) -> Checkpoint:
         **values,
     )
     _check_finite(checkpoint)
+    for name in ("epoch", "step"):
+        if (found := checkpoint.progress.get(name, values[name])) != values[name]:
+            raise _InvalidError(f"{name} is {values[name]}, but its progress says {found!r:.40}")
     if checkpoint.parameters_sha256 != expected_sha256:
         raise _InvalidError("parameters_sha256 is not that of its parameters")
     return checkpoint

@@ -38,6 +38,10 @@ class Progress:
             counts = [found.step, found.epoch]
             counts += [count for watch in watches.values() for count in (watch.best_epoch, watch.epochs, watch.ran_out)]
             numbers = [found.seconds, *found.epoch_totals, *found.logged_totals]
+            for totals_ in totals.values():
+                counts += [totals_.examples, totals_.correct, totals_.examples - totals_.correct]
+                numbers += [totals_.weight_sum]
+            numbers += [watch.best for watch in watches.values() if watch.best is not None]
             if not all(type(count) is int and count >= 0 for count in counts) or not all(map(math.isfinite, numbers)):
                 raise ValueError
         except (KeyError, TypeError, ValueError):

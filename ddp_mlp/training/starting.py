@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import Data
@@ -56,7 +57,7 @@ def started(
             held_out=held_out(data),
             saving=saving_rule(config.checkpoint_every),
             watchdog=watchdog,
-            resumed=start.resumed_from is not None,
+            resumed=start.resumed_from is not None and not Path(start.resumed_from).is_absolute(),
         )
         if not complete:
             trainer.tell("start", **start_values(config, data, machine, trainer), resumed_from=start.resumed_from)

@@ -148,13 +148,16 @@ class Trainer:
         self.watchdog.at("evaluation", progress.step)
         trained, progress.epoch_totals = progress.epoch_totals, Totals()
         progress.epoch += 1
-        values: dict[str, float] = {"train_loss": trained.loss_mean, "train_accuracy": trained.accuracy}
+        values: dict[str, Any] = {"train_loss": trained.loss_mean, "train_accuracy": trained.accuracy}
         if "valid" in self._held_out:
             values |= self._evaluated("valid")
         self._watch(values)
+        is_best = progress.best.epochs > 0 and progress.best.best_epoch == progress.best.epochs
+        if is_best and self.config.restore_best:
+            values["parameters_sha256"] = parameters_sha256(self._parameters.values())
         waited = self.communicator.allgather(round(self.step.phases.lap("epoch")["waiting"], 6))
         self.tell("epoch", **values, examples_per_second=self._epoch_rate.take(), waiting_by_rank=waited)
-        if progress.best.epochs and progress.best.best_epoch == progress.best.epochs:
+        if is_best:
             self.outputs.best(self._snapshot)
             self._last_save = time.monotonic()
 

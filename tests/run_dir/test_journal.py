@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import subprocess
+import sys
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -69,6 +72,71 @@ def test_a_line_is_whole_or_absent(run_python: Program, tmp_path: Path) -> None:
     assert text.endswith(b"}\n")
     assert 1000 - line < len(text) <= 1000  # no line more would have fitted
     assert [event["step"] for event in events_of(tmp_path)] == list(range(len(text.splitlines())))
+
+
+FULL_AND_FREED = """
+import json, os, sys
+from pathlib import Path
+from ddp_mlp.errors import StorageError
+from ddp_mlp.run_dir.journal import Journal, make_event
+folder = Path(sys.argv[1])
+ballast = folder / "ballast"
+ballast.write_bytes(bytes(60_000))
+journal, written = Journal(folder / "metrics.jsonl"), []
+for step in range(1300):
+    if step == 900:
+        ballast.unlink()
+    try:
+        journal.write(make_event("step", step, 0, 0.0, note="x" * (step % 97)))
+        written.append(step)
+    except StorageError:
+        pass
+text = (folder / "metrics.jsonl").read_bytes()
+assert [json.loads(line)["step"] for line in text.splitlines()] == written, "whole lines alone, and no hole"
+assert (len(text), len(written) + journal.lost) == (journal.bytes, 1300)
+assert 0 < journal.lost < 900 and written[-1] == 1299, (journal.lost, written[-1])
+"""
+
+
+def test_a_disk_that_fills_and_is_freed_leaves_whole_lines(tmp_path: Path) -> None:
+    """On a small tmpfs: what did not fit is absent and counted, what came after follows."""
+    mount = f'mount -t tmpfs -o size=128k tmpfs {tmp_path} && exec {sys.executable} -c "$0" {tmp_path}'
+    command = ["unshare", "-m", "sh", "-c", mount, FULL_AND_FREED]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    if "permitted" in done.stderr or "denied" in done.stderr:
+        pytest.skip("only root may mount a tmpfs")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_journal_that_is_deleted_or_replaced_is_written_anew(tmp_path: Path) -> None:
+    """Once it is said; all lines, from before and after, are in the new file."""
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.parent.mkdir()
+    journal = Journal(path)
+    for step, fault in enumerate([None, "deleted", None, "replaced", "folder", None]):
+        if fault == "deleted":
+            path.unlink()
+        elif fault == "replaced":
+            (tmp_path / "other").write_text("not ours\n")
+            (tmp_path / "other").replace(path)
+        elif fault == "folder":
+            path.parent.rename(tmp_path / "elsewhere")
+        said = pytest.raises(StorageError, match="was deleted or replaced") if fault else nullcontext()
+        with said:
+            journal.write(make_event("step", step, 0, 0.0))
+        journal.sync()
+        assert [event["step"] for event in events_of(path.parent)] == list(range(step + 1))
+    assert journal.lost == 0
+    assert path.stat().st_size == journal.bytes
+
+
+def test_a_journal_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """What it leads to is left alone."""
+    (tmp_path / "precious").write_text("data")
+    (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "precious")
+    with pytest.raises(StorageError, match="it is a symbolic link: remove it"):
+        Journal(tmp_path / "metrics.jsonl")
+    assert (tmp_path / "precious").read_text() == "data"
 
 
 def test_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -148,3 +148,27 @@ def test_a_beating_holder_keeps_its_file_young(tmp_path: Path) -> None:
         first = (tmp_path / lock.FILE).stat().st_mtime_ns
         time.sleep(0.35)
         assert (tmp_path / lock.FILE).stat().st_mtime_ns > first
+
+
+def test_a_lock_that_nobody_can_read_is_nobody_s(tmp_path: Path) -> None:
+    """Four thousand brackets are too deep for the JSON module, and no holder."""
+    (tmp_path / "lock").write_text("[" * 4000)
+    with Lock(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_lock_that_is_deleted_or_replaced_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    """While it is held: another run could not see it any more."""
+    monkeypatch.setattr("ddp_mlp.run_dir.lock.BEAT_SECONDS", 0.05)
+    said: list[str] = []
+    with Lock(tmp_path, said.append):
+        time.sleep(0.2)
+        assert said == []
+        (tmp_path / "lock").unlink()
+        if replaced:
+            (tmp_path / "lock").touch()
+        time.sleep(0.5)
+    assert said == [f"{tmp_path}/lock: was deleted or replaced: another run may now write here, too"]

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import signal
+import socket
 import struct
 import subprocess
 import tracemalloc
@@ -310,6 +311,42 @@ def test_newest_of_nothing(tmp_path: Path) -> None:
     """An empty or missing folder holds no checkpoint, and that is no error."""
     assert newest(tmp_path) is None
     assert newest(tmp_path / "missing") is None
+
+
+def test_a_name_that_is_not_its_step_s_is_passed_over(tmp_path: Path) -> None:
+    """A copy under a later step's name would be taken at every start, and never be rotated out."""
+    path = save(tmp_path, make(step=3), keep=2)
+    (tmp_path / "step-00009999.h5").write_bytes(path.read_bytes())
+    found = newest(tmp_path)
+    assert found is not None
+    assert found.path == path
+    assert "step-00009999.h5: holds the checkpoint of step 3, not that of its name" in found.passed_over[0][1]
+
+
+@pytest.mark.parametrize(("name", "value"), [("step", 2), ("epoch", 7), ("step", "3")])
+def test_progress_that_is_not_its_step_s_is_refused(name: str, value: Any) -> None:
+    """A signed file whose progress says another step than its attributes would go on to other bits."""
+    good = make(step=3)
+    forged = dataclasses.replace(good, progress={**good.progress, name: value})
+    with pytest.raises(DataError, match=f"{name} is .*, but its progress says"):
+        decode(bytes(encode(forged)), "forged")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "socket"])
+def test_what_is_no_regular_file_is_passed_over(tmp_path: Path, kind: str) -> None:
+    """A pipe to which nobody writes would be waited for without end."""
+    path, odd = save(tmp_path, make(step=3), keep=2), tmp_path / "step-00000004.h5"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "device":
+        odd.symlink_to("/dev/zero")
+    else:
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(odd))
+    found = newest(tmp_path)
+    assert found is not None
+    assert found.path == path
+    assert [passed for passed, _ in found.passed_over] == [odd]
 
 
 def test_newest_when_all_are_damaged(tmp_path: Path) -> None:

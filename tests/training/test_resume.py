@@ -315,8 +315,12 @@ def test_a_checkpoint_that_is_not_its_configurations(run_python: Any, whole: Pat
     forged = {
         "holds a network 65-16-10": replace(good, parameters=W1, optimizer=wide, standardization=scale),
         "holds the optimizer state []": replace(good, optimizer={}),
-        "progress is not that of a run": replace(good, progress={**good.progress, "step": "36"}),
-        "step 99 is not in epoch 5": replace(good, progress={**good.progress, "step": 99}),
+        "progress is not that of a run": replace(good, progress={**good.progress, "seconds": "36"}),
+        "step 99 is not in epoch 5": replace(good, step=99, progress={**good.progress, "step": 99}),
+        "shards = 1152921504606846976: must be ": replace(good, config={**good.config, "shards": 2**60}),
+        "'epoch_totals': [0.0, 0.0, 0, -128]": replace(
+            good, progress={**good.progress, "epoch_totals": [0.0, 0.0, 0, -128]}
+        ),
         "its configuration is not one of this version": replace(good, config={**good.config, "hiden": 1}),
     }
     for i, (said, forgery) in enumerate(forged.items()):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddp_mlp.inference.network import Network
+from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.storage import checkpoint as checkpoints
@@ -21,9 +22,10 @@ class Model:
         parameters: Mapping[str, NDArray[Any]],
         classes: tuple[str, ...],
         standardization: Mapping[str, NDArray[Any]] | None = None,
+        arithmetic: str = "native",
     ) -> None:
         """Copy {"W1": (n_1, n_0), …} and, if wanted, standardization {"mean": …, "scale": …}, both (n_0,)."""
-        self.network = Network(parameters, classes, standardization)
+        self.network = Network(parameters, classes, standardization, arithmetics.called(arithmetic))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what was pickled; version 0.1 kept the network's attributes here."""
@@ -111,4 +113,5 @@ def load(path: str | Path) -> Model:
     >>> folder.cleanup()
     """
     found = checkpoints.find(Path(path))
-    return Model(found.parameters, found.classes, found.standardization)
+    arithmetic = found.config.get("arithmetic", "native")
+    return Model(found.parameters, found.classes, found.standardization, arithmetic)

@@ -5,17 +5,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn.randomness import Purpose, generator
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
+from ddp_mlp.nn.randomness import Purpose
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, Reader
 
 
-def stratified(y: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def stratified(
+    y: NDArray[np.int64], fraction: float, seed: int, arithmetic: Arithmetic = NATIVE
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (the rows that stay, the rows set apart), both ascending: `fraction` of every class is set apart."""
     apart = np.zeros(len(y), bool)
     for label in range(int(y.max()) + 1):
         members = np.flatnonzero(y == label)
-        drawn = generator(seed, Purpose.SPLIT, label).permutation(members)
+        drawn = members[arithmetic.permutation(len(members), seed, Purpose.SPLIT, label)]
         apart[drawn[: round(fraction * len(members))]] = True
     return np.flatnonzero(~apart), np.flatnonzero(apart)
 
@@ -29,7 +32,14 @@ class HeldOut(NamedTuple):
     """(classes,): of the rows that stay."""
 
 
-def hold_out(info: DatasetInfo, fraction: float, seed: int, classes: int, communicator: Communicator) -> HeldOut:
+def hold_out(
+    info: DatasetInfo,
+    fraction: float,
+    seed: int,
+    classes: int,
+    communicator: Communicator,
+    arithmetic: Arithmetic = NATIVE,
+) -> HeldOut:
     """Set `fraction` of every class of train apart, as `stratified` does. Collective.
 
     Raises DataError or StorageError on all ranks.
@@ -39,7 +49,7 @@ def hold_out(info: DatasetInfo, fraction: float, seed: int, classes: int, commun
         if communicator.local_rank == 0:
             with Reader(info, "train") as reader:
                 y = reader.y(0, reader.rows)
-            stay, apart = stratified(y, fraction, seed)
+            stay, apart = stratified(y, fraction, seed, arithmetic)
             parts = [stay, apart, np.bincount(y[stay], minlength=classes)]
     counts = communicator.broadcast(parts[-1] if parts else None)
     shared: list[NDArray[np.int64]] = []

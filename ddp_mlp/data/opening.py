@@ -18,6 +18,8 @@ from ddp_mlp.data.memory import MemoryBatches, MemorySource, load_split
 from ddp_mlp.data.stream import FileSource, StreamBatches, StreamSource
 from ddp_mlp.data.survey import survey
 from ddp_mlp.errors import ConfigError, DataError, by_all_ranks
+from ddp_mlp.nn import arithmetic as arithmetics
+from ddp_mlp.nn.arithmetic import Arithmetic
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage import checkpoint as checkpoints
@@ -47,10 +49,11 @@ def open_data(config: Config, communicator: Communicator) -> Data:
     """Inspect, check and load the data set. Raises DataError, StorageError or ConfigError on all ranks."""
     info = communicator.on_rank_0(inspect, config.data, config.x_name, config.y_name)
     access = choose_access(config, info, communicator)
+    arithmetic = arithmetics.called(config.arithmetic)
     surveys = {}
     classes = None if info.classes is None else len(info.classes)
     for split in info.splits:  # train first: where the file names no classes, the labels of train do
-        surveys[split] = survey(info, split, classes, communicator, progress=not config.quiet)
+        surveys[split] = survey(info, split, classes, communicator, not config.quiet, arithmetic)
         classes = len(surveys[split].class_counts)
     names = info.classes or tuple(str(label) for label in range(len(surveys["train"].class_counts)))
     if len(names) < 2:
@@ -61,10 +64,12 @@ def open_data(config: Config, communicator: Communicator) -> Data:
     if config.init_from is not None:  # weights are worth nothing without the map of the inputs they were trained with
         given = communicator.on_rank_0(_given_standardization, config, info.features)
         standardization = given or standardization
-    dtype = np.dtype(config.dtype)
+    dtype = arithmetic.working(np.dtype(config.dtype))
     train_rows, valid_rows, counts = None, None, found.class_counts
     if "valid" not in info.splits and config.valid_fraction:
-        train_rows, valid_rows, counts = hold_out(info, config.valid_fraction, config.seed, len(names), communicator)
+        train_rows, valid_rows, counts = hold_out(
+            info, config.valid_fraction, config.seed, len(names), communicator, arithmetic
+        )
         if len(valid_rows) == 0:
             raise by_all_ranks(ConfigError(f"valid_fraction = {config.valid_fraction}: leaves no rows to validate on"))
 
@@ -158,10 +163,11 @@ def data_of_arrays(
     Raises ConfigError where that leaves no rows on one side.
     """
     m, features = X.shape
-    source = MemorySource(X, y, w, np.dtype(config.dtype), standardization)
+    arithmetic = arithmetics.called(config.arithmetic)
+    source = MemorySource(X, y, w, arithmetic.working(np.dtype(config.dtype)), standardization)
     train, train_rows, valid = source, None, None
     if config.valid_fraction:
-        train_rows, valid_rows = stratified(y, config.valid_fraction, config.seed)
+        train_rows, valid_rows = stratified(y, config.valid_fraction, config.seed, arithmetic)
         if len(valid_rows) == 0 or len(train_rows) == 0:
             fraction = f"valid_fraction = {config.valid_fraction}"
             raise by_all_ranks(
@@ -175,17 +181,28 @@ def data_of_arrays(
     return Data(info, classes, standardization, {}, (train, train_rows), valid, None)
 
 
-def standardization_of(X: NDArray[Any], w: NDArray[np.float64] | None) -> Standardization:
+def standardization_of(
+    X: NDArray[Any], w: NDArray[np.float64] | None, arithmetic: Arithmetic = arithmetics.NATIVE
+) -> Standardization:
     """Return the weighted mean and standard deviation of each feature of X (m, n_0), scale 1 for a constant one. Local.
 
     A weight counts as so many rows would.
     """
     values = X.astype(np.float64)
-    mean = np.average(values, axis=0, weights=w)
+    mean = _average(values, w, arithmetic)
     values -= mean
-    scale = np.sqrt(np.average(np.square(values, out=values), axis=0, weights=w))
+    scale = np.sqrt(_average(np.square(values, out=values), w, arithmetic))
     constant = (X.min(axis=0) == X.max(axis=0)) | (scale <= 4 * np.finfo(np.float64).eps * np.abs(mean))
     return Standardization(mean, np.where(constant, 1.0, scale))
+
+
+def _average(values: NDArray[np.float64], w: NDArray[np.float64] | None, arithmetic: Arithmetic) -> NDArray[np.float64]:
+    """Return the weighted mean of each column of values (m, n_0)."""
+    if not arithmetic.is_portable:
+        return np.average(values, axis=0, weights=w)
+    if w is None:
+        return arithmetic.sum_rows(values) / len(values)
+    return arithmetic.sum_rows(values * w[:, None]) / arithmetic.sum_rows(w[:, None])
 
 
 def make_batches(communicator: Communicator, source: Source, rows: NDArray[np.int64] | int, **settings: Any) -> Batches:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ddp_mlp.data.memory import MemorySource
 from ddp_mlp.inference.evaluate import ForwardPass, forward_blocks
+from ddp_mlp.nn import arithmetic as arithmetics
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
@@ -24,13 +26,18 @@ from ddp_mlp.storage.checkpoint import Checkpoint
 class Network:
     """A trained network with its class names and the standardization of its inputs. Local, picklable, never changed."""
 
+    arithmetic: Arithmetic = NATIVE
+    """That of its training; pickles of version 0.1 say nothing of it."""
+
     def __init__(
         self,
         parameters: Mapping[str, NDArray[Any]],
         classes: tuple[str, ...],
         standardization: Mapping[str, NDArray[Any]] | None = None,
+        arithmetic: Arithmetic = NATIVE,
     ) -> None:
         """Copy {"W1": (n_1, n_0), …} and, if wanted, standardization {"mean": …, "scale": …}, both (n_0,)."""
+        self.arithmetic = arithmetic
         self.layout = Layout(weights.widths(parameters))
         self.classes = classes
         self.dtype: np.dtype[Any] = parameters["W1"].dtype
@@ -47,7 +54,13 @@ class Network:
     @classmethod
     def of(cls, found: Checkpoint) -> Self:
         """Return the network of a checkpoint."""
-        return cls(found.parameters, found.classes, found.standardization)
+        arithmetic = arithmetics.called(found.config.get("arithmetic", NATIVE.name))
+        return cls(found.parameters, found.classes, found.standardization, arithmetic)
+
+    @property
+    def output(self) -> SoftmaxCrossEntropy:
+        """The output layer."""
+        return SoftmaxCrossEntropy(functions=self.arithmetic.functions)
 
     @property
     def features(self) -> int:
@@ -70,16 +83,16 @@ class Network:
         found = np.empty((len(X), self.layout.widths[-1]), self.dtype)
         with blas_threads(1):
             for block, group in self.forward(source):
-                SoftmaxCrossEntropy().values(group, found[block])
+                self.output.values(group, found[block])
         return found
 
     def source(self, X: NDArray[Any], y: NDArray[np.int64], w: NDArray[np.float64] | None = None) -> MemorySource:
         """Return rows as this network takes them: X (m, n_0) C-contiguous, class numbers y (m,), weights w (m,)."""
-        return MemorySource(X, y, w, self.dtype, self.standardization)
+        return MemorySource(X, y, w, self.arithmetic.working(self.dtype), self.standardization)
 
     def forward(self, source: MemorySource) -> Iterator[tuple[slice, Group]]:
         """Compute the rows of a source block by block; yield each block, and its group with z in A[L]. Local.
 
         The group is overwritten by the next block. BLAS must have one thread.
         """
-        return forward_blocks(ForwardPass(self.layout, self._flat), source)
+        return forward_blocks(ForwardPass(self.layout, self._flat, self.arithmetic), source)

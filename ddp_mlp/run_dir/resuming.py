@@ -58,7 +58,9 @@ def _open_run(config: Config, data: Data, size: int, found: list[State]) -> Star
     run_dir = Path(config.run_dir)
     newest = _find_checkpoint(config, run_dir)
     if newest is None:
-        shards = automatic_shards(size) if config.shards == "auto" else config.shards
+        shards = config.shards
+        if shards == "auto" and config.arithmetic == "native":  # the portable one has none
+            shards = automatic_shards(size)
         if config.init_from is not None:
             found.append(State(_starting_parameters(config, data), None))
         resolved = replace(config, shards=shards)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.storage.dataset import Reader
 
 SURVEY_BLOCK_ROWS = 8192
@@ -66,7 +67,7 @@ def survey_blocks(rows: int) -> list[tuple[int, int]]:
     return [(lo, min(lo + size, rows)) for lo in range(0, rows, size)]
 
 
-def survey_block(reader: Reader, lo: int, hi: int, classes: int | None) -> BlockSurvey:
+def survey_block(reader: Reader, lo: int, hi: int, classes: int | None, arithmetic: Arithmetic = NATIVE) -> BlockSurvey:
     """Survey rows [lo, hi) in one pass of a few MiB at a time; `classes` is their number, where it is known. Local.
 
     Raises DataError, naming row and column, for X that is not finite, labels that are not whole numbers from 0 up to
@@ -88,7 +89,7 @@ def survey_block(reader: Reader, lo: int, hi: int, classes: int | None) -> Block
             found = f"row {piece_lo + row}, column {column} is {raw[row, column]}: must be a finite number"
             raise reader.refusal(reader.info.x_name, found)
         minimum, maximum = np.minimum(minimum, piece_minimum), np.maximum(maximum, piece_maximum)
-        mean, M2 = _joined(piece_lo - lo, mean, M2, piece_hi - piece_lo, *_moments(raw))
+        mean, M2 = _joined(piece_lo - lo, mean, M2, piece_hi - piece_lo, *_moments(raw, arithmetic))
 
     labels, weights = reader.y(lo, hi), reader.w(lo, hi)
     digest.update(labels.astype("<i8", copy=False).data)
@@ -118,7 +119,7 @@ def _check_labels(reader: Reader, labels: NDArray[np.int64], lo: int, classes: i
         raise reader.refusal(reader.info.y_name, found)
 
 
-def _moments(raw: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _moments(raw: NDArray[Any], arithmetic: Arithmetic) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and sum of squared deviations of each column, float64.
 
     Two passes, and the second corrected by the rounding of the first (Chan, Golub, LeVeque 1983, eq. 1.7).
@@ -126,10 +127,10 @@ def _moments(raw: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64
     values = raw.astype(np.float64)
     count = len(values)
     with np.errstate(over="ignore", invalid="ignore"):  # `merge_surveys` refuses what overflows
-        mean = values.sum(axis=0) / count
+        mean = arithmetic.sum_rows(values) / count
         values -= mean
-        error = values.sum(axis=0)
-        M2 = np.square(values, out=values).sum(axis=0) - error * error / count
+        error = arithmetic.sum_rows(values)
+        M2 = arithmetic.sum_rows(np.square(values, out=values)) - error * error / count
     return mean, M2
 
 

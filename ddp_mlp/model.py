@@ -1,31 +1,43 @@
-"""A trained network, ready for use in Python: rows of features as they are in, probabilities of the classes out."""
+"""A trained network, ready for use in Python: rows of features as they are in, classes, labels or numbers out."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddp_mlp.inference.network import Network
-from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.standardization import Standardization
+from ddp_mlp.nn.targets import Targets
 from ddp_mlp.storage import checkpoint as checkpoints
 
 
 class Model:
-    """A network with its class names and the standardization of its inputs. Local, picklable, never changed."""
+    """A network with what its outputs are and the standardization of its inputs. Local, picklable, never changed."""
 
     def __init__(
         self,
         parameters: Mapping[str, NDArray[Any]],
         classes: tuple[str, ...],
         standardization: Mapping[str, NDArray[Any]] | None = None,
-        arithmetic: str = "native",
+        targets: Targets | None = None,
+        activation: str = "relu",
+        output_activation: str = "identity",
     ) -> None:
-        """Copy {"W1": (n_1, n_0), …} and, if wanted, standardization {"mean": …, "scale": …}, both (n_0,)."""
-        self.network = Network(parameters, classes, standardization, arithmetics.called(arithmetic))
+        """Copy {"W1": (n_1, n_0), …} and, if wanted, standardization {"mean": …, "scale": …}, both (n_0,).
+
+        The outputs are the classes of these names, or the numbers that `targets` says.
+        """
+        self.network = Network(parameters, classes, standardization, targets, activation, output_activation)
+
+    @classmethod
+    def of(cls, network: Network) -> Self:
+        """Return the model of a network."""
+        model = cls.__new__(cls)
+        model.network = network
+        return model
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what was pickled; version 0.1 kept the network's attributes here."""
@@ -37,8 +49,35 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the n_L classes; `predict` returns their numbers."""
+        """The names of the n_L classes, whose numbers `predict` returns; none where the outputs are numbers."""
         return self.network.classes
+
+    @property
+    def targets(self) -> Targets:
+        """What the outputs are: classes, or numbers with their names and the map into their units."""
+        return self.network.targets
+
+    @property
+    def loss(self) -> str:
+        """The loss that the network was trained with."""
+        return self.network.targets.loss
+
+    @property
+    def activation(self) -> str:
+        """That of the hidden layers: one name for all, or one each with commas."""
+        return self.network.architecture.activation
+
+    @property
+    def output_activation(self) -> str:
+        """That of numbers: one name for all, or one each with commas."""
+        return self.network.output_activation
+
+    def output(self, z: ArrayLike) -> NDArray[Any]:
+        """Return what the output layer makes of its z (m, n_L): probabilities (m, n_L), or values in units (float64).
+
+        What stands behind the last product, for whoever writes the network in another language.
+        """
+        return self.network.output(np.asarray(z, self.dtype))
 
     @property
     def features(self) -> int:
@@ -71,16 +110,29 @@ class Model:
         return self.network.parameters_sha256
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the probabilities (m, n_L) of all classes for the rows X (m, n_0), which are standardized here.
+        """Return the probabilities (m, n_L) of all classes or labels for the rows X (m, n_0), standardized here.
 
-        Raises ValueError where X has another shape, is not of real numbers, or has some that are not finite.
+        Raises ValueError where X has another shape, is not of real numbers, or has some that are not finite; and
+        TypeError where the outputs are numbers.
         """
-        return self.network.probabilities(self._checked(np.asarray(X)))
+        if not self.targets.probabilities:
+            raise TypeError(f"loss = {self.loss}: the outputs are numbers, which predict returns")
+        return self.network.outputs(self._checked(np.asarray(X)))
 
-    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
-        """Return the number of the most probable class (m,) of each row of X (m, n_0); of equals, the first."""
-        numbers: NDArray[np.int64] = np.argmax(self.predict_proba(X), axis=1)
-        return numbers
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the number of the most probable class (m,) of each row of X (m, n_0); of equals, the first.
+
+        Of labels whether each is above ½, (m, n_T) of 0 and 1; of numbers the values in their own units, float64:
+        (m,) for one, (m, n_T) for several, (m, Q) or (m, n_T, Q) for quantiles. Raises ValueError as predict_proba.
+        """
+        rows, targets = self._checked(np.asarray(X)), self.targets
+        found = self.network.outputs(rows)
+        if targets.classes:
+            return np.asarray(np.argmax(found, axis=1))
+        if targets.probabilities:
+            return (found > 0.5).astype(np.int64)
+        values = targets.in_units(found).reshape(len(rows), targets.count, -1)
+        return values.squeeze(axis=tuple(axis for axis in (1, 2) if values.shape[axis] == 1))
 
     def _checked(self, X: NDArray[Any]) -> NDArray[Any]:
         if X.ndim != 2 or X.shape[1] != self.features:
@@ -112,6 +164,4 @@ def load(path: str | Path) -> Model:
     {'W1': (128, 64), 'W2': (64, 128), 'W3': (10, 64)}
     >>> folder.cleanup()
     """
-    found = checkpoints.find(Path(path))
-    arithmetic = found.config.get("arithmetic", "native")
-    return Model(found.parameters, found.classes, found.standardization, arithmetic)
+    return Model.of(Network.of(checkpoints.find(Path(path))))

@@ -213,7 +213,7 @@ def test_weights_of_another_network_are_refused(
     flags = ("--data", digits, "--init_from", run_dir, "--hidden", "20", "--run_dir", tmp_path / "run")
     outcome = run_python("-m", "ddp_mlp.train", *flags)
     assert outcome.returncode == 2
-    assert "a network 64-128-64-10, but features, hidden and classes ask for 64-20-10" in outcome.stderr
+    assert "a network 64-128-64-10, but features, hidden and outputs ask for 64-20-10" in outcome.stderr
 
 
 @pytest.mark.parametrize(

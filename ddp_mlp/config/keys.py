@@ -12,6 +12,16 @@ from ddp_mlp.errors import ConfigError
 T = TypeVar("T")
 
 
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus", "gelu", "silu", "identity")
+"""What hidden layers may be, as `nn/activations.py` has it."""
+OUTPUT_ACTIVATIONS = ("identity", "softplus", "relu")
+METRICS = (
+    *("loss", "accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "average_precision"),
+    *("rmse", "mae", "r2", "deviance", "coverage_error"),
+)
+"""What `monitor` may watch on the validation data, as `inference/metrics.py` has it, before ":" and a target's name."""
+
+
 def key(default: T, resume: Literal["fixed", "override", "free"] = "fixed", **limits: float) -> T:
     """Declare a key, the limits of its numbers (names as in `LIMITS`), and whether a resumed run may change it.
 
@@ -21,10 +31,6 @@ def key(default: T, resume: Literal["fixed", "override", "free"] = "fixed", **li
     return field
 
 
-FREE_IF_PORTABLE = ("threads",)
-"""Keys that decide no bits where arithmetic = portable."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Config:
     """What one run does.
@@ -32,19 +38,27 @@ class Config:
     Data:
       data: HDF5 file with the group train and, if wanted, valid and test
       x_name: data set of each group that holds the features, one row per example
-      y_name: data set of each group that holds the labels
+      y_name: data set of each group that holds the labels, one class number per row, or numbers (rows, targets)
       valid_fraction: share of train held out for validation where the file has no valid; 0 is none
       standardize: subtract the mean and divide by the standard deviation of train
+      standardize_targets: the same for numbers to be predicted, undone wherever they come out
+      missing_targets: take NaN in y for a number that was not observed; if false, it is refused
       access: hold the data in memory, one copy per node, or stream it from the file; auto decides by size
       shuffle: new order in every epoch of all rows, of blocks of rows, or the file's order
       block_rows: rows per block, for shuffling by blocks and for reading
 
     Network:
-      hidden: widths of the hidden layers, as [128,64] or 128,64; [] is softmax regression
+      hidden: widths of the hidden layers, as [128,64] or 128,64; [] is none: softmax or linear regression
+      activation: of the hidden layers, one for all or one each: relu, leaky_relu, elu, tanh, sigmoid, softplus, gelu, …
+      output_activation: of numbers that are never negative, one for all or one each: identity, softplus, relu
       dtype: number type of the parameters
       init_from: start from the weights in this .safetensors, .npz or checkpoint file; if not given, from random ones
 
     Optimisation:
+      loss: what is minimised; auto is cross_entropy for class numbers, squared_error for other numbers
+      huber_delta: where the loss huber turns from squares to absolute values, in standard deviations of the target
+      quantiles: levels that the loss quantile predicts, one output each for every target
+      target_weight: weight of each target in the loss, as {"T": 2, "p": 1}; 1 where none is given
       epochs: passes over train
       max_steps: end after this many steps; null is no limit
       max_seconds: stop this many seconds after the start, with a checkpoint to go on from; null is no limit
@@ -73,7 +87,7 @@ class Config:
       class_weight: weight of each class in the loss, as {"cat": 2, "dog": 1}; balanced is inverse frequency
       patience: end after this many epochs without improvement; null is never
       min_delta: least change of the monitored figure that counts as improvement
-      monitor: figure watched by patience, by the schedule plateau and for the best checkpoint
+      monitor: figure watched by patience, by the schedule plateau and for the best checkpoint, such as valid_rmse
       restore_best: finish with the best parameters instead of the last
 
     Run:
@@ -92,7 +106,6 @@ class Config:
       debug: show tracebacks
 
     Machine:
-      arithmetic: native, fast, the same bits on one kind of processor; or portable, the same bits on any machine
       shards: fixed pieces of every batch, the unit of work; auto is max(8, smallest power of two >= ranks)
       chunk_rows: most rows of a shard computed at once
       reduction: sum gradients in a fixed order (exact), or with plain MPI (allreduce: equal only to rounding)
@@ -105,14 +118,31 @@ class Config:
     y_name: str = key("y")
     valid_fraction: float = key(0.0, at_least=0, below=1)
     standardize: bool = key(True)
+    standardize_targets: bool = key(True)
+    missing_targets: bool = key(False)
     access: Literal["auto", "memory", "stream"] = key("auto", resume="free")
     shuffle: Literal["rows", "blocks", "none"] = key("rows")
     block_rows: int = key(1024, at_least=1)
 
     hidden: tuple[int, ...] = key((128, 64), at_least=1)
+    activation: str = key("relu")
+    output_activation: str = key("identity")
     dtype: Literal["float32", "float64"] = key("float32")
     init_from: str | None = key(None)
 
+    loss: Literal[
+        "auto",
+        "cross_entropy",
+        "binary_cross_entropy",
+        "squared_error",
+        "poisson",
+        "huber",
+        "absolute_error",
+        "quantile",
+    ] = key("auto")
+    huber_delta: float = key(1.0, above=0)
+    quantiles: tuple[float, ...] = key((0.1, 0.5, 0.9), above=0, below=1)
+    target_weight: Mapping[str, float] | None = key(None, at_least=0)
     epochs: int = key(30, at_least=0, resume="free")
     max_steps: int | None = key(None, at_least=0, resume="free")
     max_seconds: float | None = key(None, above=0, resume="free")
@@ -140,7 +170,7 @@ class Config:
     class_weight: Mapping[str, float] | Literal["balanced"] | None = key(None, at_least=0)
     patience: int | None = key(None, at_least=1, resume="free")
     min_delta: float = key(0.0, at_least=0)
-    monitor: Literal["valid_loss", "valid_accuracy", "train_loss"] = key("valid_loss")
+    monitor: str = key("valid_loss")
     restore_best: bool = key(False, resume="free")
 
     run_dir: str | None = key(None, resume="free")
@@ -157,7 +187,6 @@ class Config:
     quiet: bool = key(False, resume="free")
     debug: bool = key(False, resume="free")
 
-    arithmetic: Literal["native", "portable"] = key("native")
     shards: int | Literal["auto"] = key("auto", at_least=1, at_most=2**20)
     chunk_rows: int = key(4096, at_least=1)
     reduction: Literal["exact", "allreduce"] = key("exact")
@@ -174,13 +203,23 @@ class Config:
             reject("min_learning_rate", floor, f"must be at most learning_rate, which is {rate}")
         if self.weight_decay and self.optimizer != "adamw":
             reject("weight_decay", self.weight_decay, f"needs optimizer = adamw; for {self.optimizer} there is l2")
-        if self.arithmetic == "portable":
-            if self.dtype != "float32":
-                reject("dtype", self.dtype, "arithmetic = portable has float32 parameters: its exact sums take float64")
-            if self.shards != "auto":
-                reject("shards", self.shards, "arithmetic = portable has none: its sums are exact in any order")
-            if self.reduction != "exact":
-                reject("reduction", self.reduction, "arithmetic = portable has sums of its own, exact in any order")
+        self._check_names("activation", ACTIVATIONS, len(self.hidden), "hidden layer")
+        self._check_names("output_activation", OUTPUT_ACTIVATIONS, None, "target")
+        watched = self.monitor.split(":")[0]
+        if watched not in ("train_loss", *(f"valid_{name}" for name in METRICS)):
+            known = ", ".join(f"valid_{name}" for name in METRICS)
+            reject("monitor", self.monitor, f'must be train_loss or one of {known}, or such as "valid_rmse:NAME"')
+        if list(self.quantiles) != sorted(set(self.quantiles)) or not self.quantiles:
+            reject("quantiles", self.quantiles, "must be levels in ascending order, such as [0.1, 0.5, 0.9]")
+
+    def _check_names(self, name: str, known: tuple[str, ...], count: int | None, of_what: str) -> None:
+        """Check a key that is one name for all, or with commas one each."""
+        value = getattr(self, name)
+        names = [word.strip() for word in value.split(",")]
+        if not set(names) <= set(known):
+            reject(name, value, f"must be one or more of {', '.join(known)}")
+        if count is not None and len(names) not in (1, count):
+            reject(name, value, f"must be one for all, or one for each of {count} {of_what}{'s' if count > 1 else ''}")
 
 
 def check_key(name: str, value: Any) -> Any:
@@ -224,8 +263,6 @@ def first_difference(stored: Config, asked: Config) -> tuple[str, Any, Any] | No
     for field in dataclasses.fields(Config):
         before, now = getattr(stored, field.name), getattr(asked, field.name)
         fixed = field.metadata["resume"] == "fixed" or not asked.resume_override
-        if field.name in FREE_IF_PORTABLE and stored.arithmetic == asked.arithmetic == "portable":
-            continue
         if field.metadata["resume"] != "free" and fixed and before != now and not now == field.default == "auto":
             return field.name, before, now
     return None

@@ -13,17 +13,13 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from ddp_mlp import __version__
 from ddp_mlp.config.keys import Config, check_key, from_dict, hints, to_dict, unknown_key
 from ddp_mlp.config.values import alternatives, cast, show, wording
 from ddp_mlp.errors import ConfigError
-
-LARGEST_FILE, LARGEST_YAML = 1 << 20, 1 << 16
-"""Bytes of a configuration file; YAML takes longer to read."""
-DEEPEST = 20
-"""Brackets inside one another, or levels of YAML."""
 
 PRINTED = ("", "skip_default", "skip_unset")
 """What may follow `--print_config=`; no key of a configuration is ever unset."""
@@ -86,8 +82,7 @@ def _read(name: str, value: Any) -> Any:
         with suppress(TypeError):  # what does not fit is shown as it was written
             value = cast(found, hint)
     elif isinstance(value, str) and value.isdecimal() and int in alternatives(hint):
-        with suppress(ValueError):  # more digits than Python reads
-            value = int(value)
+        value = int(value)
     return check_key(name, value)
 
 
@@ -96,7 +91,7 @@ def _from_text(text: str, hint: Any) -> Any:
     if get_origin(hint) is tuple:
         words = text.strip().removeprefix("[").removesuffix("]").split(",")
         try:
-            return tuple(int(word) for word in words if word.strip())
+            return tuple(get_args(hint)[0](word) for word in words if word.strip())
         except ValueError:
             return text
     for number in (int, float):  # YAML takes 010 for 8
@@ -131,19 +126,8 @@ def _yaml_loader() -> type[Any]:
         |\.(?:nan|NaN|NAN))$""",
         re.VERBOSE,
     )
-    loader.compose_node = _compose_without_aliases
     loader.add_implicit_resolver(number, plain, list("-+0123456789."))
     return loader  # type: ignore[no-any-return] # PyYAML ships no annotations
-
-
-def _compose_without_aliases(loader: Any, parent: Any, index: Any) -> Any:
-    """Refuse what stands for something else: a few lines of aliases can mean millions of values, or themselves."""
-    import yaml
-
-    if loader.check_event(yaml.AliasEvent):
-        event = loader.peek_event()
-        raise yaml.composer.ComposerError(None, None, "aliases (*) are not taken", event.start_mark)
-    return yaml.SafeLoader.compose_node(loader, parent, index)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -152,21 +136,13 @@ def _compose_without_aliases(loader: Any, parent: Any, index: Any) -> Any:
 def read_file(path: str) -> dict[str, Any]:
     """Return what a configuration file says of each key it names. Raises ConfigError with the file and the line."""
     try:
-        with open(path, "rb") as file:
-            content = file.read(LARGEST_FILE + 1)
-        is_yaml = not path.endswith((".toml", ".json"))
-        if len(content) > (most := LARGEST_YAML if is_yaml else LARGEST_FILE):
-            also = "; a .toml or .json file may have 1 MiB" if is_yaml else ""
-            raise ConfigError(f"{show(path)}: has more than {most} bytes: no configuration is as large{also}")
-        text = content.decode()
+        text = Path(path).read_bytes().decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no text in UTF-8 (byte {error.start})") from error
     except OSError as error:
         problem = "not found" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
         raise ConfigError(f"{show(path)}: {problem}") from error
     table = _table(path, text)
-    if _depth(table) > DEEPEST:
-        raise ConfigError(f"{path}: is nested too deeply")
     if not isinstance(table, Mapping):
         raise ConfigError(f"{path}: {show(text)}: expected a table of keys and values")
     values = {}
@@ -199,16 +175,6 @@ def _table(path: str, text: str) -> Any:
     except RecursionError:
         problem = "is nested too deeply"
     raise ConfigError(f"{path}: {' '.join(problem.split())}")
-
-
-def _depth(value: Any) -> int:
-    """Return how many tables and lists are inside one another, or DEEPEST + 1 where there are more."""
-    depth, level = 0, [value]
-    while level and depth <= DEEPEST:
-        parts = [part for part in level if isinstance(part, Mapping | list | tuple)]
-        level = [item for part in parts for item in (part.values() if isinstance(part, Mapping) else part)]
-        depth += bool(parts)
-    return depth
 
 
 def _line(text: str, name: Any) -> str:
@@ -287,6 +253,9 @@ def _metavar(hint: Any) -> str:
     if hint == str | None:
         return "TEXT"
     names: dict[Any, str] = {int: "INT", float: "NUMBER", bool: "true|false", str: "TEXT", type(None): "null"}
-    names |= {tuple: "[INT,...]", Mapping: "{NAME: NUMBER}"}
+    names |= {tuple[int, ...]: "[INT,...]", tuple[float, ...]: "[NUMBER,...]", Mapping: "{NAME: NUMBER}"}
     kinds = [(kind, get_origin(kind)) for kind in alternatives(hint)]
-    return "|".join("|".join(get_args(kind)) if origin is Literal else names[origin or kind] for kind, origin in kinds)
+    return "|".join(
+        "|".join(get_args(kind)) if origin is Literal else names[kind if kind in names else origin]
+        for kind, origin in kinds
+    )

@@ -76,9 +76,10 @@ def wording(hint: Any, number: str = "") -> str:
         if get_origin(kind) is Literal:
             return [f'"{choice}"' for choice in get_args(kind)]
         if get_origin(kind) is tuple:
-            return [f"a list of integers such as [128, 64]{number and ', each '}{number}"]
+            of = "integers such as [128, 64]" if get_args(kind)[0] is int else "numbers such as [0.1, 0.9]"
+            return [f"a list of {of}{number and ', each '}{number}"]
         if get_origin(kind) is Mapping:
-            return [f"a table of class names and numbers{number and ', each '}{number}"]
+            return [f"a table of names and numbers{number and ', each '}{number}"]
         return [words.get(kind, "null")]
 
     *most, last = [word for kind in alternatives(hint) for word in say(kind)]

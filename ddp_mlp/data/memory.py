@@ -5,6 +5,7 @@ Invariants:
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 
 from ddp_mlp.data.batches import Batches, Source, Take
 from ddp_mlp.data.order import epoch_order
-from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.standardization import Standardization, Standardizer
 from ddp_mlp.parallel.communicator import Communicator
@@ -26,22 +26,25 @@ from ddp_mlp.summing.tree import cut
 class MemorySource(Source):
     """Rows in memory, ready to be computed with: those of a split, or any arrays. Local.
 
-    X (m, n_0) is C-contiguous, of any real dtype; y (m,) int64; w (m,) float64, or None where every example weighs 1.
-    The arrays are kept, not copied. `dtype` is that of the groups the rows go to.
+    X (m, n_0) is C-contiguous, of any real dtype; y (m,) int64 has class numbers, or y (m, n_T) float64 numbers, which
+    `targets` maps; w (m,) float64, or None where every example weighs 1. The arrays are kept, not copied. `dtype` is
+    that of the groups the rows go to.
     """
 
     def __init__(
         self,
         X: NDArray[Any],
-        y: NDArray[np.int64],
+        y: NDArray[Any],
         w: NDArray[np.float64] | None,
         dtype: np.dtype[Any],
         standardization: Standardization,
+        targets: Standardization | None = None,
     ) -> None:
         self.X, self.y, self.w = X, y, w
         self.m = len(X)
         self._dtype = dtype
         self._standardizer = Standardizer(standardization, X.dtype, dtype)
+        self._targets = None if targets is None else Standardizer(targets, y.dtype, dtype)
         self._raw: dict[int, NDArray[Any]] = {}
         self._class_weight: NDArray[np.float64] | None = None
 
@@ -57,7 +60,12 @@ class MemorySource(Source):
         raw = X if self.X.dtype == X.dtype else self._raw_buffer(X)
         self.X.take(rows, axis=0, out=raw, mode="clip")
         self._standardizer.apply(raw, X)
-        self.y.take(rows, out=group.y, mode="clip")
+        if self.y.ndim == 1:
+            self.y.take(rows, out=group.y, mode="clip")
+        elif self._targets is None:
+            group.Y.whole.T[...] = self.y[rows]
+        else:
+            self._targets.apply(self.y[rows], group.Y.whole.T)
         if self.w is not None or self._class_weight is not None:
             if group.w is None:
                 group.w = np.empty(group.m, self._dtype)
@@ -75,7 +83,12 @@ class MemorySource(Source):
 
 
 def load_split(
-    info: DatasetInfo, split: str, communicator: Communicator, dtype: np.dtype[Any], standardization: Standardization
+    info: DatasetInfo,
+    split: str,
+    communicator: Communicator,
+    dtype: np.dtype[Any],
+    standardization: Standardization,
+    targets: Standardization | None = None,
 ) -> MemorySource:
     """Read a split into memory, one copy per node, each rank its share of the rows. Collective.
 
@@ -83,7 +96,7 @@ def load_split(
     """
     m, n = info.splits[split].rows, info.features
     X = communicator.share_one(m * n, np.dtype(info.splits[split].dtype)).reshape(m, n)
-    y: NDArray[np.int64] = communicator.share_one(m, np.dtype(np.int64))
+    y = share_targets(info, m, communicator)
     w = communicator.share_one(m, np.dtype(np.float64)) if info.splits[split].weighted else None
     here = communicator.nodes[communicator.node]
     lo, hi = list(pairwise(cut(m, len(here))))[communicator.local_rank]
@@ -94,7 +107,14 @@ def load_split(
         if w is not None:
             w[lo:hi] = reader.w(lo, hi)
     communicator.node_barrier()
-    return MemorySource(X, y, w, dtype, standardization)
+    return MemorySource(X, y, w, dtype, standardization, targets)
+
+
+def share_targets(info: DatasetInfo, rows: int, communicator: Communicator) -> NDArray[Any]:
+    """Return room for the targets of so many rows as they are read, one copy per node. Collective."""
+    shape = info.target_shape(rows)
+    shared: NDArray[Any] = communicator.share_one(math.prod(shape), info.target_dtype)
+    return shared.reshape(shape)
 
 
 class MemoryBatches(Batches):
@@ -109,22 +129,21 @@ class MemoryBatches(Batches):
         seed: int,
         shuffle: str,
         block_rows: int,
-        arithmetic: Arithmetic = NATIVE,
         earlier: tuple[int, int] = (0, 0),
     ) -> None:
         """`rows` are the row numbers to train on, or how many there are if that is all of them."""
         super().__init__(rows if isinstance(rows, int) else len(rows), batch_size, earlier)
         self._communicator = communicator
         self._subset = None if isinstance(rows, int) else rows
-        self._shuffling = (seed, shuffle, block_rows, arithmetic)
+        self._shuffling = (seed, shuffle, block_rows)
         self._shared = communicator.share_one(self.m, np.dtype(np.int64))
 
     @contextmanager
     def _order(self, epoch: int, start: int) -> Iterator[Take]:
         self._communicator.node_barrier()  # nobody still reads the last epoch's order
         if self._communicator.local_rank == 0:
-            seed, shuffle, block_rows, arithmetic = self._shuffling
-            order = epoch_order(self.m, seed, epoch, shuffle, block_rows, arithmetic)
+            seed, shuffle, block_rows = self._shuffling
+            order = epoch_order(self.m, seed, epoch, shuffle, block_rows)
             self._shared[...] = order if self._subset is None else self._subset[order]
         self._communicator.node_barrier()
 

@@ -3,7 +3,9 @@
 From a file, collectively, or from arrays in memory, on each rank for itself.
 """
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +19,24 @@ from ddp_mlp.data.held_out import hold_out, stratified
 from ddp_mlp.data.memory import MemoryBatches, MemorySource, load_split
 from ddp_mlp.data.stream import FileSource, StreamBatches, StreamSource
 from ddp_mlp.data.survey import survey
+from ddp_mlp.data.targets import (
+    factors,
+    names_of,
+    notes,
+    rule_of,
+    settle,
+    standardization_of_targets,
+    targets_of,
+)
 from ddp_mlp.errors import ConfigError, DataError, by_all_ranks
-from ddp_mlp.nn import arithmetic as arithmetics
-from ddp_mlp.nn.arithmetic import Arithmetic
 from ddp_mlp.nn.standardization import Standardization
+from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage import weights
-from ddp_mlp.storage.dataset import DatasetInfo, SplitInfo, inspect
+from ddp_mlp.storage.dataset import DatasetInfo, Reader, SplitInfo, inspect
+from ddp_mlp.storage.survey import NumberSurvey, Survey
+from ddp_mlp.storage.weights import Weights
 
 Rows = NDArray[np.int64] | None
 """Row numbers of a source; None is all of them."""
@@ -43,40 +55,45 @@ class Data(NamedTuple):
     test: tuple[Source, Rows] | None
     access: Access | None = None
     """How the rows are got at, where they come from a file."""
+    targets: Targets = Targets()
+    """What rows are mapped to."""
+    factor: tuple[float, ...] | None = None
+    """(n_T,): what the loss of each number is multiplied by in training; None is 1 for all."""
+    weight: tuple[float, ...] | None = None
+    """(n_T,): the same in evaluation."""
+    notes: tuple[str, ...] = ()
+    """What a user should hear about the data."""
 
 
 def open_data(config: Config, communicator: Communicator) -> Data:
     """Inspect, check and load the data set. Raises DataError, StorageError or ConfigError on all ranks."""
     info = communicator.on_rank_0(inspect, config.data, config.x_name, config.y_name)
     access = choose_access(config, info, communicator)
-    arithmetic = arithmetics.called(config.arithmetic)
+    loss, info = communicator.on_rank_0(settle, config, info)
     surveys = {}
     classes = None if info.classes is None else len(info.classes)
     for split in info.splits:  # train first: where the file names no classes, the labels of train do
-        surveys[split] = survey(info, split, classes, communicator, not config.quiet, arithmetic)
-        classes = len(surveys[split].class_counts)
-    names = info.classes or tuple(str(label) for label in range(len(surveys["train"].class_counts)))
-    if len(names) < 2:
+        surveys[split] = survey(info, split, classes, communicator, not config.quiet, rule_of(config, loss))
+        classes = None if info.numbers else len(surveys[split].class_counts)
+    found = surveys["train"]
+    names = info.classes or tuple(str(label) for label in range(len(found.class_counts)))
+    if len(names) < 2 and not info.numbers:
         raise by_all_ranks(DataError(f"{config.data}: all labels are of one class: there is nothing to learn"))
 
-    found = surveys["train"]
-    standardization = Standardization(found.mean, found.std, config.standardize)
-    if config.init_from is not None:  # weights are worth nothing without the map of the inputs they were trained with
-        given = communicator.on_rank_0(_given_standardization, config, info.features)
-        standardization = given or standardization
-    dtype = arithmetic.working(np.dtype(config.dtype))
-    train_rows, valid_rows, counts = None, None, found.class_counts
+    train_rows, valid_rows, counts, numbers = None, None, found.class_counts, found.numbers
     if "valid" not in info.splits and config.valid_fraction:
-        train_rows, valid_rows, counts = hold_out(
-            info, config.valid_fraction, config.seed, len(names), communicator, arithmetic
-        )
+        fraction = config.valid_fraction
+        train_rows, valid_rows, counts, numbers = hold_out(info, fraction, config.seed, len(names), communicator)
         if len(valid_rows) == 0:
-            raise by_all_ranks(ConfigError(f"valid_fraction = {config.valid_fraction}: leaves no rows to validate on"))
+            raise by_all_ranks(ConfigError(f"valid_fraction = {fraction}: leaves no rows to validate on"))
+    settled = communicator.on_rank_0(_settle_targets, config, loss, info, names, found, numbers)
+    targets, maps = settled.targets, settled.maps
+    dtype = np.dtype(config.dtype)
 
     train: MemorySource | StreamSource
     held_out: dict[str, Source]
     if access.kind == "memory":
-        train, *others = (load_split(info, split, communicator, dtype, standardization) for split in info.splits)
+        train, *others = (load_split(info, split, communicator, dtype, *maps) for split in info.splits)
         held_out = dict(zip(list(info.splits)[1:], others, strict=True))
     else:
         assert isinstance(config.batch_size, int), "checked by choose_access"
@@ -86,11 +103,11 @@ def open_data(config: Config, communicator: Communicator) -> Data:
             found.count if train_rows is None else train_rows,
             communicator,
             dtype,
-            standardization,
+            *maps,
             batch_size=config.batch_size,
             block_rows=config.block_rows,
         )
-        held_out = {split: FileSource(info, split, dtype, standardization) for split in info.splits}
+        held_out = {split: FileSource(info, split, dtype, *maps) for split in info.splits}
     valid: tuple[Source, Rows] | None = None
     if "valid" in info.splits:
         valid = held_out["valid"], None
@@ -100,32 +117,74 @@ def open_data(config: Config, communicator: Communicator) -> Data:
         train = train.weighted_by_class(class_weights(config.class_weight, names, counts))
     return Data(
         info=info,
-        classes=names,
-        standardization=standardization,
+        classes=targets.classes,
+        standardization=maps[0],
         fingerprint={split: found.fingerprint for split, found in surveys.items()},
         train=(train, train_rows),
         valid=valid,
         test=(held_out["test"], None) if "test" in info.splits else None,
         access=access,
+        targets=targets,
+        factor=settled.factor,
+        weight=settled.weight,
+        notes=settled.notes,
     )
 
 
-def _given_standardization(config: Config, features: int) -> Standardization | None:
-    """Return what came with init_from, if anything: a run that goes on has it, and needs the file no more."""
+class _Settled(NamedTuple):
+    """What is settled of a run's targets and maps on rank 0."""
+
+    targets: Targets
+    maps: tuple[Standardization, Standardization | None]
+    """Of the features, and of targets that are numbers."""
+    factor: tuple[float, ...] | None = None
+    weight: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _settle_targets(
+    config: Config, loss: str, info: DatasetInfo, classes: tuple[str, ...], found: Survey, numbers: NumberSurvey | None
+) -> _Settled:
+    """Return what rows are mapped to, from the survey of train and the numbers of the rows that are trained on."""
+    standardization = Standardization(found.mean, found.std, config.standardize)
+    given: Weights | None = None
+    if config.init_from is not None:  # weights are worth nothing without the maps that they were trained with
+        given = _given_with_init_from(config, info.features)
+        if given.standardization is not None:
+            standardization = Standardization(given.standardization["mean"], given.standardization["scale"])
+    if found.numbers is None or numbers is None:
+        return _Settled(Targets(classes=classes), (standardization, None))
+    targets = targets_of(config, loss, names_of(info), found.numbers)
+    if given is not None and given.targets is not None and given.targets.count == targets.count:
+        targets = replace(targets, mean=given.targets.mean, scale=given.targets.scale)
+    weight_sum = found.weight_sum if numbers is found.numbers else _weight_sum(info, config)
+    weight, factor = factors(config.target_weight, targets.names, weight_sum, numbers)
+    said = notes(loss, config.loss, targets.names, found.numbers.constant)
+    return _Settled(targets, (standardization, standardization_of_targets(targets)), factor, weight, tuple(said))
+
+
+def _weight_sum(info: DatasetInfo, config: Config) -> float:
+    """Return the sum of the weights of the rows of train that are trained on."""
+    with Reader(info, "train") as reader:
+        y, w = reader.y(0, reader.rows), reader.w(0, reader.rows)
+    return math.fsum(w[stratified(y, config.valid_fraction, config.seed)[0]])
+
+
+def _given_with_init_from(config: Config, features: int) -> Weights:
+    """Return what came with init_from: a run that goes on has it, and needs the file no more."""
     assert config.init_from is not None, "asked by the caller"
     newest = None if config.run_dir is None else checkpoints.newest(Path(config.run_dir) / "checkpoints")
     if newest is not None:
-        source, found = str(newest.path), newest.checkpoint.standardization
+        source, found = str(newest.path), weights.of_checkpoint(newest.checkpoint)
     elif config.resume not in ("auto", "never"):
-        source, found = config.resume, checkpoints.load(Path(config.resume)).standardization
+        source, found = config.resume, weights.of_checkpoint(checkpoints.load(Path(config.resume)))
     else:
-        source, found = f"init_from = {config.init_from}", weights.read(config.init_from).standardization
-    if found is None:
-        return None
-    mean, scale = (np.asarray(found[name], np.float64) for name in ("mean", "scale"))
-    if len(mean) != features:
-        raise ConfigError(f"{source}: takes {len(mean)} features, but the data have {features}")
-    return Standardization(mean, scale)
+        source, found = f"init_from = {config.init_from}", weights.read(config.init_from)
+    if found.standardization is not None and len(found.standardization["mean"]) != features:
+        raise ConfigError(
+            f"{source}: takes {len(found.standardization['mean'])} features, but the data have {features}"
+        )
+    return found
 
 
 def class_weights(
@@ -150,24 +209,26 @@ def class_weights(
 
 def data_of_arrays(
     X: NDArray[Any],
-    y: NDArray[np.int64],
+    y: NDArray[Any],
     w: NDArray[np.float64] | None,
-    classes: tuple[str, ...],
+    targets: Targets | tuple[str, ...],
     standardization: Standardization,
     config: Config,
     class_weight: NDArray[np.float64] | None = None,
 ) -> Data:
-    """Return a run's data from X (m, n_0), C-contiguous, class numbers y (m,), and weights w (m,) or None. Local.
+    """Return a run's data from X (m, n_0), C-contiguous, targets y, and weights w (m,) or None. Local.
 
-    `config.valid_fraction` of every class is held out for validation; `class_weight` (n_L,) counts in training alone.
-    Raises ConfigError where that leaves no rows on one side.
+    y (m,) are class numbers, where `targets` are classes or their names; else y (m, n_T) float64 numbers in their own
+    units. `config.valid_fraction` of every class is held out for validation; `class_weight` (n_L,) counts in training
+    alone. Raises ConfigError where that leaves no rows on one side.
     """
     m, features = X.shape
-    arithmetic = arithmetics.called(config.arithmetic)
-    source = MemorySource(X, y, w, arithmetic.working(np.dtype(config.dtype)), standardization)
+    targets = targets if isinstance(targets, Targets) else Targets(classes=targets)
+    numbers = standardization_of_targets(targets) if targets.count else None
+    source = MemorySource(X, y, w, np.dtype(config.dtype), standardization, numbers)
     train, train_rows, valid = source, None, None
     if config.valid_fraction:
-        train_rows, valid_rows = stratified(y, config.valid_fraction, config.seed, arithmetic)
+        train_rows, valid_rows = stratified(y, config.valid_fraction, config.seed)
         if len(valid_rows) == 0 or len(train_rows) == 0:
             fraction = f"valid_fraction = {config.valid_fraction}"
             raise by_all_ranks(
@@ -176,33 +237,23 @@ def data_of_arrays(
         valid = source, valid_rows
     if class_weight is not None:
         train = source.weighted_by_class(class_weight)
-    splits = {"train": SplitInfo(m, X.dtype.name, w is not None)}
-    info = DatasetInfo("arrays in memory", features, classes, splits, "X", "y", (X.nbytes, 0))
-    return Data(info, classes, standardization, {}, (train, train_rows), valid, None)
+    splits = {"train": SplitInfo(m, X.dtype.name, w is not None, columns=targets.count)}
+    info = DatasetInfo("arrays in memory", features, targets.classes or None, splits, "X", "y", (X.nbytes, 0))
+    info = replace(info, targets=targets.names or None, numbers=targets.count)
+    return Data(info, targets.classes, standardization, {}, (train, train_rows), valid, None, targets=targets)
 
 
-def standardization_of(
-    X: NDArray[Any], w: NDArray[np.float64] | None, arithmetic: Arithmetic = arithmetics.NATIVE
-) -> Standardization:
+def standardization_of(X: NDArray[Any], w: NDArray[np.float64] | None) -> Standardization:
     """Return the weighted mean and standard deviation of each feature of X (m, n_0), scale 1 for a constant one. Local.
 
     A weight counts as so many rows would.
     """
     values = X.astype(np.float64)
-    mean = _average(values, w, arithmetic)
+    mean = np.average(values, axis=0, weights=w)
     values -= mean
-    scale = np.sqrt(_average(np.square(values, out=values), w, arithmetic))
+    scale = np.sqrt(np.average(np.square(values, out=values), axis=0, weights=w))
     constant = (X.min(axis=0) == X.max(axis=0)) | (scale <= 4 * np.finfo(np.float64).eps * np.abs(mean))
     return Standardization(mean, np.where(constant, 1.0, scale))
-
-
-def _average(values: NDArray[np.float64], w: NDArray[np.float64] | None, arithmetic: Arithmetic) -> NDArray[np.float64]:
-    """Return the weighted mean of each column of values (m, n_0)."""
-    if not arithmetic.is_portable:
-        return np.average(values, axis=0, weights=w)
-    if w is None:
-        return arithmetic.sum_rows(values) / len(values)
-    return arithmetic.sum_rows(values * w[:, None]) / arithmetic.sum_rows(w[:, None])
 
 
 def make_batches(communicator: Communicator, source: Source, rows: NDArray[np.int64] | int, **settings: Any) -> Batches:

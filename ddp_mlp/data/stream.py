@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.data.batches import Batches, Source, Take
-from ddp_mlp.data.memory import MemorySource
+from ddp_mlp.data.memory import MemorySource, share_targets
 from ddp_mlp.data.order import WINDOW, Window, windows
-from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.parallel.communicator import Communicator
@@ -49,9 +48,9 @@ def ring_rows(m: int, batch_size: int, block_rows: int) -> int:
 
 
 def read_rows(
-    reader: Reader, rows: NDArray[np.int64], X: NDArray[Any], y: NDArray[np.int64], w: NDArray[np.float64] | None
+    reader: Reader, rows: NDArray[np.int64], X: NDArray[Any], y: NDArray[Any], w: NDArray[np.float64] | None
 ) -> None:
-    """Read ascending row numbers (k,) into X (k, n_0), y (k,) and w (k,). Local.
+    """Read ascending row numbers (k,) into X (k, n_0), y (k,) or (k, n_T), and w (k,). Local.
 
     Raises DataError or StorageError.
     """
@@ -77,10 +76,17 @@ def read_rows(
 class FileSource(Source):
     """The examples of a split, read from the file whenever they are asked for, in ascending order. Local."""
 
-    def __init__(self, info: DatasetInfo, split: str, dtype: np.dtype[Any], standardization: Standardization) -> None:
+    def __init__(
+        self,
+        info: DatasetInfo,
+        split: str,
+        dtype: np.dtype[Any],
+        standardization: Standardization,
+        targets: Standardization | None = None,
+    ) -> None:
         self.m = info.splits[split].rows
         self._info, self._split = info, split
-        self._dtype, self._standardization = dtype, standardization
+        self._dtype, self._maps = dtype, (standardization, targets)
         self._reader: Reader | None = None
         self._held: dict[int, MemorySource] = {}
 
@@ -95,7 +101,8 @@ class FileSource(Source):
         if m not in self._held:
             X = np.empty((m, self._info.features), self._info.splits[self._split].dtype)
             w = np.empty(m) if self._info.splits[self._split].weighted else None
-            self._held[m] = MemorySource(X, np.empty(m, np.int64), w, self._dtype, self._standardization)
+            y = np.empty(self._info.target_shape(m), self._info.target_dtype)
+            self._held[m] = MemorySource(X, y, w, self._dtype, *self._maps)
         held = self._held[m]
         read_rows(self._reader, rows, held.X, held.y, held.w)
         held.gather(np.arange(m), group)
@@ -115,6 +122,7 @@ class StreamSource(Source):
         communicator: Communicator,
         dtype: np.dtype[Any],
         standardization: Standardization,
+        targets: Standardization | None = None,
         *,
         batch_size: int,
         block_rows: int,
@@ -122,11 +130,11 @@ class StreamSource(Source):
         wanted = rows if isinstance(rows, int) else len(rows)
         held, n = ring_rows(wanted, batch_size, block_rows), info.features
         X = communicator.share_one(held * n, np.dtype(info.splits[split].dtype)).reshape(held, n)
-        y = communicator.share_one(held, np.dtype(np.int64))
+        y = share_targets(info, held, communicator)
         w = communicator.share_one(held, np.dtype(np.float64)) if info.splits[split].weighted else None
         self.m = info.splits[split].rows
         self.info, self.split = info, split
-        self.ring = MemorySource(X, y, w, dtype, standardization)
+        self.ring = MemorySource(X, y, w, dtype, standardization, targets)
         """(held, n_0) rows, in slots of a window each."""
 
     def gather(self, rows: NDArray[np.int64], group: Group) -> None:
@@ -153,14 +161,13 @@ class StreamBatches(Batches):
         seed: int,
         shuffle: str,
         block_rows: int,
-        arithmetic: Arithmetic = NATIVE,
         earlier: tuple[int, int] = (0, 0),
     ) -> None:
         """`rows`, `batch_size` and `block_rows` as for the source."""
         super().__init__(rows if isinstance(rows, int) else len(rows), batch_size, earlier)
         self._communicator, self._source = communicator, source
         self._subset = None if isinstance(rows, int) else rows
-        self._shuffling = (seed, shuffle, block_rows, arithmetic)
+        self._shuffling = (seed, shuffle, block_rows)
         self._slots = ring_slots(self.m, self.batch_size, block_rows)
         self._slot_rows = min(self.m, WINDOW * block_rows)
         self._ahead: ReadAhead | None = None
@@ -219,8 +226,8 @@ class StreamBatches(Batches):
         return take
 
     def _windows(self, epoch: int) -> Iterator[Window]:
-        seed, shuffle, block_rows, arithmetic = self._shuffling
-        return windows(self.m, seed, epoch, shuffle, block_rows, arithmetic)
+        seed, shuffle, block_rows = self._shuffling
+        return windows(self.m, seed, epoch, shuffle, block_rows)
 
     def _shares(self, epoch: int, first: int) -> Iterator[list[tuple[int, NDArray[np.int64]]]]:
         """Yield, window by window, the blocks that this rank reads: place in the ring, and rows of the split."""

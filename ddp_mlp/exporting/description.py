@@ -105,15 +105,21 @@ def describe(network: Network) -> Description:
     standardization = network.standardization
     mean, scale = (standardization.mean, standardization.scale) if standardization.used else (None, None)
     X = example_rows(mean, scale, network.features)
+    targets = network.targets
+    scaled = any(targets.mean) or any(each != 1 for each in targets.scale)
+    repeat = len(targets.quantiles) or 1
     return Description(
         parameters=network.parameters,
-        activations=("relu",) * (network.layout.L - 1),
-        outputs=("softmax",) * network.layout.widths[-1],
+        activations=tuple(f.name for f in network.architecture.activations),
+        outputs=network.output_functions,
         parameters_sha256=network.parameters_sha256,
         mean=mean,
         scale=scale,
-        output_names=network.classes,
-        examples=(X, network.probabilities(X).astype(np.float64)),
+        target_mean=np.repeat(targets.mean, repeat) if scaled else None,
+        target_scale=np.repeat(targets.scale, repeat) if scaled else None,
+        output_names=targets.output_names,
+        classes=bool(targets.classes),
+        examples=(X, network.predictions(X)),
     )
 
 

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.data.batches import Source
-from ddp_mlp.nn import backprop, portable
-from ddp_mlp.nn.arithmetic import NATIVE, PORTABLE, Arithmetic
+from ddp_mlp.inference.metrics import Metrics
+from ddp_mlp.nn import backprop
+from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.buffers import Group
-from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
-from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing.totals import total
 from ddp_mlp.summing.tree import cut
@@ -57,19 +56,11 @@ class Totals(NamedTuple):
 class ForwardPass:
     """The way of some rows through a network, in buffers that are kept by the number of rows. Local."""
 
-    def __init__(self, layout: Layout, parameters: NDArray[Any], arithmetic: Arithmetic = NATIVE) -> None:
-        """Take the flat parameters (length,) as they are at `begin`: they are kept, not copied."""
-        self._widths, self._dtype = layout.widths, arithmetic.working(parameters.dtype)
-        self._W, self._b = layout.views(parameters)
+    def __init__(self, architecture: Architecture, parameters: NDArray[Any]) -> None:
+        """Take the flat parameters (length,) as they are at each pass: they are kept, not copied."""
+        self.architecture, self._dtype = architecture, parameters.dtype
+        self._W, self._b = architecture.layout.views(parameters)
         self._groups: dict[int, Group] = {}
-        self._weights = portable.Weights(layout.widths) if arithmetic.is_portable else None
-        self.output = SoftmaxCrossEntropy(functions=arithmetic.functions)
-
-    def begin(self) -> None:
-        """Take note of the parameters before a number of passes."""
-        if self._weights is not None:
-            self._weights.set(self._W)
-            self._weights.share()
 
     def __call__(self, source: Source, rows: NDArray[np.int64]) -> Group:
         """Compute a source's rows (m,) and return their group, with the output layer's z in A[L].
@@ -78,31 +69,23 @@ class ForwardPass:
         """
         m = len(rows)
         if m not in self._groups:
-            self._groups[m] = Group(self._widths, (m,), self._dtype)
+            self._groups[m] = self.architecture.group((m,), self._dtype, training=False)
         group = self._groups[m]
         source.gather(rows, group)
-        if self._weights is None:
-            backprop.forward(self._W, self._b, group)
-        else:
-            portable.forward(self._weights, self._b, group)
+        backprop.forward(self._W, self._b, group)
         return group
+
+    def values(self, group: Group) -> NDArray[Any]:
+        """Return the outputs A (m, n_L) of a group's examples; its z stays."""
+        out = np.empty((group.m, self.architecture.layout.widths[-1]), self._dtype)
+        self.architecture.scoring.values(group, out)
+        return out
 
     def loss(self, group: Group) -> Totals:
         """Return the sums over a group's examples; its z becomes dz."""
-        return loss_totals(self.output, group)
-
-
-def loss_totals(output: SoftmaxCrossEntropy, group: Group) -> Totals:
-    """Return the sums over a group's examples, of one shard; its z becomes dz.
-
-    In portable arithmetic, a sum is that of `totals.total`, rounded once whatever the order.
-    """
-    [(loss_sum, correct)] = output.gradient(group)
-    weight_sum = float(group.m) if group.w is None else float(np.sum(group.w, dtype=np.float64))
-    if output.functions is PORTABLE.functions:
-        loss_sum = total(group.losses.tolist())
-        weight_sum = float(group.m) if group.w is None else total(group.w.tolist())
-    return Totals(loss_sum, weight_sum, correct, group.m)
+        [(loss_sum, correct)] = self.architecture.scoring.gradient(group)
+        weight_sum = float(group.m) if group.w is None else float(np.sum(group.w, dtype=np.float64))
+        return Totals(loss_sum, weight_sum, correct, group.m)
 
 
 def blocks(m: int) -> list[range]:
@@ -115,24 +98,33 @@ def forward_blocks(forward: ForwardPass, source: Source) -> Iterator[tuple[slice
 
     The group is overwritten by the next block.
     """
-    forward.begin()
     for block in blocks(source.m):
         yield slice(block.start, block.stop), forward(source, np.arange(block.start, block.stop))
 
 
 def evaluate(
-    communicator: Communicator, forward: ForwardPass, source: Source, chosen: NDArray[np.int64] | None
+    communicator: Communicator,
+    forward: ForwardPass,
+    source: Source,
+    chosen: NDArray[np.int64] | None,
+    metrics: Metrics | None = None,
 ) -> Totals:
-    """Return loss and accuracy over the rows `chosen` (all where None): the same for every P. Collective."""
+    """Return loss and accuracy over the rows `chosen` (all where None): the same for every P. Collective.
+
+    What else is to be counted goes into `metrics`, of this rank's rows.
+    """
     m = source.m if chosen is None else len(chosen)
     every = blocks(m)
     share = cut(len(every), communicator.size)
     found: list[Totals] = []
-    forward.begin()
     with communicator.in_agreement():  # what a source has to read can be wrong on one rank alone
         for block in every[share[communicator.rank] : share[communicator.rank + 1]]:
             numbers = np.arange(block.start, block.stop)
-            found.append(forward.loss(forward(source, numbers if chosen is None else chosen[numbers])))
+            group = forward(source, numbers if chosen is None else chosen[numbers])
+            values = None if metrics is None else forward.values(group)
+            found.append(forward.loss(group))
+            if metrics is not None and values is not None:
+                metrics.add(values, group)
     everything = [totals for part in communicator.allgather(found) for totals in part]
     return Totals(
         total(totals.loss_sum for totals in everything),

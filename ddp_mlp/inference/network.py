@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.data.memory import MemorySource
+from ddp_mlp.data.targets import standardization_of_targets
 from ddp_mlp.inference.evaluate import ForwardPass, forward_blocks
-from ddp_mlp.nn import arithmetic as arithmetics
-from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
+from ddp_mlp.nn import architecture
+from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.buffers import Group
-from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
 from ddp_mlp.nn.standardization import Standardization
+from ddp_mlp.nn.targets import Targets
 from ddp_mlp.nn.threads import blas_threads
 from ddp_mlp.storage import weights
 from ddp_mlp.storage.checkpoint import Checkpoint
@@ -26,20 +27,28 @@ from ddp_mlp.storage.checkpoint import Checkpoint
 class Network:
     """A trained network with its class names and the standardization of its inputs. Local, picklable, never changed."""
 
-    arithmetic: Arithmetic = NATIVE
-    """That of its training; pickles of version 0.1 say nothing of it."""
-
     def __init__(
         self,
         parameters: Mapping[str, NDArray[Any]],
         classes: tuple[str, ...],
         standardization: Mapping[str, NDArray[Any]] | None = None,
-        arithmetic: Arithmetic = NATIVE,
+        targets: Targets | None = None,
+        activation: str = "relu",
+        output_activation: str = "identity",
     ) -> None:
-        """Copy {"W1": (n_1, n_0), …} and, if wanted, standardization {"mean": …, "scale": …}, both (n_0,)."""
-        self.arithmetic = arithmetic
-        self.layout = Layout(weights.widths(parameters))
-        self.classes = classes
+        """Copy {"W1": (n_1, n_0), …} and, if wanted, standardization {"mean": …, "scale": …}, both (n_0,).
+
+        `classes` are those of the outputs, or they are the numbers of `targets`; the functions of the layers are as the
+        configuration has them.
+        """
+        widths = weights.widths(parameters)
+        self.targets = Targets(classes=classes) if targets is None else targets
+        self.output_activation = output_activation
+        self.architecture = architecture.create(
+            widths[0], widths[1:-1], self.targets, activation=activation, output_activation=output_activation
+        )
+        if self.layout.widths != widths:
+            raise ValueError(f"a network of {widths[-1]} outputs, but {self.layout.widths[-1]} are named")
         self.dtype: np.dtype[Any] = parameters["W1"].dtype
         """That of parameters and probabilities."""
         if standardization is None:
@@ -54,13 +63,36 @@ class Network:
     @classmethod
     def of(cls, found: Checkpoint) -> Self:
         """Return the network of a checkpoint."""
-        arithmetic = arithmetics.called(found.config.get("arithmetic", NATIVE.name))
-        return cls(found.parameters, found.classes, found.standardization, arithmetic)
+        targets = Targets.from_dict(found.targets, found.classes)
+        functions = weights.of_checkpoint(found).functions or {}
+        return cls(found.parameters, found.classes, found.standardization, targets, **functions)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what was pickled; version 0.1 had networks of ReLU and classes alone."""
+        if "architecture" not in state:
+            classes = state.pop("classes")
+            of_0_1 = {"targets": Targets(classes=classes), "output_activation": "identity"}
+            state = {**state, **of_0_1, "architecture": Architecture(state.pop("layout"))}
+        self.__dict__.update(state)
 
     @property
-    def output(self) -> SoftmaxCrossEntropy:
-        """The output layer."""
-        return SoftmaxCrossEntropy(functions=self.arithmetic.functions)
+    def layout(self) -> Layout:
+        """Where the parameters lie."""
+        return self.architecture.layout
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the n_L classes; none where the outputs are numbers."""
+        return self.targets.classes
+
+    @property
+    def output_functions(self) -> tuple[str, ...]:
+        """The name of f_L for each output (n_L,): softmax, sigmoid, exp, identity, softplus or relu."""
+        canonical = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid", "poisson": "exp"}
+        if self.targets.loss in canonical:
+            return (canonical[self.targets.loss],) * self.targets.outputs
+        names = architecture.one_for_each(self.output_activation, self.targets.count)
+        return tuple(name for name in names for _ in range(len(self.targets.quantiles) or 1))
 
     @property
     def features(self) -> int:
@@ -77,22 +109,43 @@ class Network:
         """The SHA-256 of the parameters by which two runs are compared."""
         return parameters_sha256(self.parameters.values())
 
-    def probabilities(self, X: NDArray[Any]) -> NDArray[Any]:
-        """Return the probabilities (m, n_L) of all classes for the rows X (m, n_0), which are standardized here."""
-        source = self.source(X, np.zeros(len(X), np.int64))
+    def outputs(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Return A (m, n_L) for the rows X (m, n_0), which are standardized here: numbers in the network's units.
+
+        Probabilities where the outputs are classes or labels.
+        """
+        n = self.targets.count
+        source = self.source(X, np.zeros((len(X), n)) if n else np.zeros(len(X), np.int64))
         found = np.empty((len(X), self.layout.widths[-1]), self.dtype)
         with blas_threads(1):
             for block, group in self.forward(source):
-                self.output.values(group, found[block])
+                self.architecture.scoring.values(group, found[block])
         return found
 
-    def source(self, X: NDArray[Any], y: NDArray[np.int64], w: NDArray[np.float64] | None = None) -> MemorySource:
-        """Return rows as this network takes them: X (m, n_0) C-contiguous, class numbers y (m,), weights w (m,)."""
-        return MemorySource(X, y, w, self.arithmetic.working(self.dtype), self.standardization)
+    def predictions(self, X: NDArray[Any]) -> NDArray[np.float64]:
+        """Return (m, n_L) float64 for the rows X (m, n_0): probabilities, or values in their own units."""
+        found = self.outputs(X)
+        return found.astype(np.float64) if self.targets.probabilities else self.targets.in_units(found)
+
+    def output(self, z: NDArray[Any]) -> NDArray[Any]:
+        """Return what the output layer makes of z (m, n_L): probabilities, or values in their units, float64."""
+        group = self.architecture.group((len(z),), z.dtype, training=False)
+        group.A[group.L].whole.T[...] = z
+        found = np.empty_like(z)
+        self.architecture.scoring.values(group, found)
+        return found if self.targets.probabilities else self.targets.in_units(found)
+
+    def source(self, X: NDArray[Any], y: NDArray[Any], w: NDArray[np.float64] | None = None) -> MemorySource:
+        """Return rows as this network takes them: X (m, n_0) C-contiguous, weights w (m,).
+
+        y (m,) are class numbers, or y (m, n_T) numbers in their own units.
+        """
+        maps = self.standardization, standardization_of_targets(self.targets) if self.targets.count else None
+        return MemorySource(X, y, w, self.dtype, *maps)
 
     def forward(self, source: MemorySource) -> Iterator[tuple[slice, Group]]:
         """Compute the rows of a source block by block; yield each block, and its group with z in A[L]. Local.
 
         The group is overwritten by the next block. BLAS must have one thread.
         """
-        return forward_blocks(ForwardPass(self.layout, self._flat, self.arithmetic), source)
+        return forward_blocks(ForwardPass(self.architecture, self._flat), source)

@@ -100,7 +100,7 @@ def _count(kept: Network, info: DatasetInfo, mistakes: int) -> tuple[Confusion, 
     with Reader(info, "test") as reader:
         for lo in range(0, rows, piece):
             hi = min(lo + piece, rows)
-            probabilities, y = kept.probabilities(reader.X(lo, hi)), reader.y(lo, hi)
+            probabilities, y = kept.outputs(reader.X(lo, hi)), reader.y(lo, hi)
             predicted = np.argmax(probabilities, axis=1)
             confusion.add(y, predicted)
             for i in np.flatnonzero(predicted != y):

@@ -226,6 +226,7 @@ def what_checkpoints_share(config: Config, data: Data, versions: dict[str, str],
         step=step,
         progress={},
         classes=data.classes,
+        targets=data.targets.to_dict(),
         data=data.fingerprint,
         versions=versions,
     )

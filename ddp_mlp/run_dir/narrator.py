@@ -28,21 +28,21 @@ class Narrator:
         self._start = event
         config, data = event["config"], event["data"]
         splits = ", ".join(f"{rows:,} {split}" for split, rows in data["rows"].items())
-        widths = "-".join(map(str, [data["features"], *config["hidden"], data["classes"]]))
+        widths = "-".join(map(str, [data["features"], *config["hidden"], event["outputs"]]))
         resumed = event.get("resumed_from")
         lines = [
-            f"data      {data['path']}: {splits}; {data['features']} features, {data['classes']} classes",
+            f"data      {data['path']}: {splits}; {data['features']} features, {_of_targets(data)}",
+            *(f"          {note}" for note in data.get("notes", ())),
             *self._tell_access(event),
             f"network   {widths}, {event['parameters']:,} parameters, {config['dtype']}",
             f"training  {config['optimizer']}, learning rate {config['learning_rate']:g} ({config['schedule']}), "
             f"batch size {config['batch_size']}, {event['steps_per_epoch']:,} steps per epoch, seed {config['seed']}",
-            f"ranks     P = {event['ranks']} on {event['nodes']} node(s), {_sum(event)}; {event['blas']}, "
-            f"{config['threads']} thread(s)",
+            f"ranks     P = {event['ranks']} on {event['nodes']} node(s), K = {event['shards']} shards, "
+            f"{config['reduction']} sum; {event['blas']}, {config['threads']} thread(s)",
         ]
         idle = event["ranks"] - event["shards"]
         if idle > 0:
-            more = "more shards" if _is_native(config) else "larger batches"
-            lines.append(f"          {idle} ranks have no shard and stand idle: {more} would use them")
+            lines.append(f"          {idle} ranks have no shard and stand idle: more shards would use them")
         return [*lines, f"run       {config['run_dir']}" + (f", resumed from {resumed}" if resumed else "")]
 
     def _tell_access(self, event: Event) -> list[str]:
@@ -57,7 +57,7 @@ class Narrator:
 
     def _tell_step(self, event: Event) -> list[str]:
         total = self._start["total_steps"]
-        figures = [f"{name} {event[name]:.4f}" for name in ("loss", "accuracy")]
+        figures = [f"{name} {event[name]:.4f}" for name in ("loss", "accuracy") if name in event]
         place = f"step {event['step']:>{len(f'{total:,}')},}/{total:,}"
         rate = f"{event['examples_per_second']:,.0f} examples/s"
         return ["  ".join([place, *figures, rate, f"{duration(self._seconds_left(event))} left"])]
@@ -86,32 +86,35 @@ class Narrator:
         return max(0.0, passed / max(1, done) * left)
 
 
-def _is_native(config: Mapping[str, Any]) -> bool:
-    """Return whether a run's arithmetic is the processor's; version 0.1 had no other."""
-    return bool(config.get("arithmetic", "native") == "native")
-
-
-def _sum(event: Event) -> str:
-    """Say how a run's gradients are summed."""
-    config = event["config"]
-    return (
-        f"K = {event['shards']} shards, {config['reduction']} sum"
-        if _is_native(config)
-        else "portable arithmetic: no shards, the same bits on any machine"
-    )
+SHOWN = ("loss", "accuracy", "rmse", "r2")
+"""What is told of an evaluation; the journal has all of it."""
 
 
 def epoch_figures(event: Event) -> list[str]:
     """Return the losses and accuracies of an epoch event in words."""
-    names = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
-    return [f"{name.replace('_', ' ')} {event[name]:.4f}" for name in names if name in event]
+    names = ("train_loss", "train_accuracy", *(f"valid_{figure}" for figure in SHOWN))
+    return [f"{_words(name)} {event[name]:.4f}" for name in names if name in event]
 
 
 def result(final: Mapping[str, Any]) -> str:
     """Return the line by which people and scripts know a run's result, from its final event."""
-    names = ("valid_loss", "valid_accuracy", "test_loss", "test_accuracy")
-    figures = [f"{name.replace('_', ' ')} {final[name]:.4f}" for name in names if name in final]
+    names = [f"{split}_{figure}" for split in ("valid", "test") for figure in SHOWN]
+    figures = [f"{_words(name)} {final[name]:.4f}" for name in names if name in final]
     return ", ".join([*figures, f"{final['seconds']:.1f} s", f"parameters_sha256 {final['parameters_sha256']}"])
+
+
+def _words(name: str) -> str:
+    """Return the name of a figure as it is told, such as "valid RMSE"."""
+    return " ".join({"rmse": "RMSE", "r2": "R²"}.get(word, word) for word in name.split("_"))
+
+
+def _of_targets(data: Mapping[str, Any]) -> str:
+    if "classes" in data:
+        return f"{data['classes']} classes"
+    names = data["targets"]
+    return (
+        f"{len(names)} target{'s' if len(names) > 1 else ''}: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -58,23 +58,27 @@ def _open_run(config: Config, data: Data, size: int, found: list[State]) -> Star
     run_dir = Path(config.run_dir)
     newest = _find_checkpoint(config, run_dir)
     if newest is None:
-        shards = config.shards
-        if shards == "auto" and config.arithmetic == "native":  # the portable one has none
-            shards = automatic_shards(size)
+        shards = automatic_shards(size) if config.shards == "auto" else config.shards
         if config.init_from is not None:
             found.append(State(_starting_parameters(config, data), None))
-        resolved = replace(config, shards=shards)
+        settled: dict[str, Any] = {"shards": shards, "loss": data.targets.loss}
+        resolved = replace(config, **settled)
         return Start(resolved, run_dir, None, None, [], is_given_a_state=config.init_from is not None)
 
     checkpoint, path, passed_over = newest
     try:
-        stored = configuration.from_dict(checkpoint.config)
+        stored = configuration.from_dict({"loss": "cross_entropy", **checkpoint.config})  # 0.1 had no other
     except ConfigError as error:
         raise DataError(f"{path}: its configuration is not one of this version: {error}") from error
     if difference := configuration.first_difference(stored, config):
         name, before, now = difference
         raise ConfigError(
             f"{name} = {now}, but the run of {path} has {name} = {before}: keep it, or choose another run_dir"
+        )
+    if stored.loss != data.targets.loss:
+        raise ConfigError(
+            f"loss = auto is {data.targets.loss} here, but the run of {path} has loss = {stored.loss}: set it, or "
+            "choose another run_dir"
         )
     for split in {**checkpoint.data, **data.fingerprint}:
         if checkpoint.data.get(split) != data.fingerprint.get(split):
@@ -85,7 +89,7 @@ def _open_run(config: Config, data: Data, size: int, found: list[State]) -> Star
     _check_arrays(checkpoint, path, stored, data)
     found.append(State(checkpoint.parameters, checkpoint.optimizer))
     warnings = [f"{reason}; going on from {path.name}" for _, reason in passed_over]
-    resolved = replace(config, shards=stored.shards)
+    resolved = replace(config, shards=stored.shards, loss=stored.loss)
     progress = dict(checkpoint.progress)
     journal_bytes = progress.pop("journal_bytes", None)
     if type(journal_bytes) is not int or journal_bytes < 0:
@@ -119,7 +123,7 @@ def _find_checkpoint(config: Config, run_dir: Path) -> Newest | None:
 
 def _check_arrays(checkpoint: Checkpoint, path: Path, config: Config, data: Data) -> None:
     """Raise DataError unless parameters and optimizer state have the names, shapes and dtype of the configuration."""
-    widths = (data.info.features, *config.hidden, len(data.classes))
+    widths = (data.info.features, *config.hidden, data.targets.outputs)
     found, dtype = weights.widths(checkpoint.parameters), checkpoint.parameters["W1"].dtype
     if found != widths or dtype != config.dtype:
         network = "-".join(map(str, widths))
@@ -138,11 +142,15 @@ def _check_arrays(checkpoint: Checkpoint, path: Path, config: Config, data: Data
 def _starting_parameters(config: Config, data: Data) -> dict[str, NDArray[Any]]:
     """Return the parameters of the file init_from, checked against the network that is asked for."""
     assert config.init_from is not None, "asked by the caller"
-    found = weights.read(config.init_from).parameters
-    widths = (data.info.features, *config.hidden, len(data.classes))
+    read = weights.read(config.init_from)
+    found = read.parameters
+    for name, function in (read.functions or {}).items():
+        if function != getattr(config, name):
+            raise ConfigError(f"{name} = {getattr(config, name)}, but init_from = {config.init_from} has {function}")
+    widths = (data.info.features, *config.hidden, data.targets.outputs)
     if (given := weights.widths(found)) != widths:
         raise ConfigError(
-            f"init_from = {config.init_from}: a network {'-'.join(map(str, given))}, but features, hidden and classes "
+            f"init_from = {config.init_from}: a network {'-'.join(map(str, given))}, but features, hidden and outputs "
             f"ask for {'-'.join(map(str, widths))}: choose hidden, or another file"
         )
     return found

@@ -33,15 +33,18 @@ from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.nn.parameters import parameters_sha256
+from ddp_mlp.nn.targets import Targets
 from ddp_mlp.storage.atomic import listing, remove, write_atomically
 from ddp_mlp.storage.regular import open_regular
 
-FORMAT_VERSION = 1
-FORMAT = f"ddp_mlp checkpoint {FORMAT_VERSION}"
+FORMAT_VERSION = 2
+"""The newest; a network of ReLU and classes is written in format 1, which version 0.1 reads, any other in format 2."""
 USER_BLOCK = 512  # bytes; the smallest user block that HDF5 has
 BEST = "best.h5"
 
 _JSON_ATTRIBUTES = {"config": dict, "progress": dict, "classes": list, "data": dict, "versions": dict}
+_OPTIONAL = {"targets": dict}
+"""JSON attributes that are there where there is something to say."""
 _ATTRIBUTES = {"format": str, "parameters_sha256": str, "epoch": int, "step": int, **_JSON_ATTRIBUTES}
 _ROOM_FOR_STRUCTURE = 8 * 1024  # bytes; more than what HDF5 adds to the file, to a group or to an array
 _LONGEST_ATTRIBUTE = 60_000  # bytes; HDF5's oldest layout ends just below 2^16
@@ -81,6 +84,13 @@ class Checkpoint:
     """Fingerprint of the data set."""
     versions: dict[str, Any]
     """Versions of the libraries that computed this state."""
+    targets: dict[str, Any] | None = None
+    """The numbers that the outputs are, as `nn.targets.Targets` has them; None for classes."""
+
+    @property
+    def format_version(self) -> int:
+        """The oldest format in which it can be understood."""
+        return 2 if self.targets is not None or self.config.get("activation", "relu") != "relu" else 1
 
     @property
     def parameters_sha256(self) -> str:
@@ -102,11 +112,14 @@ def encode(checkpoint: Checkpoint) -> memoryview:
     A text that is too long for an HDF5 attribute is a data set of the same name. Raises ValueError where the arrays do
     not fit together or are not finite (the optimizer's may be), TypeError where a dictionary is not JSON.
     """
-    _check_arrays(checkpoint.parameters, checkpoint.optimizer, checkpoint.standardization, checkpoint.classes)
+    _check_arrays(checkpoint.parameters, checkpoint.optimizer, checkpoint.standardization)
+    _check_outputs(checkpoint.parameters, checkpoint.classes, checkpoint.targets)
     _check_finite(checkpoint)
     if min(checkpoint.epoch, checkpoint.step) < 0:
         raise ValueError(f"epoch {checkpoint.epoch}, step {checkpoint.step}: must not be negative")
     texts = {name: json.dumps(getattr(checkpoint, name), sort_keys=True) for name in _JSON_ATTRIBUTES}
+    if checkpoint.targets is not None:
+        texts["targets"] = json.dumps(checkpoint.targets, sort_keys=True)
     groups = {"parameters": checkpoint.parameters, "optimizer": {}}
     groups |= {f"optimizer/{slot}": arrays for slot, arrays in sorted(checkpoint.optimizer.items())}
     if checkpoint.standardization is not None:
@@ -119,15 +132,19 @@ def encode(checkpoint: Checkpoint) -> memoryview:
     # The oldest layout: every HDF5 reader knows it, it holds no times, and no later library changes it.
     with h5py.File(memory, "w", libver=("earliest", "v108"), userblock_size=USER_BLOCK) as file:
         written = {path: _write_arrays(file.create_group(path), arrays, memory) for path, arrays in groups.items()}
-        _write_text(file, "format", FORMAT)
+        _write_text(file, "format", _format(checkpoint.format_version))
         _write_text(file, "parameters_sha256", _sha256_in_order(written["parameters"]))
         for name in ("epoch", "step"):
             file.attrs.create(name, getattr(checkpoint, name), dtype="<i8")
         for name, text in texts.items():
             _write_text(file, name, text)
     image = memory.bytes[: memory.length].data
-    image[:USER_BLOCK] = _user_block(image[USER_BLOCK:])
+    image[:USER_BLOCK] = _user_block(image[USER_BLOCK:], checkpoint.format_version)
     return image
+
+
+def _format(version: int) -> str:
+    return f"ddp_mlp checkpoint {version}"
 
 
 class _Memory(io.RawIOBase):
@@ -164,12 +181,12 @@ def decode(image: bytes, name: str) -> Checkpoint:
     Arrays together take no more memory than the image. Raises DataError, one line that begins with `name`, for content
     that `encode` would not have written.
     """
-    _check_user_block(image[:USER_BLOCK], len(image), name)
-    if image[:USER_BLOCK] != _user_block(memoryview(image)[USER_BLOCK:]):
+    version = _check_user_block(image[:USER_BLOCK], len(image), name)
+    if image[:USER_BLOCK] != _user_block(memoryview(image)[USER_BLOCK:], version):
         raise DataError(f"{name}: damaged, its bytes do not have the SHA-256 in its first lines; {_REMEDY}")
     try:
         with h5py.File(io.BytesIO(image), "r") as file:
-            return _read(file, len(image))
+            return _read(file, len(image), version)
     except MemoryError:  # of this machine: nothing that is read is larger than the file
         raise
     except Exception as error:  # h5py and json answer a hostile file with many types
@@ -306,19 +323,19 @@ def _write_arrays(group: h5py.Group, arrays: Mapping[str, Array], memory: _Memor
 _REMEDY = "remove it, or put an intact copy in its place"
 
 
-def _user_block(image: memoryview) -> bytes:
+def _user_block(image: memoryview, version: int) -> bytes:
     digest = hashlib.sha256(image).hexdigest()
-    return f"{FORMAT}\nlength {len(image)}\nsha256 {digest}\n".encode().ljust(USER_BLOCK, b"\0")
+    return f"{_format(version)}\nlength {len(image)}\nsha256 {digest}\n".encode().ljust(USER_BLOCK, b"\0")
 
 
-def _check_user_block(block: bytes, file_size: int, name: str) -> None:
-    """Raise DataError unless `block` announces a checkpoint of this format in a file of `file_size` bytes."""
+def _check_user_block(block: bytes, file_size: int, name: str) -> int:
+    """Return the format of the checkpoint of `file_size` bytes that `block` announces. Raises DataError."""
     magic = re.match(rb"ddp_mlp checkpoint ([1-9][0-9]{0,8})\n", block)
     if magic is None:
         raise DataError(f"{name}: not a ddp_mlp checkpoint, or damaged in its first line; {_REMEDY}")
-    if int(magic[1]) != FORMAT_VERSION:
+    if int(magic[1]) > FORMAT_VERSION:
         raise DataError(
-            f"{name}: checkpoint format {int(magic[1])}, this version reads format {FORMAT_VERSION}: "
+            f"{name}: checkpoint format {int(magic[1])}, this version reads formats up to {FORMAT_VERSION}: "
             "written by a newer version of ddp_mlp, use that one"
         )
     length = re.match(rb"length ([0-9]{1,19})\n", block[magic.end() :])
@@ -326,6 +343,7 @@ def _check_user_block(block: bytes, file_size: int, name: str) -> None:
         raise DataError(f"{name}: damaged, its first lines do not say its length; {_REMEDY}")
     if file_size != USER_BLOCK + int(length[1]):
         raise DataError(f"{name}: has {file_size} bytes, must have {USER_BLOCK + int(length[1])}; {_REMEDY}")
+    return int(magic[1])
 
 
 # --- Reading what anybody may have written ---
@@ -335,19 +353,22 @@ class _InvalidError(ValueError):
     """What is wrong with the content, without the name of the file."""
 
 
-def _read(file: h5py.File, file_size: int) -> Checkpoint:
+def _read(file: h5py.File, file_size: int, version: int) -> Checkpoint:
     """Examine everything, then read it; raises _InvalidError, or whatever h5py and json raise."""
     if file.userblock_size != USER_BLOCK:
         raise _InvalidError(f"HDF5 begins at byte {file.userblock_size}, must begin at byte {USER_BLOCK}")
     groups = _examine(file, file_size)
     values = _read_attributes(file, groups.pop(""), file_size)
+    if (found := values.pop("format")) != _format(version):
+        raise _InvalidError(f"format {found!r}, must be {_format(version)!r}")
     parameters, scaling = groups.pop("/parameters", {}), groups.pop("/standardization", None)
     if groups.pop("/optimizer", None) != {}:
         raise _InvalidError("/optimizer must be a group, and hold groups alone")
     if foreign := [path for path in groups if not path.startswith("/optimizer/")]:
         raise _InvalidError(f"{foreign[0]} is a group, must be an array or not be there")
     optimizer = {path.removeprefix("/optimizer/"): arrays for path, arrays in groups.items()}
-    _check_arrays(parameters, optimizer, scaling, values["classes"])
+    _check_arrays(parameters, optimizer, scaling)
+    _check_outputs(parameters, values["classes"], values.get("targets"))
 
     names = _parameter_names(len(parameters) // 2)
     expected_sha256 = values.pop("parameters_sha256")
@@ -417,10 +438,11 @@ def _stored_size(dataset: h5py.Dataset, path: str, file_size: int) -> int:
 
 def _read_attributes(file: h5py.File, texts: dict[str, h5py.Dataset], file_size: int) -> dict[str, Any]:
     """Return the root's attributes, JSON decoded; `texts` are the root's data sets, attributes that were too long."""
-    if sorted([*file.attrs, *texts]) != sorted(_ATTRIBUTES):
+    there = {*file.attrs, *texts}
+    if len(there) != len(file.attrs) + len(texts) or there - _OPTIONAL.keys() != _ATTRIBUTES.keys():
         raise _InvalidError(f"root attributes are {sorted([*file.attrs, *texts])!a}, must be {sorted(_ATTRIBUTES)}")
     values: dict[str, Any] = {}
-    for name, kind in _ATTRIBUTES.items():
+    for name, kind in (_ATTRIBUTES | {name: kind for name, kind in _OPTIONAL.items() if name in there}).items():
         stored = texts[name].id if name in texts else file.attrs.get_id(name)
         scalar = stored.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
         right = stored.dtype == "<i8" if kind is int else stored.dtype.kind == "S"
@@ -428,12 +450,10 @@ def _read_attributes(file: h5py.File, texts: dict[str, h5py.Dataset], file_size:
             raise _InvalidError(f"attribute {name} must be one {'integer' if kind is int else 'text'}")
         value = texts[name][()] if name in texts else file.attrs[name]
         values[name] = int(value) if kind is int else value.decode("ascii")
-        if name in _JSON_ATTRIBUTES:
+        if name in _JSON_ATTRIBUTES or name in _OPTIONAL:
             values[name] = json.loads(values[name])
             if not isinstance(values[name], kind):
                 raise _InvalidError(f"attribute {name} must be a JSON {'object' if kind is dict else 'array'}")
-    if (found := values.pop("format")) != FORMAT:
-        raise _InvalidError(f"format {found!r}, must be {FORMAT!r}")
     if min(values["epoch"], values["step"]) < 0:
         raise _InvalidError(f"epoch {values['epoch']}, step {values['step']}: must not be negative")
     if not all(isinstance(label, str) for label in values["classes"]):
@@ -456,7 +476,6 @@ def _check_arrays(
     parameters: Mapping[str, Array],
     optimizer: Mapping[str, Mapping[str, Array]],
     standardization: Mapping[str, Array] | None,
-    classes: tuple[str, ...],
 ) -> None:
     """Raise _InvalidError unless the shapes and dtypes are those of one network, its optimizer and its data."""
     names = _parameter_names(max(1, len(parameters) // 2))
@@ -483,8 +502,23 @@ def _check_arrays(
             raise _InvalidError(f"standardization holds {sorted(standardization)}, must hold mean and scale")
         for name, array in standardization.items():
             _check_array(name, array, inputs, np.dtype(np.float64))
-    if (len(classes),) != widths:
-        raise _InvalidError(f"{len(classes)} classes for {widths[0]} outputs")
+
+
+def _check_outputs(
+    parameters: Mapping[str, Array], classes: tuple[str, ...], kept_targets: Mapping[str, Any] | None
+) -> None:
+    """Raise _InvalidError unless there are as many classes, or numbers, as outputs."""
+    outputs = len(parameters[f"b{len(parameters) // 2}"])
+    if kept_targets is None:
+        if len(classes) != outputs:
+            raise _InvalidError(f"{len(classes)} classes for {outputs} outputs")
+        return
+    try:
+        targets = Targets.from_dict(kept_targets)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _InvalidError(f"attribute targets is not what it must be: {error}") from error
+    if targets.outputs != outputs or classes:
+        raise _InvalidError(f"{targets.outputs} numbers and {len(classes)} classes for {outputs} outputs")
 
 
 def _check_finite(checkpoint: Checkpoint) -> None:

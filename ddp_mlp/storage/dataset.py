@@ -1,7 +1,8 @@
 """Data-set files in HDF5: their structure, and their rows read and written.
 
-A file has the groups `train` and, if wanted, `valid` and `test`, each with `X` (m, n_0) of a real numeric type, `y`
-(m,) of whole numbers and, if wanted, `w` (m,) sample weights; the root attribute `classes` may name the classes.
+A file has the groups `train` and, if wanted, `valid` and `test`, each with `X` (m, n_0) of a real numeric type, `y` and
+perhaps `w` (m,), sample weights. `y` is (m,) of whole numbers, whose classes the root attribute `classes` may name, or
+(m,) or (m, n_T) of any numbers, which the root attribute `targets` may name.
 Other names for X and y are looked up inside each split's group; where one of the two begins with "/", both (and w) are
 looked up from the root, and the file is one `train` split. Rows and columns are counted from 0.
 
@@ -19,7 +20,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from types import TracebackType
@@ -58,14 +59,17 @@ class SplitInfo:
     dtype: str
     weighted: bool
     labelled: bool = True
+    columns: int = 0
+    """Of y: 0 where it is (rows,)."""
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
     """The structure of a data-set file, as `inspect` found it; small, and picklable.
 
-    `splits` holds those of train, valid and test that the file has, in this order. `classes` are the class names, or
-    None where the file names none. `size_mtime` is (bytes, nanoseconds since 1970), by which a change is noticed.
+    `splits` holds those of train, valid and test that the file has, in this order. `classes` are the class names and
+    `targets` those of numbers, or None where the file names none. `size_mtime` is (bytes, nanoseconds since 1970), by
+    which a change is noticed.
     """
 
     path: str
@@ -81,6 +85,18 @@ class DatasetInfo:
     """Of the features of a row, where they are of one kind: an image, a field."""
     recipe: str | None = None
     """How a raw table becomes these features (JSON), where they were made of one."""
+    targets: tuple[str, ...] | None = None
+    numbers: int = 0
+    """How many numbers a row's target is read as; 0 where it is read as a class number."""
+
+    @property
+    def target_dtype(self) -> np.dtype[Any]:
+        """That of y as it is read: int64 for class numbers, float64 for numbers."""
+        return np.dtype(np.float64 if self.numbers else np.int64)
+
+    def target_shape(self, rows: int) -> tuple[int, ...]:
+        """Return the shape of y as it is read: (rows,) for class numbers, (rows, numbers) for numbers."""
+        return (rows, self.numbers) if self.numbers else (rows,)
 
 
 # --- Structure ------------------------------------------------------------------------------------------------------
@@ -104,11 +120,17 @@ def inspect(path: str | Path, x_name: str = "X", y_name: str = "y", for_training
             found = ", ".join(f"{split} has {n}" for split, n in features.items())
             raise DataError(f"{path}: {found} features: every split must have as many as train")
         width = next(iter(features.values()))
-        classes = _class_names(file, path)
+        columns = {split: found.columns for split, found in splits.items() if found.labelled}
+        if len(set(columns.values())) > 1:
+            found = ", ".join(f"{split} has {n or 1}" for split, n in columns.items())
+            raise DataError(f"{path}: {found} targets: every split must have as many as train")
+        classes, targets = _names(file, path, "classes"), _names(file, path, "targets")
+        if targets is not None and columns and len(targets) != (next(iter(columns.values())) or 1):
+            count = next(iter(columns.values())) or 1
+            raise DataError(f"{path}: attribute targets has {len(targets)} names, but {y_name!r} has {count} columns")
         names, shape, recipe = _feature_names(file, path, width), _feature_shape(file, path, width), _recipe(file)
-    return DatasetInfo(
-        path, width, classes, splits, x_name, y_name, size_mtime, names=names, feature_shape=shape, recipe=recipe
-    )
+    info = DatasetInfo(path, width, classes, splits, x_name, y_name, size_mtime)
+    return replace(info, names=names, feature_shape=shape, recipe=recipe, targets=targets)
 
 
 def check_unchanged(info: DatasetInfo) -> None:
@@ -230,14 +252,15 @@ def _inspect_split(
     if rows == 0 or features == 0:
         raise DataError(f"{path}: {x_name!r} of {split} has shape {X.shape}: must hold examples and features")
     for name, array in arrays.items():
-        if name != x_name and array.shape != (rows,):
-            raise DataError(
-                f"{path}: {name!r} of {split} has shape {array.shape}: must be ({rows},), one per row of {x_name!r}"
-            )
+        fits = array.shape == (rows,) or (name == y_name and array.ndim == 2 and array.shape[0] == rows)
+        if name != x_name and not (fits and math.prod(array.shape)):
+            must = f"({rows},){f' or ({rows}, targets)' if name == y_name else ''}, one per row of {x_name!r}"
+            raise DataError(f"{path}: {name!r} of {split} has shape {array.shape}: must be {must}")
     for array in arrays.values():  # allocated whole by whoever reads the split
         _check_extent(array, f"{path}: {array.name!r}")
     dtype = "uint8" if X.dtype.kind == "b" else X.dtype.newbyteorder("=").name
-    return SplitInfo(rows, dtype, "w" in arrays, y_name in arrays), features
+    columns = arrays[y_name].shape[1] if y_name in arrays and arrays[y_name].ndim == 2 else 0
+    return SplitInfo(rows, dtype, "w" in arrays, y_name in arrays, columns), features
 
 
 def _check_storage(array: h5py.Dataset, where: str) -> None:
@@ -320,16 +343,17 @@ def _recipe(file: h5py.File) -> str | None:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _class_names(file: h5py.File, path: str) -> tuple[str, ...] | None:
-    if "classes" not in file.attrs:
+def _names(file: h5py.File, path: str, attribute: str) -> tuple[str, ...] | None:
+    """Return the names in a root attribute, or None where there is none."""
+    if attribute not in file.attrs:
         return None
-    values = np.asarray(file.attrs["classes"])
+    values = np.asarray(file.attrs[attribute])
     if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "SOUiu":
-        raise DataError(f"{path}: attribute classes is {values.dtype} {values.shape}: must be a list of names")
+        raise DataError(f"{path}: attribute {attribute} is {values.dtype} {values.shape}: must be a list of names")
     names = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist()]
     for name, following in pairwise(sorted(names)):
         if name == following:
-            raise DataError(f"{path}: attribute classes names {name!r} twice")
+            raise DataError(f"{path}: attribute {attribute} names {name!r} twice")
     return tuple(names)
 
 
@@ -380,12 +404,17 @@ class Reader:
         self._read(self._X, lo, hi, out)
         return out
 
-    def y(self, lo: int, hi: int) -> NDArray[np.int64]:
-        """Return labels [lo, hi), (hi - lo,) int64; DataError where one is not a whole number."""
-        if self._y is None:
-            raise self.refusal(self.info.y_name, "is not there")
-        raw = np.empty(hi - lo, self._y.dtype.newbyteorder("="))
-        self._read(self._y, lo, hi, raw)
+    def y(self, lo: int, hi: int) -> NDArray[Any]:
+        """Return targets [lo, hi): numbers (hi - lo, n_T) float64 where the file is so read, else class numbers.
+
+        Those are (hi - lo,) int64; DataError where one is not a whole number.
+        """
+        raw = self.raw_y(lo, hi)
+        if self.info.numbers:
+            return raw.reshape(hi - lo, -1).astype(np.float64)
+        if raw.ndim == 2 and raw.shape[1] != 1:
+            raise self.refusal(self.info.y_name, f"has {raw.shape[1]} columns: a class number is one per row")
+        raw = raw.reshape(-1)
         labels: NDArray[np.int64]
         with np.errstate(invalid="ignore"):
             labels = raw.astype(np.int64)
@@ -393,6 +422,14 @@ class Reader:
         if wrong.size:
             raise self.refusal(self.info.y_name, f"row {lo + wrong[0]} is {raw[wrong[0]]}: must be a whole number")
         return labels
+
+    def raw_y(self, lo: int, hi: int) -> NDArray[Any]:
+        """Return targets [lo, hi) as they are in the file, (hi - lo,) or (hi - lo, columns)."""
+        if self._y is None:
+            raise self.refusal(self.info.y_name, "is not there")
+        raw = np.empty((hi - lo, *self._y.shape[1:]), self._y.dtype.newbyteorder("="))
+        self._read(self._y, lo, hi, raw)
+        return raw
 
     def w(self, lo: int, hi: int) -> NDArray[np.float64]:
         """Return sample weights [lo, hi), (hi - lo,) float64; ones where the split has none."""
@@ -434,10 +471,11 @@ def _with_chunk_cache(array: h5py.Dataset) -> h5py.Dataset:
 class DatasetWriter:
     """A new data-set file, filled split by split in row order; a context manager. Local: no MPI.
 
-    X is (rows, features) in `dtype`, y the smallest unsigned integer for `classes` classes, w float64 where
-    `weighted`; all contiguous. `names` become the root attribute `classes`, `attributes` further root attributes
-    (texts, integers, or lists of texts). The file appears under `path` when the `with` block ends without an error,
-    whole and on the disk, in place of what was there; otherwise nothing stays behind.
+    X is (rows, features) in `dtype`, y (rows,) the smallest unsigned integer for `classes` classes, or where there are
+    `targets` (rows, targets) float64, w float64 where `weighted`; all contiguous. `names` become the root attribute
+    `classes`, `targets` the root attribute of that name, `attributes` further ones (texts, integers, lists of texts).
+    The file appears under `path` when the `with` block ends without an error, whole and on the disk, in place of what
+    was there; otherwise nothing stays behind.
 
     Raises StorageError when the disk cannot hold or take it.
     """

@@ -14,13 +14,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError
-from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.storage.dataset import Reader
 
 SURVEY_BLOCK_ROWS = 8192
 SURVEY_BLOCKS_AT_MOST = 1024
 CLASSES_AT_MOST = 1 << 20  # a label beyond this is taken for a mistake: counting it would only fill the memory
 _PIECE_ELEMENTS = 1 << 19  # of X held as float64 at a time: 4 MiB
+
+
+@dataclass(frozen=True)
+class NumberRule:
+    """What numbers may be, as targets of a loss."""
+
+    missing: bool = False
+    """NaN is a number that was not observed."""
+    at_least_0: bool = False
+    """Counts and rates, for poisson."""
+    yes_or_no: bool = False
+    """0 and 1, for binary_cross_entropy."""
+
+
+@dataclass(frozen=True)
+class NumberSurvey:
+    """What the targets of some rows hold where they are numbers; all (n_T,), over the rows where one is observed.
+
+    `count` int64, the others float64: `mean`, `M2` (sum of squared deviations), `minimum`, `maximum`, and the sum of
+    the rows' weights.
+    """
+
+    count: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    M2: NDArray[np.float64]
+    minimum: NDArray[np.float64]
+    maximum: NDArray[np.float64]
+    weight: NDArray[np.float64]
+
+    @property
+    def constant(self) -> NDArray[np.bool_]:
+        """Whether a number has no spread, or one that rounding alone can make."""
+        spread = np.sqrt(np.maximum(self.M2, 0) / np.maximum(self.count, 1))
+        found: NDArray[np.bool_] = spread <= 4 * np.finfo(np.float64).eps * np.abs(self.mean)
+        np.logical_or(found, self.minimum == self.maximum, out=found)
+        return found
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """The standard deviation of the population, 1 for a constant number."""
+        return np.where(self.constant, 1.0, np.sqrt(np.maximum(self.M2, 0) / np.maximum(self.count, 1)))
 
 
 @dataclass(frozen=True)
@@ -41,6 +81,8 @@ class BlockSurvey:
     weight_sum: float
     shape_dtype: tuple[int, str]
     digest: bytes
+    numbers: NumberSurvey | None = None
+    """Of targets that are numbers."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +101,8 @@ class Survey:
     class_counts: NDArray[np.int64]
     weight_sum: float
     fingerprint: str
+    numbers: NumberSurvey | None = None
+    """Of targets that are numbers."""
 
 
 def survey_blocks(rows: int) -> list[tuple[int, int]]:
@@ -67,11 +111,11 @@ def survey_blocks(rows: int) -> list[tuple[int, int]]:
     return [(lo, min(lo + size, rows)) for lo in range(0, rows, size)]
 
 
-def survey_block(reader: Reader, lo: int, hi: int, classes: int | None, arithmetic: Arithmetic = NATIVE) -> BlockSurvey:
+def survey_block(reader: Reader, lo: int, hi: int, classes: int | None, rule: NumberRule | None = None) -> BlockSurvey:
     """Survey rows [lo, hi) in one pass of a few MiB at a time; `classes` is their number, where it is known. Local.
 
     Raises DataError, naming row and column, for X that is not finite, labels that are not whole numbers from 0 up to
-    (not including) `classes`, and weights that are not finite or negative.
+    (not including) `classes`, or numbers against the rule, and weights that are not finite or negative.
     """
     mean, M2 = np.zeros(reader.features), np.zeros(reader.features)
     minimum, maximum = np.full(reader.features, np.inf), np.full(reader.features, -np.inf)
@@ -89,12 +133,15 @@ def survey_block(reader: Reader, lo: int, hi: int, classes: int | None, arithmet
             found = f"row {piece_lo + row}, column {column} is {raw[row, column]}: must be a finite number"
             raise reader.refusal(reader.info.x_name, found)
         minimum, maximum = np.minimum(minimum, piece_minimum), np.maximum(maximum, piece_maximum)
-        mean, M2 = _joined(piece_lo - lo, mean, M2, piece_hi - piece_lo, *_moments(raw, arithmetic))
+        mean, M2 = _joined(piece_lo - lo, mean, M2, piece_hi - piece_lo, *_moments(raw))
 
-    labels, weights = reader.y(lo, hi), reader.w(lo, hi)
-    digest.update(labels.astype("<i8", copy=False).data)
+    targets, weights = reader.y(lo, hi), reader.w(lo, hi)
+    digest.update(targets.astype(targets.dtype.newbyteorder("<"), copy=False).data)
     digest.update(weights.astype("<f8", copy=False).data)
-    _check_labels(reader, labels, lo, classes)
+    if reader.info.numbers:
+        check_numbers(reader, targets, lo, rule or NumberRule())
+    else:
+        _check_labels(reader, targets, lo, classes)
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if wrong.size:
         raise reader.refusal("w", f"row {lo + wrong[0]} is {weights[wrong[0]]}: must be finite, and at least 0")
@@ -104,11 +151,57 @@ def survey_block(reader: Reader, lo: int, hi: int, classes: int | None, arithmet
         M2=M2,
         minimum=minimum,
         maximum=maximum,
-        class_counts=np.bincount(labels, minlength=classes or 0).astype(np.int64),
+        class_counts=_class_counts(reader, targets, classes),
         weight_sum=math.fsum(weights),
         shape_dtype=(reader.features, reader.dtype.name),
         digest=digest.digest(),
+        numbers=survey_numbers(targets, weights) if reader.info.numbers else None,
     )
+
+
+def survey_numbers(Y: NDArray[np.float64], w: NDArray[np.float64]) -> NumberSurvey:
+    """Survey targets (k, n_T) that are numbers, NaN where one is not observed, with the rows' weights (k,). Local."""
+    observed = ~np.isnan(Y)
+    count = observed.sum(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = np.where(observed, Y, 0).sum(axis=0) / np.maximum(count, 1)
+        deviation = np.where(observed, Y - mean, 0)
+        error = deviation.sum(axis=0)
+        M2 = np.square(deviation).sum(axis=0) - error * error / np.maximum(count, 1)
+    return NumberSurvey(
+        count=count.astype(np.int64),
+        mean=mean,
+        M2=M2,
+        minimum=np.where(observed, Y, np.inf).min(axis=0),
+        maximum=np.where(observed, Y, -np.inf).max(axis=0),
+        weight=np.where(observed, w[:, None], 0).sum(axis=0),
+    )
+
+
+def check_numbers(reader: Reader, Y: NDArray[np.float64], lo: int, rule: NumberRule) -> None:
+    """Raise DataError, naming row and column, for the first target (k, n_T) that breaks the rule."""
+    missing = np.isnan(Y)
+    wrong = np.isinf(Y)
+    must = "a finite number"
+    if rule.missing:
+        must += ", or NaN where it was not observed"
+    else:
+        wrong |= missing
+        must += "; missing_targets = true takes NaN for a number that was not observed" if missing.any() else ""
+    if not wrong.any() and rule.at_least_0:
+        wrong, must = Y < 0, "at least 0, as counts and rates for loss = poisson are"
+    if not wrong.any() and rule.yes_or_no:
+        wrong, must = ~missing & (Y != 0) & (Y != 1), "0 or 1 for loss = binary_cross_entropy"
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        where = f"row {lo + row}, column {column}" if Y.shape[1] > 1 else f"row {lo + row}"
+        raise reader.refusal(reader.info.y_name, f"{where} is {Y[row, column]:g}: must be {must}")
+
+
+def _class_counts(reader: Reader, targets: NDArray[Any], classes: int | None) -> NDArray[np.int64]:
+    if reader.info.numbers:
+        return np.zeros(0, np.int64)
+    return np.bincount(targets, minlength=classes or 0).astype(np.int64)
 
 
 def _check_labels(reader: Reader, labels: NDArray[np.int64], lo: int, classes: int | None) -> None:
@@ -119,7 +212,7 @@ def _check_labels(reader: Reader, labels: NDArray[np.int64], lo: int, classes: i
         raise reader.refusal(reader.info.y_name, found)
 
 
-def _moments(raw: NDArray[Any], arithmetic: Arithmetic) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _moments(raw: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and sum of squared deviations of each column, float64.
 
     Two passes, and the second corrected by the rounding of the first (Chan, Golub, LeVeque 1983, eq. 1.7).
@@ -127,18 +220,18 @@ def _moments(raw: NDArray[Any], arithmetic: Arithmetic) -> tuple[NDArray[np.floa
     values = raw.astype(np.float64)
     count = len(values)
     with np.errstate(over="ignore", invalid="ignore"):  # `merge_surveys` refuses what overflows
-        mean = arithmetic.sum_rows(values) / count
+        mean = values.sum(axis=0) / count
         values -= mean
-        error = arithmetic.sum_rows(values)
-        M2 = arithmetic.sum_rows(np.square(values, out=values)) - error * error / count
+        error = values.sum(axis=0)
+        M2 = np.square(values, out=values).sum(axis=0) - error * error / count
     return mean, M2
 
 
 def _joined(
-    count_a: int,
+    count_a: int | NDArray[np.int64],
     mean_a: NDArray[np.float64],
     M2_a: NDArray[np.float64],
-    count_b: int,
+    count_b: int | NDArray[np.int64],
     mean_b: NDArray[np.float64],
     M2_b: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -179,7 +272,27 @@ def merge_surveys(surveys: Sequence[BlockSurvey]) -> Survey:
     if weight_sum == 0:
         raise DataError("every sample weight w is 0: at least one example must count")
 
+    numbers = merge_numbers([block.numbers for block in surveys if block.numbers is not None])
     fingerprint = hashlib.sha256(repr((count, *first.shape_dtype)).encode())
     for block in surveys:
         fingerprint.update(block.digest)
-    return Survey(count, mean, std, minimum, maximum, class_counts, weight_sum, fingerprint.hexdigest())
+    return Survey(count, mean, std, minimum, maximum, class_counts, weight_sum, fingerprint.hexdigest(), numbers)
+
+
+def merge_numbers(surveys: Sequence[NumberSurvey]) -> NumberSurvey | None:
+    """Put the surveys of blocks, in their order, together; None where there are none. Raises DataError on overflow."""
+    if not surveys:
+        return None
+    count, mean, M2 = surveys[0].count, surveys[0].mean, surveys[0].M2
+    for block in surveys[1:]:
+        joined = _joined(count, mean, M2, np.maximum(block.count, 1), block.mean, block.M2)
+        present = block.count > 0
+        mean, M2 = np.where(present, joined[0], mean), np.where(present, joined[1], M2)
+        count = count + block.count
+    if not np.isfinite(M2).all():
+        column = int(np.flatnonzero(~np.isfinite(M2))[0])
+        raise DataError(f"column {column} of y is too large for a standard deviation; rescale the data")
+    minimum = np.min([block.minimum for block in surveys], axis=0)
+    maximum = np.max([block.maximum for block in surveys], axis=0)
+    weight = np.array([math.fsum(each) for each in zip(*(block.weight for block in surveys), strict=True)])
+    return NumberSurvey(count, np.where(minimum == maximum, minimum, mean), M2, minimum, maximum, weight)

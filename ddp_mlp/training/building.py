@@ -12,19 +12,15 @@ from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batches, Source
 from ddp_mlp.data.opening import Data, Rows, make_batches
 from ddp_mlp.errors import ConfigError, DataError, by_all_ranks
-from ddp_mlp.nn import arithmetic as arithmetics
-from ddp_mlp.nn import optimizers, schedules
-from ddp_mlp.nn.network import Network
-from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
-from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.nn import architecture, optimizers, schedules
+from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.schedules import Schedule
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.journal import utc_now
 from ddp_mlp.summing.between import ExactSum, PlainSum
 from ddp_mlp.training.machine import Machine
-from ddp_mlp.training.portable_step import PortableStep, portable_sum
 from ddp_mlp.training.progress import Progress
-from ddp_mlp.training.step import Step, TrainingStep
+from ddp_mlp.training.step import TrainingStep
 from ddp_mlp.training.trainer import Trainer
 from ddp_mlp.training.update import Regularization
 
@@ -45,7 +41,6 @@ def build_batches(
         seed=config.seed,
         shuffle=config.shuffle,
         block_rows=config.block_rows,
-        arithmetic=arithmetics.called(config.arithmetic),
         earlier=earlier,
     )
     if not 0 <= progress.step - progress.epoch * batches.steps_per_epoch < batches.steps_per_epoch:
@@ -54,38 +49,24 @@ def build_batches(
     return batches
 
 
-def build_step(config: Config, data: Data, communicator: Communicator) -> Step:
+def build_step(config: Config, data: Data, communicator: Communicator) -> TrainingStep:
     """Return the step of a network for these data, its parameters all zeros; `config.shards` is resolved."""
-    layout, dtype = layout_of(config, data), np.dtype(config.dtype)
-    arithmetic = arithmetics.called(config.arithmetic)
-    coefficients = {name: getattr(config, name) for name in ("momentum", "beta1", "beta2", "alpha", "epsilon")}
-    optimizer = optimizers.create(config.optimizer, **coefficients, power=arithmetic.power)
-    decay = optimizer.default_weight_decay if config.weight_decay is None else config.weight_decay
-    regularization = Regularization(config.l2, decay, config.clip_norm, config.dropout, config.label_smoothing)
-    if arithmetic.is_portable:
-        return PortableStep(
-            communicator,
-            Network(layout, output=SoftmaxCrossEntropy(config.label_smoothing)),
-            portable_sum(communicator, layout.length),
-            data.train[0],
-            optimizer,
-            regularization,
-            seed=config.seed,
-            chunk_rows=config.chunk_rows,
-            trace=config.trace is not None,
-        )
+    network, dtype = architecture_of(config, data), np.dtype(config.dtype)
     if config.reduction == "exact":
         assert isinstance(config.shards, int), "resolved before"
-        reduction: ExactSum | PlainSum = ExactSum(communicator, layout.length, dtype, config.shards)
+        reduction: ExactSum | PlainSum = ExactSum(communicator, network.layout.length, dtype, config.shards)
     else:
-        reduction = PlainSum(communicator, layout.length, dtype)
+        reduction = PlainSum(communicator, network.layout.length, dtype)
+    coefficients = {name: getattr(config, name) for name in ("momentum", "beta1", "beta2", "alpha", "epsilon")}
+    optimizer = optimizers.create(config.optimizer, **coefficients)
+    decay = optimizer.default_weight_decay if config.weight_decay is None else config.weight_decay
     return TrainingStep(
         communicator,
-        layout,
+        network,
         reduction,
         data.train[0],
         optimizer,
-        regularization,
+        Regularization(config.l2, decay, config.clip_norm, config.dropout),
         dtype=dtype,
         seed=config.seed,
         chunk_rows=config.chunk_rows,
@@ -102,7 +83,6 @@ def build_schedule(config: Config) -> Schedule:
         decay=config.decay,
         decay_every=config.decay_every,
         warmup_steps=config.warmup_steps,
-        arithmetic=arithmetics.called(config.arithmetic),
     )
 
 
@@ -111,9 +91,19 @@ def held_out(data: Data) -> dict[str, tuple[Source, Rows]]:
     return {name: part for name, part in (("valid", data.valid), ("test", data.test)) if part is not None}
 
 
-def layout_of(config: Config, data: Data) -> Layout:
-    """Return the layout of the network that a configuration asks for. Local."""
-    return Layout((data.info.features, *config.hidden, len(data.classes)))
+def architecture_of(config: Config, data: Data) -> Architecture:
+    """Return the network that a configuration asks for. Local."""
+    return architecture.create(
+        data.info.features,
+        config.hidden,
+        data.targets,
+        activation=config.activation,
+        output_activation=config.output_activation,
+        label_smoothing=config.label_smoothing,
+        huber_delta=config.huber_delta,
+        factor=data.factor,
+        weight=data.weight,
+    )
 
 
 def check_validation_data(config: Config, data: Data) -> None:
@@ -142,16 +132,18 @@ def start_values(config: Config, data: Data, machine: Machine, trainer: Trainer)
             "path": data.info.path,
             "rows": rows,
             "features": data.info.features,
-            "classes": len(data.classes),
+            **({"classes": len(data.classes)} if data.classes else {"targets": list(data.targets.names)}),
+            **({"notes": list(data.notes)} if data.notes else {}),
             **({} if data.access is None else {"access": data.access._asdict()}),
         },
         "fingerprint": data.fingerprint,
         "parameters": step.layout.count,
+        "outputs": step.layout.widths[-1],
         "steps_per_epoch": batches.steps_per_epoch,
         "total_steps": min(trainer.total_steps, config.max_steps or trainer.total_steps),
         "ranks": communicator.size,
         "nodes": len(communicator.nodes),
-        "shards": min(step.reduction.K, batches.batch_size) if step.arithmetic.is_portable else step.reduction.K,
+        "shards": step.reduction.K,
         "hosts": sorted(set(machine.hosts)),
         "versions": machine.versions,
         "blas": machine.kernel,

@@ -66,6 +66,7 @@ def train_in_memory(
                 held_out=held_out(data),
                 saving=Never(),
                 watchdog=watchdog,
+                targets=data.targets,
                 resumed=False,
             )
             stopped = None

@@ -57,6 +57,7 @@ def started(
             held_out=held_out(data),
             saving=saving_rule(config.checkpoint_every),
             watchdog=watchdog,
+            targets=data.targets,
             resumed=start.resumed_from is not None and not Path(start.resumed_from).is_absolute(),
         )
         if not complete:

@@ -16,9 +16,10 @@ from ddp_mlp.data.batches import Batches, Source
 from ddp_mlp.data.opening import Rows
 from ddp_mlp.errors import Diverged, Interrupted, TrainingFailed, by_all_ranks
 from ddp_mlp.inference.evaluate import ForwardPass, Totals, evaluate
-from ddp_mlp.nn import arithmetic as arithmetics
+from ddp_mlp.inference.metrics import DIRECTIONS, metrics_of
 from ddp_mlp.nn.parameters import parameters_sha256
 from ddp_mlp.nn.schedules import Schedule, observe
+from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.host import host_name
 from ddp_mlp.run_dir.console import Rate
 from ddp_mlp.run_dir.journal import make_event
@@ -30,7 +31,7 @@ from ddp_mlp.training.outputs import Outputs
 from ddp_mlp.training.progress import Progress, why_ended
 from ddp_mlp.training.saving_rules import Moment, SavingRule
 from ddp_mlp.training.state import checksum, gather_state, restore
-from ddp_mlp.training.step import Step, StepResult
+from ddp_mlp.training.step import StepResult, TrainingStep
 from ddp_mlp.training.watchdog import Watchdog
 
 TIME_IS_UP, SAVING_FAILED = 1, 2
@@ -42,7 +43,7 @@ class Trainer:
 
     def __init__(
         self,
-        step: Step,
+        step: TrainingStep,
         batches: Batches,
         schedule: Schedule,
         outputs: Outputs,
@@ -53,6 +54,7 @@ class Trainer:
         saving: SavingRule,
         watchdog: Watchdog,
         resumed: bool,
+        targets: Targets,
     ) -> None:
         """`progress` is that of the step's parameters; `held_out` are the splits "valid" and "test" that there are.
 
@@ -61,7 +63,8 @@ class Trainer:
         self.step, self.batches, self.outputs, self.config, self.progress = step, batches, outputs, config, progress
         self.communicator, self.watchdog = step.communicator, watchdog
         self._schedule, self._saving, self._held_out = schedule, saving, held_out
-        self._forward = ForwardPass(step.layout, step.reduction.parameters, arithmetics.called(config.arithmetic))
+        self._targets, self._tells_accuracy = targets, bool(targets.classes)
+        self._forward = ForwardPass(step.architecture, step.reduction.parameters)
         self._parameters = step.layout.arrays(step.reduction.parameters)
         self._began = self._last_save = time.monotonic()
         self._earlier_seconds = progress.seconds
@@ -133,7 +136,7 @@ class Trainer:
             self.tell(
                 "step",
                 loss=progress.logged_totals.loss_mean,
-                accuracy=progress.logged_totals.accuracy,
+                **({"accuracy": progress.logged_totals.accuracy} if self._tells_accuracy else {}),
                 learning_rate=result.learning_rate,
                 gradient_norm=result.gradient_norm,
                 examples_per_second=self._step_rate.take(),
@@ -149,10 +152,13 @@ class Trainer:
         self.watchdog.at("evaluation", progress.step)
         trained, progress.epoch_totals = progress.epoch_totals, Totals()
         progress.epoch += 1
-        values: dict[str, Any] = {"train_loss": trained.loss_mean, "train_accuracy": trained.accuracy}
+        values: dict[str, Any] = {"train_loss": trained.loss_mean}
+        if self._tells_accuracy:
+            values["train_accuracy"] = trained.accuracy
         if "valid" in self._held_out:
             values |= self._evaluated("valid")
         self._watch(values)
+        values.pop("valid_targets", None)
         is_best = progress.best.epochs > 0 and progress.best.best_epoch == progress.best.epochs
         if is_best and self.config.restore_best:
             values["parameters_sha256"] = parameters_sha256(self._parameters.values())
@@ -196,7 +202,7 @@ class Trainer:
             restore(self.step, self.outputs.best_parameters(best_epoch), None)
         values: dict[str, Any] = {"ended": self.ended}
         for split in self._held_out:
-            values |= self._evaluated(split)
+            values |= self._evaluated(split, last=True)
         values["parameters_sha256"] = parameters_sha256(self._parameters.values())
         self.tell("final", **values, best_epoch=self.progress.best.best_epoch or None, checkpoint=holds_result)
         return {"event": "final", "step": self.progress.step, "epoch": self.progress.epoch, **values}
@@ -209,17 +215,22 @@ class Trainer:
 
     # ---- the parts of the above --------------------------------------------------------------------------------------
 
-    def _evaluated(self, split: str) -> dict[str, float]:
-        totals = evaluate(self.communicator, self._forward, *self._held_out[split])
-        return {f"{split}_loss": totals.loss_mean, f"{split}_accuracy": totals.accuracy}
+    def _evaluated(self, split: str, last: bool = False) -> dict[str, Any]:
+        """Return a split's figures; scores are ranked where that is watched, and at the `last` time."""
+        watched = self.config.monitor.split(":")[0].removeprefix("valid_")
+        metrics = metrics_of(self._targets, ranked=last or watched in ("roc_auc", "average_precision"))
+        totals = evaluate(self.communicator, self._forward, *self._held_out[split], metrics)
+        figures, of_each = metrics.figures(self.communicator.allgather(metrics.parts()))
+        found = {"loss": totals.loss_mean} | figures
+        return {**{f"{split}_{name}": value for name, value in found.items()}, f"{split}_targets": of_each}
 
     def _watch(self, values: Mapping[str, float]) -> None:
         """Let early stopping, the plateau schedule and the search for the best epoch see an epoch's values."""
         config, progress = self.config, self.progress
-        if config.monitor not in values:
+        watched = watched_value(config.monitor, values)
+        if watched is None:
             return
-        watched = values[config.monitor]
-        mode: Any = "max" if config.monitor == "valid_accuracy" else "min"
+        mode: Any = DIRECTIONS[config.monitor.split(":")[0].split("_", 1)[1]]
         least: dict[str, Any] = {"min_delta": config.min_delta, "mode": mode}
         progress.stopping = observe(progress.stopping, watched, patience=config.patience, **least)
         progress.plateau = observe(progress.plateau, watched, patience=config.plateau_patience, **least)
@@ -274,6 +285,16 @@ class Trainer:
     def _fail(self, problem: str) -> NoReturn:
         """Raise TrainingFailed on all ranks, which have all met the problem after the same step."""
         raise by_all_ranks(TrainingFailed(_joined(f"step {self.progress.step}: {problem}", self.outputs.kept())))
+
+
+def watched_value(monitor: str, values: Mapping[str, Any]) -> float | None:
+    """Return the value that `monitor` names, such as "valid_rmse" or "valid_rmse:T", or None where there is none."""
+    name, _, target = monitor.partition(":")
+    if not target:
+        return values.get(name)
+    split, _, figure = name.partition("_")
+    found: float | None = values.get(f"{split}_targets", {}).get(target, {}).get(figure)
+    return found
 
 
 def _joined(*parts: str) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batch, Source
 from ddp_mlp.nn import backprop
+from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.optimizers import Array, Optimizer
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
@@ -61,7 +62,15 @@ def _step(
 ) -> TrainingStep:
     reduction = ExactSum(communicator, layout.length, dtype, automatic_shards(communicator.size))
     return TrainingStep(
-        communicator, layout, reduction, source, optimizer, Regularization(), dtype=dtype, seed=0, chunk_rows=4096
+        communicator,
+        Architecture(layout),
+        reduction,
+        source,
+        optimizer,
+        Regularization(),
+        dtype=dtype,
+        seed=0,
+        chunk_rows=4096,
     )
 
 

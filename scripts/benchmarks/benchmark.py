@@ -127,6 +127,7 @@ def ours(shape: Shape, K: int, communicator: Any = None) -> Step:
     from ddp_mlp.data.batches import Batch
     from ddp_mlp.data.memory import MemorySource
     from ddp_mlp.nn import optimizers
+    from ddp_mlp.nn.architecture import Architecture
     from ddp_mlp.nn.parameters import Layout
     from ddp_mlp.nn.standardization import Standardization
     from ddp_mlp.parallel.mpi import connect
@@ -143,7 +144,7 @@ def ours(shape: Shape, K: int, communicator: Any = None) -> Step:
     reduction = ExactSum(communicator, layout.length, dtype, K) if K else PlainSum(communicator, layout.length, dtype)
     training_step = TrainingStep(
         communicator,
-        layout,
+        Architecture(layout),
         reduction,
         source,
         optimizers.create("momentum", momentum=MOMENTUM),

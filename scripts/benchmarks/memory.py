@@ -128,6 +128,7 @@ def take_turns(path: Path, turns: int, steps: int) -> None:
     from ddp_mlp.data.opening import make_batches
     from ddp_mlp.data.stream import StreamSource
     from ddp_mlp.nn import optimizers
+    from ddp_mlp.nn.architecture import Architecture
     from ddp_mlp.nn.parameters import Layout
     from ddp_mlp.nn.standardization import Standardization
     from ddp_mlp.parallel.mpi import connect
@@ -153,7 +154,15 @@ def take_turns(path: Path, turns: int, steps: int) -> None:
             reduction = ExactSum(communicator, layout.length, dtype, automatic_shards(communicator.size))
             adam = optimizers.create("adam")
             step = TrainingStep(
-                communicator, layout, reduction, source, adam, Regularization(), dtype=dtype, seed=0, chunk_rows=4096
+                communicator,
+                Architecture(layout),
+                reduction,
+                source,
+                adam,
+                Regularization(),
+                dtype=dtype,
+                seed=0,
+                chunk_rows=4096,
             )
             first = np.zeros(layout.length, dtype)
             layout.initialize(first, 0)

@@ -226,7 +226,7 @@ def checkpoint_case(seeds: Seeds, rng: Random, folder: Path) -> Case:
         image = path.read_bytes()
         if rng.random() < 0.9 and len(image) > checkpoints.USER_BLOCK:
             body = memoryview(image)[checkpoints.USER_BLOCK :]
-            image = checkpoints._user_block(body) + bytes(body)
+            image = checkpoints._user_block(body, 1) + bytes(body)
     else:
         image = damaged(image, rng)
     path.write_bytes(image)

@@ -15,7 +15,9 @@ from ddp_mlp.data.batches import Batch
 from ddp_mlp.errors import Interrupted
 from ddp_mlp.inference.evaluate import ForwardPass, evaluate
 from ddp_mlp.nn import optimizers
+from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.single import SingleProcess
@@ -46,13 +48,14 @@ class Model(NamedTuple):
     optimizer: str = "adam"
     regularization: Regularization = Regularization()
     chunk_rows: int = 4096
+    label_smoothing: float = 0.0
 
 
 MODELS = (
     Model(),
     Model(K=7, optimizer="momentum", regularization=Regularization(dropout=0.3)),
     Model(K=5, optimizer="sgd", regularization=Regularization(clip_norm=0.1, l2=0.01)),
-    Model(K=16, optimizer="adamw", regularization=Regularization(weight_decay=0.1, label_smoothing=0.1)),
+    Model(K=16, optimizer="adamw", regularization=Regularization(weight_decay=0.1), label_smoothing=0.1),
     Model(K=3, chunk_rows=6, regularization=Regularization(dropout=0.2, clip_norm=0.5)),
     Model(K=1, optimizer="nesterov"),
 )
@@ -99,7 +102,7 @@ def make_step(communicator: Communicator, model: Model, plain: bool = False, hal
     )
     step = TrainingStep(
         communicator,
-        layout,
+        Architecture(layout, output=SoftmaxCrossEntropy(model.label_smoothing)),
         reduction,
         ArraySource(X.astype(np.float32), y),
         optimizers.create(model.optimizer),
@@ -131,7 +134,9 @@ def trained(communicator: Communicator, model: Model, plain: bool = False, halvi
             signals = result.signals[:, 0].tolist()
             assert signals == [*range(communicator.size)], "each rank's word has reached all"
             found.append((step.reduction.parameters.tobytes(), result.totals, result.gradient_norm))
-        found.append(evaluate(communicator, ForwardPass(step.layout, step.reduction.parameters), step.source, None))
+        found.append(
+            evaluate(communicator, ForwardPass(step.architecture, step.reduction.parameters), step.source, None)
+        )
     return found
 
 

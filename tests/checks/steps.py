@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ddp_mlp.data.batches import Batch
 from ddp_mlp.inference.evaluate import EVALUATION_ROWS, ForwardPass, evaluate
 from ddp_mlp.nn import optimizers
+from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing.between import ExactSum, PlainSum
@@ -37,7 +38,7 @@ def make_step(
     )
     step = TrainingStep(
         communicator,
-        layout,
+        Architecture(layout),
         reduction,
         ArraySource(X, y),
         optimizers.create("sgd"),
@@ -87,12 +88,12 @@ def evaluation_counts_every_row_once(communicator: Communicator) -> None:
     """Loss and accuracy over several blocks are those of plain NumPy over all rows."""
     X, y = examples(2 * EVALUATION_ROWS + 31, WIDTHS[0], WIDTHS[-1])
     step = make_step(communicator, X, y)
-    totals = evaluate(communicator, ForwardPass(step.layout, step.reduction.parameters), step.source, None)
+    totals = evaluate(communicator, ForwardPass(step.architecture, step.reduction.parameters), step.source, None)
     loss, _ = loss_and_gradient(step.layout.arrays(step.reduction.parameters), X, y)
     assert totals.loss_mean == pytest.approx(loss, rel=1e-13)
     assert totals.examples == len(X)
     chosen = np.arange(0, len(X), 3)
-    some = evaluate(communicator, ForwardPass(step.layout, step.reduction.parameters), step.source, chosen)
+    some = evaluate(communicator, ForwardPass(step.architecture, step.reduction.parameters), step.source, chosen)
     loss, _ = loss_and_gradient(step.layout.arrays(step.reduction.parameters), X[chosen], y[chosen])
     assert some.loss_mean == pytest.approx(loss, rel=1e-13)
 

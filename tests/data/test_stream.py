@@ -72,8 +72,8 @@ def streamed(
     info: DatasetInfo, rows: NDArray[np.int64] | int, batch_size: int, block_rows: int, communicator: Communicator
 ) -> StreamSource:
     """Return the split train as a stream."""
-    settings = {"batch_size": batch_size, "block_rows": block_rows}
-    return StreamSource(info, "train", rows, communicator, F32, standardization(info), **settings)
+    maps = standardization(info), None
+    return StreamSource(info, "train", rows, communicator, F32, *maps, batch_size=batch_size, block_rows=block_rows)
 
 
 def gathered(source: Any, rows: NDArray[np.int64]) -> tuple[bytes, list[int], bytes]:

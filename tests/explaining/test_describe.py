@@ -13,6 +13,7 @@ from ddp_mlp.data.batches import Batch
 from ddp_mlp.data.opening import open_data
 from ddp_mlp.explaining.describe import Outline, exact_part, lines, outline
 from ddp_mlp.nn import optimizers
+from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.parallel.mpi import MPIRanks
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage.dataset import DatasetWriter
@@ -56,7 +57,7 @@ def test_the_plan_is_what_a_step_does(communicator: MPIRanks, digits: Path, keys
     regularization = Regularization(l2=config.l2, weight_decay=optimizer.default_weight_decay)
     step = TrainingStep(
         communicator,
-        found.layout,
+        Architecture(found.layout),
         reduction,
         data.train[0],
         optimizer,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.nn import backprop, outputs, reference
 from ddp_mlp.nn.activations import ACTIVATIONS
-from ddp_mlp.nn.network import Network
+from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.outputs import Numbers, Output
 from ddp_mlp.nn.parameters import Layout
 
@@ -27,7 +27,7 @@ def output_of(loss: str, **options: Any) -> Output:
 class Case(NamedTuple):
     """A network, its parameters and some examples."""
 
-    network: Network
+    network: Architecture
     flat: NDArray[Any]
     X: NDArray[Any]
     """(n_0, m)."""
@@ -53,7 +53,7 @@ def make(loss: str, activation: str, weighted: bool = False, seed: int = 0, **op
     layout = Layout(WIDTHS)
     output = output_of(loss, **options)
     functions = (ACTIVATIONS[activation],) * (len(WIDTHS) - 2)
-    network = Network(layout, functions, output, 0 if output.has_classes else WIDTHS[-1])
+    network = Architecture(layout, functions, output, targets=0 if output.has_classes else WIDTHS[-1])
     flat = np.zeros(layout.length)
     W, b = layout.views(flat)
     for attempt in range(1000):
@@ -174,7 +174,7 @@ def test_gradient_is_pytorch_s(loss: str, activation: str, weighted: bool) -> No
 def test_quantiles_are_outputs_of_their_own(levels: tuple[float, ...]) -> None:
     """Output t·Q + j is target t at level j; loss and dz are those of the pinball function, 0 at a tie."""
     output = outputs.create("quantile", n_L=2 * len(levels), quantiles=levels)
-    group = Network(Layout((1, 2 * len(levels))), (), output, 2).group((3,), F64)
+    group = Architecture(Layout((1, 2 * len(levels))), (), output, targets=2).group((3,), F64)
     random = np.random.default_rng(0)
     z, Y = random.standard_normal((2 * len(levels), 3)), random.standard_normal((2, 3))
     z[1 if len(levels) > 1 else 0, 0] = Y[0, 0]
@@ -237,7 +237,7 @@ def test_hidden_layers_of_a_shard_among_others_have_the_bits_of_a_shard_alone(
 ) -> None:
     """A and slope do not depend on what is computed with a shard, nor on where it lies."""
     random, kind = np.random.default_rng(1), np.dtype(dtype)
-    network = Network(Layout((1, 33, 2)), (ACTIVATIONS[activation],))
+    network = Architecture(Layout((1, 33, 2)), (ACTIVATIONS[activation],))
     together = network.group(sizes, kind)
     z, b = random.standard_normal((33, together.m)) * 4, random.standard_normal((33, 1)).astype(kind)
 
@@ -267,7 +267,7 @@ def test_outputs_of_a_shard_among_others_have_the_bits_of_a_shard_alone(
     constrained = (("softplus", "relu", "identity") * n)[:n] if loss == "constrained" else ()
     name = "squared_error" if loss == "constrained" else loss
     output = outputs.create(name, n_L=n, quantiles=(0.3,), factor=(0.7,) * n, constrained=constrained)
-    network = Network(Layout((1, n)), (), output, 0 if output.has_classes else n)
+    network = Architecture(Layout((1, n)), (), output, targets=0 if output.has_classes else n)
     together = network.group(sizes, kind)
     z, Y = random.standard_normal((n, together.m)) * 3, random.poisson(1, (n, together.m)).astype(kind)
     if loss != "cross_entropy":

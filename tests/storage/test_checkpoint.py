@@ -534,8 +534,8 @@ def test_newest_passes_over_damaged_files(tmp_path: Path) -> None:
 
 def test_newer_format() -> None:
     """A file of a later format is not called damaged: the user is told to update."""
-    later = image_of(make()).replace(b"checkpoint 1\n", b"checkpoint 2\n", 1)
-    assert "format 2, this version reads format 1: written by a newer version" in refusal(later)
+    later = image_of(make()).replace(b"checkpoint 1\n", b"checkpoint 3\n", 1)
+    assert "format 3, this version reads formats up to 2: written by a newer version" in refusal(later)
 
 
 # --- Hostile files, each with a correct hash ---

@@ -111,6 +111,7 @@ def train(outputs: Notebook, signals: Interruption | None = None, spoil: bool = 
             saving=EverySteps(4),
             watchdog=watchdog,
             resumed=False,
+            targets=data.targets,
         )
         return complete(trainer, signals or Interruption())
 

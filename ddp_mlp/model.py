@@ -43,7 +43,7 @@ class Model:
         """Take what was pickled; version 0.1 kept the network's attributes here."""
         if "network" not in state:
             network = Network.__new__(Network)
-            network.__dict__.update(state)
+            network.__setstate__(dict(state))
             state = {"network": network}
         self.__dict__.update(state)
 

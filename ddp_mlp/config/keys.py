@@ -95,7 +95,7 @@ class Config:
       checkpoint_every: steps between checkpoints, or such as "1 epoch" or "600 seconds"
       keep: newest checkpoints kept
       resume: continue what is in run_dir (auto), refuse a used one (never), or PATH of a checkpoint to begin with
-      resume_override: let a resumed run change the learning rate
+      resume_override: let a resumed run change the learning rate, or go on with another kernel, which its journal tells
       on_save_error: what to do when a checkpoint cannot be written
       log_every: steps between step events in metrics.jsonl; 0 is none
       tensorboard: write TensorBoard event files too, to tensorboard in run_dir

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.nn import blas
 from ddp_mlp.nn.buffers import Group, Panel
 from ddp_mlp.nn.outputs import Output
 
@@ -97,16 +98,16 @@ def gradient_sum(W: Weights, b: Weights, group: Group, output: Output, dW: Weigh
 def multiply(M: NDArray[Any], A: Panel, out: Panel, at_once: bool) -> None:
     """Set out = M A, (k, n) times (n, m), in one product or shard by shard: z = W A_prev, and back dA_prev = Wᵀ dz."""
     if at_once or len(A.shards) == 1:
-        np.matmul(M, A.whole, out=out.whole)
+        blas.multiply(M, A.whole, out.whole)
     else:
         for A_k, out_k in zip(A.stacks, out.stacks, strict=True):
-            np.matmul(M, A_k, out=out_k)
+            blas.multiply(M, A_k, out_k)
 
 
 def multiply_turned(M: NDArray[Any], A: Panel, out: Panel, scratch: NDArray[Any]) -> None:
     """Set out = M A, (k, n) times (n, m), in one product that is formed C-ordered in the scratch, at least (k m,)."""
     turned = scratch[: out.whole.size].reshape(out.whole.shape)
-    np.matmul(M, A.whole, out=turned)
+    blas.multiply(M, A.whole, turned)
     for start in range(0, len(turned), TILE):
         np.copyto(out.whole[start : start + TILE], turned[start : start + TILE])
 
@@ -116,7 +117,7 @@ def weight_gradient(dz: NDArray[Any], A_prev: NDArray[Any], dW: NDArray[Any]) ->
 
     Of a stack of shards, (k, …, …), every shard's own, with the bits that it has alone.
     """
-    np.matmul(dz, A_prev.mT, out=dW)
+    blas.multiply(dz, A_prev.mT, dW)
 
 
 def bias_gradient(dz: NDArray[Any], db: NDArray[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The BLAS that NumPy calls: what it is, and the one product of matrices that NumPy does not offer: C += A B.
+"""The BLAS that NumPy calls: what it is, and products of matrices that NumPy does not offer as they are needed here.
 
 A product that is added where it belongs saves two passes over memory: the one in which BLAS clears C first, and the
 sum afterwards. Where NumPy's BLAS has no C interface under a name known here, `can_add_products` says so.
@@ -6,6 +6,7 @@ sum afterwards. Where NumPy's BLAS has no C interface under a name known here, `
 
 import ctypes
 import importlib
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.nn.buffers import aligned_empty
 from ddp_mlp.nn.threads import controller
 
 NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm")
@@ -20,6 +22,8 @@ NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm")
 COLUMN_MAJOR, PLAIN, TRANSPOSED = 102, 111, 112
 """The values of CBLAS_LAYOUT and CBLAS_TRANSPOSE in cblas.h, Netlib."""
 UNKNOWN = "unknown"
+CACHE_LINE = 64
+"""Bytes."""
 
 
 class Library(NamedTuple):
@@ -45,6 +49,27 @@ def libraries() -> list[Library]:
     if not loaded:
         return [Library(f"{built['name']} {built['version']}", UNKNOWN)]
     return sorted(loaded, key=lambda library: (str(built["version"]) not in library.name, library))
+
+
+def multiply(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> None:
+    """Set out = A B, (…, n, k) times (…, k, m): NumPy's product, with bits that do not depend on where operands lie.
+
+    Of a row and a column NumPy has BLAS form the inner product, which some kernels add up in an order that depends on
+    addresses (OpenBLAS's Katmai in float64, MKL): those are copied to where a cache line begins.
+    """
+    if A.shape[-2] == B.shape[-1] == 1:
+        A, B = on_a_cache_line(A), on_a_cache_line(B)
+    np.matmul(A, B, out=out)
+
+
+def on_a_cache_line(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy of (…, k, 1) or (…, 1, k) in which every vector begins on a 64-byte boundary."""
+    *others, rows, columns = vectors.shape
+    length, line = rows * columns, CACHE_LINE // vectors.itemsize
+    count, width = math.prod(others), -(-length // line) * line
+    copy = aligned_empty(count * width, vectors.dtype).reshape(*others, width)[..., :length]
+    copy[...] = vectors.reshape(*others, length)
+    return copy[..., :, None] if columns == 1 else copy[..., None, :]
 
 
 def can_add_products(dtype: np.dtype[Any]) -> bool:

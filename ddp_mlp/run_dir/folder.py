@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
@@ -214,7 +214,7 @@ class Desk:
         self._journal.close()
 
 
-def what_checkpoints_share(config: Config, data: Data, versions: dict[str, str], step: int, epoch: int) -> Checkpoint:
+def what_checkpoints_share(config: Config, data: Data, versions: dict[str, Any], step: int, epoch: int) -> Checkpoint:
     """Return a checkpoint with what stays the same in a run, at the step and epoch from which it begins."""
     given = data.standardization
     return Checkpoint(

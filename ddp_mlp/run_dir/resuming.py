@@ -4,6 +4,7 @@ Only rank 0 looks at the files; the others hear of it by broadcast. What a run g
 configuration where that decides the bits, the same data, arrays of the right shapes.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import Data
-from ddp_mlp.errors import ConfigError, DataError
+from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.schedules import Patience
 from ddp_mlp.parallel.communicator import Communicator
@@ -41,19 +42,24 @@ class Start(NamedTuple):
     """Whether parameters come from a file; else they are drawn."""
     journal_bytes: int = 0
     """The journal's length when that checkpoint was saved."""
+    kernels: tuple[str, ...] = ()
+    """Those that have computed the run, where they are several."""
 
 
-def open_run(config: Config, data: Data, communicator: Communicator) -> tuple[Start, State | None]:
+def open_run(
+    config: Config, data: Data, arithmetic: Mapping[str, str], communicator: Communicator
+) -> tuple[Start, State | None]:
     """Settle what the run resumes from or starts from, in its claimed folder; the state itself comes to rank 0 alone.
 
-    Raises ConfigError, DataError or StorageError on all ranks.
+    `arithmetic` is what this machine computes with, by name. Raises ConfigError, DataError, StorageError or
+    EnvironmentMismatch on all ranks.
     """
     found: list[State] = []
-    start = communicator.on_rank_0(_open_run, config, data, communicator.size, found)
+    start = communicator.on_rank_0(_open_run, config, data, arithmetic, communicator.size, found)
     return start, (found[0] if found else None)
 
 
-def _open_run(config: Config, data: Data, size: int, found: list[State]) -> Start:
+def _open_run(config: Config, data: Data, arithmetic: Mapping[str, str], size: int, found: list[State]) -> Start:
     assert config.run_dir is not None, "claimed"
     run_dir = Path(config.run_dir)
     newest = _find_checkpoint(config, run_dir)
@@ -87,17 +93,45 @@ def _open_run(config: Config, data: Data, size: int, found: list[State]) -> Star
                 "put that file back, or choose another run_dir"
             )
     _check_arrays(checkpoint, path, stored, data)
+    kernels = _kernels(checkpoint, path, arithmetic, config.resume_override)
     found.append(State(checkpoint.parameters, checkpoint.optimizer))
     warnings = [f"{reason}; going on from {path.name}" for _, reason in passed_over]
+    if kernels:
+        warnings.append(f"the bits of this run are of several kernels: {'; '.join(kernels)}")
     resolved = replace(config, shards=stored.shards, loss=stored.loss)
     progress = dict(checkpoint.progress)
     journal_bytes = progress.pop("journal_bytes", None)
     if type(journal_bytes) is not int or journal_bytes < 0:
         raise DataError(f"the checkpoint's progress is not that of a run: {str(checkpoint.progress)[:200]}")
     if path.parent == run_dir / "checkpoints":
-        return Start(resolved, run_dir, progress, path.name, warnings, True, journal_bytes)
+        return Start(resolved, run_dir, progress, path.name, warnings, True, journal_bytes, kernels)
     # Another folder's journal and best checkpoint stay there: the best so far counts from here.
-    return Start(resolved, run_dir, {**progress, "best": asdict(Patience())}, str(path.resolve()), warnings, True)
+    progress["best"] = asdict(Patience())
+    return Start(resolved, run_dir, progress, str(path.resolve()), warnings, True, kernels=kernels)
+
+
+def _kernels(checkpoint: Checkpoint, path: Path, arithmetic: Mapping[str, str], override: bool) -> tuple[str, ...]:
+    """Return the kernels that have computed the run, this machine's among them, where they are several; else none.
+
+    Raises EnvironmentMismatch where a run would go on with another kernel than its own, and nothing allows that.
+    """
+    earlier = tuple(map(str, checkpoint.versions.get("kernels", ())))
+    for name, now in arithmetic.items():
+        before = str(checkpoint.versions.get(name, now)).split("; ")[0]  # 0.1 named other libraries, too
+        if before != now:
+            if not override:
+                raise EnvironmentMismatch(
+                    f"{name} is {now} here, but {before} where {path} was computed, and the bits differ: "
+                    "resume on such a machine, with the same software, or set resume_override"
+                )
+            return tuple(dict.fromkeys((*(earlier or (_in_words(checkpoint.versions),)), _in_words(arithmetic))))
+    return earlier
+
+
+def _in_words(arithmetic: Mapping[str, Any]) -> str:
+    """Return what computes in a few words."""
+    named = {"BLAS kernel": "", "numpy": "NumPy ", "vector instructions": "", "libm": ""}
+    return ", ".join(f"{before}{arithmetic[name]}" for name, before in named.items() if name in arithmetic)
 
 
 def _find_checkpoint(config: Config, run_dir: Path) -> Newest | None:

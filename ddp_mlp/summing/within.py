@@ -89,11 +89,11 @@ class GradientSum:
         sums = dict(enumerate([out, *self._scratch.like(out, max(turn.height for turn in turns))]))
         for turn, dz_i, A_i in zip(turns, dz, A, strict=True):
             height, folds = turn.height, turn.folds
-            if folds and added:  # the product and the first fold in one
+            if added and folds:  # the product and the first fold in one
                 height, folds = height - 1, folds - 1
-                add_product(dz_i, A_i, sums[height])
-            else:
-                weight_gradient(dz_i, A_i, sums[height])
+            elif added:
+                sums[height][...] = -0.0  # −0 + x is x, whatever its sign
+            (add_product if added else weight_gradient)(dz_i, A_i, sums[height])
             fold(sums, height, folds)
 
 

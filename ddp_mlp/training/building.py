@@ -17,8 +17,9 @@ from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.schedules import Schedule
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.journal import utc_now
+from ddp_mlp.summing import tree
 from ddp_mlp.summing.between import ExactSum, PlainSum
-from ddp_mlp.training.machine import Machine
+from ddp_mlp.training.machine import Machine, agree_on_products
 from ddp_mlp.training.progress import Progress
 from ddp_mlp.training.step import TrainingStep
 from ddp_mlp.training.trainer import Trainer
@@ -57,6 +58,7 @@ def build_step(config: Config, data: Data, communicator: Communicator) -> Traini
         reduction: ExactSum | PlainSum = ExactSum(communicator, network.layout.length, dtype, config.shards)
     else:
         reduction = PlainSum(communicator, network.layout.length, dtype)
+    agree_on_products(network.layout.widths, _shard_sizes(config, data, reduction.K), dtype, communicator)
     coefficients = {name: getattr(config, name) for name in ("momentum", "beta1", "beta2", "alpha", "epsilon")}
     optimizer = optimizers.create(config.optimizer, **coefficients)
     decay = optimizer.default_weight_decay if config.weight_decay is None else config.weight_decay
@@ -72,6 +74,15 @@ def build_step(config: Config, data: Data, communicator: Communicator) -> Traini
         chunk_rows=config.chunk_rows,
         trace=config.trace is not None,
     )
+
+
+def _shard_sizes(config: Config, data: Data, K: int) -> tuple[int, ...]:
+    """Return how many examples shards of a whole batch have, or their chunks. Local."""
+    source, rows = data.train
+    count = source.m if rows is None else len(rows)
+    m = count if config.batch_size == "full" else min(config.batch_size, count)
+    sizes = {min(config.chunk_rows, len(tree.rows((shard, shard + 1), m, K))) for shard in range(K)}
+    return tuple(sorted(sizes - {0}))
 
 
 def build_schedule(config: Config) -> Schedule:

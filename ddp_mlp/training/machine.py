@@ -3,21 +3,17 @@
 Every call is collective. What one rank finds wrong ends all.
 """
 
-import hashlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import ddp_mlp
 from ddp_mlp.config import Config
 from ddp_mlp.errors import EnvironmentMismatch
-from ddp_mlp.nn import backprop, blas
-from ddp_mlp.nn.buffers import Group
-from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
-from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.nn import blas, kernels
 from ddp_mlp.nn.threads import blas_threads, controller
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import host_name
@@ -25,18 +21,15 @@ from ddp_mlp.storage.library import H5PY
 
 
 class Machine(NamedTuple):
-    """What the ranks run on: the same software and the same BLAS kernel everywhere."""
+    """What the ranks run on: the same software and kernels everywhere."""
 
     versions: dict[str, str]
     kernel: str
-    """The BLAS library, its version and the kernel it chose for this processor."""
+    """The BLAS libraries, their versions and the kernels they chose for this processor."""
     hosts: list[str]
     """Of each rank."""
-
-    @property
-    def checkpoint_versions(self) -> dict[str, str]:
-        """What a checkpoint says of the machine that computed it."""
-        return {**self.versions, "BLAS kernel": self.kernel}
+    arithmetic: dict[str, str]
+    """By name, what decides the bits: `kernels.names` and a fingerprint."""
 
 
 @contextmanager
@@ -47,13 +40,13 @@ def settled(config: Config, communicator: Communicator) -> Iterator[Machine]:
         stack.enter_context(blas_threads(config.threads))
         # Overflow and NaN warn nobody: the loss is watched instead.
         stack.enter_context(np.errstate(over="ignore", invalid="ignore", divide="ignore"))
-        yield agree_on_machine(config.threads, communicator)
+        yield agree_on_machine(config.threads, communicator, config.dtype)
 
 
-def agree_on_machine(threads: int, communicator: Communicator) -> Machine:
-    """Check that every rank computes with the same libraries, kernel and bits. Raises EnvironmentMismatch.
+def agree_on_machine(threads: int, communicator: Communicator, dtype: str = "float32") -> Machine:
+    """Check that every rank computes with the same libraries, kernels and bits. Raises EnvironmentMismatch.
 
-    A canary, one small forward and backward pass, shows differences that names and versions do not.
+    A fingerprint of functions, sums and products shows differences that names and versions do not.
     """
     versions = {
         "ddp_mlp": ddp_mlp.__version__,
@@ -65,14 +58,28 @@ def agree_on_machine(threads: int, communicator: Communicator) -> Machine:
     kernel = "; ".join(f"{library.name} {library.architecture}" for library in blas.libraries())
     loaded = [entry for entry in controller().info() if entry["user_api"] == "blas"]
     found_threads = sorted({entry["num_threads"] for entry in loaded} - {threads})
-    mine = {**versions, "BLAS kernel": kernel, "canary": _canary()}
-    everyone = communicator.allgather((mine, host_name()))
+    arithmetic = {**kernels.names(), f"fingerprint of {dtype}": kernels.fingerprint(np.dtype(dtype))}
     with communicator.in_agreement():
         if found_threads:
             raise EnvironmentMismatch(
                 f"threads = {threads}, but BLAS uses {found_threads[0]}: it does not let itself be set; "
                 f"set OPENBLAS_NUM_THREADS={threads} before the start"
             )
+    return Machine(versions, kernel, _agree({**versions, **arithmetic}, communicator), arithmetic)
+
+
+def agree_on_products(
+    widths: tuple[int, ...], sizes: tuple[int, ...], dtype: np.dtype[Any], communicator: Communicator
+) -> None:
+    """Check that products in the shapes of a run have the same bits on every rank. Raises EnvironmentMismatch."""
+    if communicator.size > 1:
+        _agree({"fingerprint of products": kernels.products_fingerprint(widths, sizes, dtype)}, communicator)
+
+
+def _agree(mine: Mapping[str, str], communicator: Communicator) -> list[str]:
+    """Raise EnvironmentMismatch on all ranks where a value differs from another rank's; return the ranks' hosts."""
+    everyone = communicator.allgather((mine, host_name()))
+    with communicator.in_agreement():
         for rank, (theirs, their_host) in enumerate(everyone):
             for name, value in mine.items():
                 if theirs[name] != value:
@@ -80,18 +87,4 @@ def agree_on_machine(threads: int, communicator: Communicator) -> Machine:
                         f"{name} is {value} on rank {communicator.rank} ({host_name()}) but {theirs[name]} on rank "
                         f"{rank} ({their_host}): every rank must run the same software on the same kind of processor"
                     )
-    return Machine(versions, kernel, [their_host for _, their_host in everyone])
-
-
-def _canary() -> str:
-    """Return a hash of the gradient sums of one pass through a small network."""
-    layout = Layout((19, 23, 11))
-    flat, gradient = np.zeros((2, layout.length), np.float32)
-    layout.initialize(flat, seed=0)
-    W, b = layout.views(flat)
-    dW, db = layout.views(gradient)
-    group = Group(layout.widths, (37,), flat.dtype)
-    group.A[0].whole[...] = np.sin(np.arange(19 * 37, dtype=np.float32)).reshape(19, 37)
-    group.y[...] = np.arange(37) % 11
-    backprop.gradient_sum(W, b, group, SoftmaxCrossEntropy(), dW, db)
-    return hashlib.sha256(gradient.tobytes()).hexdigest()[:16]
+    return [their_host for _, their_host in everyone]

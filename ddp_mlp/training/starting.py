@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import Data
@@ -33,7 +34,7 @@ def started(
 
     `aside`: it is one of many, and says nothing on the console but warnings.
     """
-    start, state = open_run(config, data, communicator)
+    start, state = open_run(config, data, machine.arithmetic, communicator)
     config = start.config
     check_validation_data(config, data)
     with communicator.in_agreement():
@@ -41,7 +42,9 @@ def started(
     complete = start.progress is not None and why_ended(config, progress) is not None
     batches, step = build_batches(config, data, communicator, progress), build_step(config, data, communicator)
     begin(step, start.is_given_a_state, state)
-    like = what_checkpoints_share(config, data, machine.checkpoint_versions, progress.step, progress.epoch)
+    kernels: dict[str, Any] = {"kernels": list(start.kernels)} if start.kernels else {}
+    versions = {**machine.versions, **machine.arithmetic, **kernels}
+    like = what_checkpoints_share(config, data, versions, progress.step, progress.epoch)
     with (
         RunFolder(communicator, start, like, complete, aside) as outputs,
         Watchdog(communicator, config.stall_seconds) as watchdog,
@@ -59,7 +62,10 @@ def started(
             watchdog=watchdog,
             targets=data.targets,
             resumed=start.resumed_from is not None and not Path(start.resumed_from).is_absolute(),
+            kernels=start.kernels,
         )
         if not complete:
-            trainer.tell("start", **start_values(config, data, machine, trainer), resumed_from=start.resumed_from)
+            trainer.tell(
+                "start", **start_values(config, data, machine, trainer), resumed_from=start.resumed_from, **kernels
+            )
         yield trainer

@@ -22,7 +22,7 @@ from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing import proven, tree
 from ddp_mlp.summing.between import Block, Reduction
-from ddp_mlp.summing.tallies import RankSignal, ShardTally
+from ddp_mlp.summing.tallies import RankSignal
 from ddp_mlp.summing.totals import total
 from ddp_mlp.summing.tree import Turn
 from ddp_mlp.summing.within import GradientSum, Scratch
@@ -115,9 +115,10 @@ class TrainingStep:
         sums, w = self.architecture.output.gradient(part.group), part.group.w
         for turn, place, (loss_sum, correct) in zip(part.turns, part.group.slices, sums, strict=True):
             weight_sum = place.stop - place.start if w is None else float(np.sum(w[place], dtype=np.float64))
-            tally = self.reduction.tallies.of_shard[turn.shard]
-            for i, term in enumerate(ShardTally(loss_sum, weight_sum, correct)):
-                tally[i] += term
+            tally = self.reduction.tallies.of_shard[turn.shard]  # a `ShardTally`
+            tally[0] += loss_sum
+            tally[1] += weight_sum
+            tally[2] += correct
 
     def backward(self, part: Part) -> None:
         """Carry dz back through the layers, dz = dA ⊙ f′(z), and sum up dW = dz A_prevᵀ and db = Σ dz of every one."""

@@ -5,7 +5,7 @@ Whatever a rank decides here, it decides from values that all ranks have, so tha
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NoReturn
 
@@ -55,10 +55,12 @@ class Trainer:
         watchdog: Watchdog,
         resumed: bool,
         targets: Targets,
+        kernels: Sequence[str] = (),
     ) -> None:
         """`progress` is that of the step's parameters; `held_out` are the splits "valid" and "test" that there are.
 
-        `resumed` tells whether the outputs keep this state already.
+        `resumed` tells whether the outputs keep this state already; `kernels` are those that have computed the run,
+        where they are several.
         """
         self.step, self.batches, self.outputs, self.config, self.progress = step, batches, outputs, config, progress
         self.communicator, self.watchdog = step.communicator, watchdog
@@ -69,6 +71,7 @@ class Trainer:
         self._began = self._last_save = time.monotonic()
         self._earlier_seconds = progress.seconds
         self._saved_step = progress.step if resumed else -1
+        self._kernels: dict[str, Any] = {"kernels": list(kernels)} if kernels else {}
         self._step_rate, self._epoch_rate = Rate(), Rate()
 
     # ---- where the run stands; local, and the same on every rank -----------------------------------------------------
@@ -204,6 +207,7 @@ class Trainer:
         for split in self._held_out:
             values |= self._evaluated(split, last=True)
         values["parameters_sha256"] = parameters_sha256(self._parameters.values())
+        values |= self._kernels
         self.tell("final", **values, best_epoch=self.progress.best.best_epoch or None, checkpoint=holds_result)
         return {"event": "final", "step": self.progress.step, "epoch": self.progress.epoch, **values}
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import data_of_arrays, standardization_of
-from ddp_mlp.nn import blas
+from ddp_mlp.nn import blas, kernels
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.training.in_memory import train_in_memory
@@ -53,12 +53,7 @@ class KernelClass(NamedTuple):
 
 def kernel_class() -> KernelClass:
     """Return the kernel class of this process. Local."""
-    simd: Any = np.show_config(mode="dicts")
-    return KernelClass(
-        np.__version__,
-        *blas.libraries()[0],
-        tuple(name for name in simd["SIMD Extensions"].get("found", ()) if not name.startswith("AVX512_")),
-    )
+    return KernelClass(np.__version__, *blas.libraries()[0], kernels.vector_instructions())
 
 
 def examples() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -1,6 +1,7 @@
 """Tests of the proof by which products change their shape."""
 
 import functools
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 
 from ddp_mlp.nn import backprop, blas
 from ddp_mlp.nn.buffers import Group, Panel
+from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.summing import proven
+from tests.orders import orders, orders_begun_elsewhere
 
 F32 = np.dtype(np.float32)
 
@@ -25,7 +28,7 @@ def test_a_shape_that_changes_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -
     widths = (20, 16, 12, 4)
     group = Group(widths, (8, 8), F32)
     monkeypatch.setattr(proven, "multiply", one_bit_off)
-    found = proven.shortcuts(group).values()
+    found = proven.prove(group).values()
     assert not any(shortcuts.z_at_once or shortcuts.dA_at_once for shortcuts in found)
 
 
@@ -46,7 +49,7 @@ def test_a_single_number_added_up_in_another_order_is_refused(
 
     widths = (terms, 33, 4)
     monkeypatch.setattr(proven, "multiply", in_two_parts)
-    assert not proven.shortcuts(Group(widths, (12, 13), kind))[1].z_at_once
+    assert not proven.prove(Group(widths, (12, 13), kind))[1].z_at_once
 
 
 def test_a_turned_product_that_changes_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,28 +66,28 @@ def test_a_turned_product_that_changes_bits_is_refused(monkeypatch: pytest.Monke
 
     for sizes in ((16,), (8, 8)):
         monkeypatch.setattr(proven, "multiply_turned", turned)
-        assert proven.shortcuts(Group(widths, sizes, F32))[2].dA_turned
-        assert not proven.shortcuts(Group(widths, sizes, F32))[3].dA_turned, "too few weights"
+        assert proven.prove(Group(widths, sizes, F32))[2].dA_turned
+        assert not proven.prove(Group(widths, sizes, F32))[3].dA_turned, "too few weights"
         monkeypatch.setattr(proven, "multiply_turned", one_bit_off)
-        assert not proven.shortcuts(Group(widths, sizes, F32))[2].dA_turned
+        assert not proven.prove(Group(widths, sizes, F32))[2].dA_turned
     monkeypatch.setattr(proven, "multiply_turned", turned)
-    assert not proven.shortcuts(Group(widths, (65,), F32))[2].dA_turned, "too many examples"
+    assert not proven.prove(Group(widths, (65,), F32))[2].dA_turned, "too many examples"
 
 
 def test_blocks_that_change_bits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a block of columns of dW differs from the same columns of the whole, blocks are not used."""
-    exact = backprop.weight_gradient
+    exact = blas.add_product
 
     def one_bit_off(dz: Any, A_prev: Any, dW: Any) -> None:
         exact(dz, A_prev, dW)
         if dW.shape[1] < 20:
             dW[0, 0] = np.nextafter(dW[0, 0], F32.type(np.inf))
 
-    monkeypatch.setattr(proven, "weight_gradient", one_bit_off)
+    monkeypatch.setattr(proven, "add_product", one_bit_off)
     monkeypatch.setattr(proven, "CACHE_BYTES", 16 * 4 * 7)
     monkeypatch.setattr(proven, "WIDE", 20 * 16)
     group = Group((20, 16, 4), (8, 8), F32)
-    found = proven.shortcuts(group)[1]
+    found = proven.prove(group)[1]
     assert not found.dW_in_blocks
     assert found.dW_added, "which is as good as it was"
 
@@ -110,7 +113,7 @@ def test_what_is_proven_gives_the_shards_bits(widths: tuple[int, ...], sizes: tu
     group = Group(widths, sizes, kind)
     random = np.random.default_rng(9)
     names = ("z_at_once", "dA_at_once", "dA_turned")
-    allowed = [(name, l) for l, found in proven.shortcuts(group).items() for name in names if getattr(found, name)]
+    allowed = [(name, l) for l, found in proven.prove(group).items() for name in names if getattr(found, name)]
     for what, l in allowed * 200:
         W = random.standard_normal((widths[l - 1], widths[l])).astype(kind).T
         M, A, out = (W, group.A[l - 1], group.A[l]) if what == "z_at_once" else (W.T, group.dz[l], group.dz[l - 1])
@@ -134,7 +137,7 @@ def test_a_product_that_adds_itself_gives_the_bits_of_product_and_sum(
     group = Group(widths, sizes, kind)
     random = np.random.default_rng(9)
     assert blas.can_add_products(kind)
-    assert proven.shortcuts(group)[1].dW_added
+    assert proven.prove(group)[1].dW_added
     dz, A_prev = group.dz[1], group.A[0]
     for _ in range(50):
         dz.whole[...], A_prev.whole[...] = (random.standard_normal(a.whole.shape) for a in (dz, A_prev))
@@ -146,6 +149,67 @@ def test_a_product_that_adds_itself_gives_the_bits_of_product_and_sum(
             for block in proven.column_blocks(widths[1], widths[0], kind.itemsize):
                 blas.add_product(dz_i, A_i[block], total[:, block])
             assert total.tobytes() == expected.tobytes()
+
+
+def drawn(terms: int, dtype: np.dtype[Any]) -> tuple[list[Any], list[Any], Any]:
+    """Return the terms of a product's numbers in every draw of a proof, each (draws, 16, 24).
+
+    The last array is by what the numbers are multiplied to give what they are added to.
+    """
+    M, A = np.empty((16, terms), dtype), np.empty((24, terms), dtype)
+    numbers = proven.Terms(A)
+    factors, rows, columns = (np.empty((proven.draws(terms), *shape), dtype) for shape in ((16, 24), M.shape, A.shape))
+    for draw, factor in enumerate(factors):
+        random = generator(0, Purpose.CANARY, 1, draw)
+        proven.fill_columns(M, random)
+        numbers.draw(random)
+        proven.addend(np.ones((16, 24), dtype), random, factor)
+        rows[draw], columns[draw] = M, A
+    a = [np.repeat(rows[:, :, None, k], 24, axis=2) for k in range(terms)]
+    return a, [np.repeat(columns[:, None, :, k], 16, axis=1) for k in range(terms)], factors
+
+
+def ever_differ(one: Any, other: Any, terms: int, dtype: np.dtype[Any], added: bool) -> bool:
+    """Tell whether two orders differ on any of 20,000 ordinary sums, or on sums that nearly cancel."""
+    random = np.random.default_rng(terms)
+    a, b = ([random.standard_normal(20_000).astype(dtype) for _ in range(terms)] for _ in range(2))
+    if terms > 1:
+        exact = sum(x.astype(np.float64) * y for x, y in zip(a[1:], b[1:], strict=True))
+        b[0][::2] = (-exact / a[0])[::2].astype(dtype)
+    c = [random.standard_normal(20_000).astype(dtype)] if added else []
+    return bool(np.any(one(a, b, *c) != other(a, b, *c)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("terms", range(1, 65))
+def test_two_orders_that_differ_are_told_apart_by_every_number(terms: int, dtype: str) -> None:
+    """Each of a product's numbers shows each of two orders: any of them planted in any one number is refused."""
+    kind = np.dtype(dtype)
+    a, b, _ = drawn(terms, kind)
+    found = orders(terms)
+    sums = {name: order(a, b) for name, order in found.items()}
+    for (one, x), (other, y) in combinations(sums.items(), 2):
+        if np.all(x == y, axis=0).any():
+            assert not ever_differ(found[one], found[other], terms, kind, False), (one, other)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("terms", range(1, 65))
+def test_a_sum_begun_elsewhere_is_told_apart_by_every_number(terms: int, dtype: str) -> None:
+    """A product that is formed and then added, in whatever order, and one whose terms are added to what is there."""
+    kind = np.dtype(dtype)
+    a, b, factors = drawn(terms, kind)
+    elsewhere = orders_begun_elsewhere(terms)
+    for name, order in orders(terms).items():
+
+        def after(a: Any, b: Any, c: Any, order: Any = order) -> Any:
+            return c + order(a, b)
+
+        c = order(a, b) * factors
+        expected = after(a, b, c)
+        for other, begun in elsewhere.items():
+            if np.all(begun(a, b, c) == expected, axis=0).any():
+                assert not ever_differ(after, begun, terms, kind, True), (name, other)
 
 
 @pytest.mark.parametrize("at_a_time", [1, 7])
@@ -170,7 +234,7 @@ def test_a_sum_of_another_order_is_not_left_to_the_product(
     monkeypatch.setattr(proven, "WIDE", n_prev * 300)
     monkeypatch.setattr(proven, "weight_gradient", product)
     monkeypatch.setattr(proven, "add_product", one_after_the_other)
-    found = proven.shortcuts(Group(widths, (14, 14), F32))[1]
+    found = proven.prove(Group(widths, (14, 14), F32))[1]
     assert not found.dW_in_blocks
     assert not found.dW_added
 
@@ -193,7 +257,7 @@ def test_a_sum_whose_zero_has_another_sign_is_not_left_to_the_product(monkeypatc
     for add, allowed in ((negative, False), (blas.add_product, True)):
         monkeypatch.setattr(proven, "weight_gradient", positive)
         monkeypatch.setattr(proven, "add_product", add)
-        found = proven.shortcuts(Group(widths, (64, 64), F32))[1]
+        found = proven.prove(Group(widths, (64, 64), F32))[1]
         assert found.dW_added == allowed
 
 
@@ -203,7 +267,7 @@ def test_without_a_known_name_in_the_library_products_are_formed_and_added(monke
     blas._gemm.cache_clear()
     widths = (300, 300, 4)
     assert not blas.can_add_products(F32)
-    found = proven.shortcuts(Group(widths, (8, 8), F32))[1]
+    found = proven.prove(Group(widths, (8, 8), F32))[1]
     assert found.dW_in_blocks
     assert not found.dW_added
     blas._gemm.cache_clear()
@@ -266,7 +330,7 @@ def test_a_stack_of_shards_has_the_bits_of_each_shard(
 
 def test_a_single_shard_is_left_alone() -> None:
     """One shard has nothing to gain."""
-    assert not any(any(found) for found in proven.shortcuts(Group((20, 16, 4), (16,), F32)).values())
+    assert not any(any(found) for found in proven.prove(Group((20, 16, 4), (16,), F32)).values())
 
 
 def test_column_blocks_cover_the_columns() -> None:

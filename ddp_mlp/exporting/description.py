@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from ddp_mlp.exporting.literals import comment
 from ddp_mlp.inference.network import Network
+from ddp_mlp.nn.architecture import one_for_each
+from ddp_mlp.nn.targets import Targets
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus", "gelu", "silu", "identity")
 """Of hidden layers."""
@@ -102,25 +104,31 @@ class Description:
 
 def describe(network: Network) -> Description:
     """Return what a trained network computes, with examples of its own answers. Local."""
-    standardization = network.standardization
+    standardization, targets = network.standardization, network.targets
     mean, scale = (standardization.mean, standardization.scale) if standardization.used else (None, None)
+    names = network.architecture.activation
+    target_mean, target_scale = (None, None) if targets.probabilities else in_units(targets)
     X = example_rows(mean, scale, network.features)
-    targets = network.targets
-    scaled = any(targets.mean) or any(each != 1 for each in targets.scale)
-    repeat = len(targets.quantiles) or 1
     return Description(
         parameters=network.parameters,
-        activations=tuple(f.name for f in network.architecture.activations),
+        activations=one_for_each(names, network.layout.L - 1),
         outputs=network.output_functions,
         parameters_sha256=network.parameters_sha256,
         mean=mean,
         scale=scale,
-        target_mean=np.repeat(targets.mean, repeat) if scaled else None,
-        target_scale=np.repeat(targets.scale, repeat) if scaled else None,
+        target_mean=target_mean,
+        target_scale=target_scale,
         output_names=targets.output_names,
         classes=bool(targets.classes),
         examples=(X, network.predictions(X)),
     )
+
+
+def in_units(targets: Targets) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Return the mean and the scale of every output (n_L,), each None where it changes nothing."""
+    repeat = len(targets.quantiles) or 1
+    mean, scale = (np.repeat(np.array(each, np.float64), repeat) for each in (targets.mean, targets.scale))
+    return mean if mean.any() else None, scale if (scale != 1).any() else None
 
 
 def example_rows(mean: NDArray[np.float64] | None, scale: NDArray[np.float64] | None, n: int) -> NDArray[np.float64]:
@@ -157,7 +165,7 @@ def variables(network: Description, x: str, y: str, first: int = 0) -> list[str]
     if network.feature_names is not None:
         lines += ["Inputs:", *_listed(network.feature_names, x, first)]
     if network.output_names is not None:
-        what = "Outputs: the probability of" if network.classes else "Outputs:"
+        what = "Outputs: the probability of" if network.outputs[0] in ("softmax", "sigmoid") else "Outputs:"
         lines += [what, *_listed(network.output_names, y, first)]
     return lines or ["Inputs and outputs have no names."]
 

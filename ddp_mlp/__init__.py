@@ -3,6 +3,7 @@
     ddp_mlp.train(ddp_mlp.Config(...), comm=None)    train, and return the final event
     ddp_mlp.search(ddp_mlp.Config(...), space, ...)  train many, and return the best
     ddp_mlp.load(path)                               the model of a checkpoint or a run's folder
+    ddp_mlp.load_ensemble(path)                      the members of a search as one model
     ddp_mlp.MLPClassifier(...)                       scikit-learn's interface
 
 Importing this starts neither MPI nor threads, and loads nothing: each name is imported when it is first used.
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ddp_mlp.config import Config
     from ddp_mlp.estimator import MLPClassifier
-    from ddp_mlp.model import Model, load
+    from ddp_mlp.model import EnsembleModel, Model, load, load_ensemble
     from ddp_mlp.search import CallableModule as Search
     from ddp_mlp.train import CallableModule
 
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     train: CallableModule
 
 __version__ = "0.1.0"
-__all__ = ["Config", "MLPClassifier", "Model", "__version__", "load", "search", "train"]
+__all__ = ["Config", "EnsembleModel", "MLPClassifier", "Model", "__version__"]
+__all__ += ["load", "load_ensemble", "search", "train"]
 
-_HOMES = {"Config": "config", "MLPClassifier": "estimator", "Model": "model", "load": "model"}
+_HOMES = {"Config": "config", "MLPClassifier": "estimator"}
+_HOMES |= dict.fromkeys(("EnsembleModel", "Model", "load", "load_ensemble"), "model")
 
 
 def __getattr__(name: str) -> Any:

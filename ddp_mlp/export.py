@@ -8,6 +8,8 @@
                        for inputs (X − mean) / scale; mean and scale; metadata: classes (JSON)
     OUT.npz            W1, b1, W2, …, mean, scale, classes
 
+The members of a search (`--members`) become one ONNX graph of their mean and standard deviation.
+
 The same network gives the same bytes. `ddp_mlp.train --init_from` takes the latter two as a beginning. Beside C and
 Fortran stands OUT.bin where the weights are too many for a source.
 """
@@ -46,8 +48,15 @@ def _parser() -> Parser:
 
 
 def _run(asked: argparse.Namespace) -> None:
-    from ddp_mlp.model import load
+    from ddp_mlp.exporting.formats import write_together
+    from ddp_mlp.model import load, load_ensemble, members_of
 
+    if len(members_of(asked.checkpoint)) > 1:
+        networks = load_ensemble(asked.checkpoint).ensemble.networks
+        for out in asked.out:
+            (written,) = write_together(networks, out)
+            print(f"{written}: {len(networks)} members, their mean and deviation", file=sys.stderr)
+        return
     model = load(asked.checkpoint)
     what = f"{'-'.join(map(str, model.layout.widths))}, {model.layout.count:,} parameters"
     for out in asked.out:

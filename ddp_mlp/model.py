@@ -1,12 +1,14 @@
 """A trained network, ready for use in Python: rows of features as they are in, classes, labels or numbers out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ddp_mlp.errors import DataError
+from ddp_mlp.inference.ensemble import Answer, Ensemble
 from ddp_mlp.inference.network import Network
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.standardization import Standardization
@@ -117,7 +119,7 @@ class Model:
         """
         if not self.targets.probabilities:
             raise TypeError(f"loss = {self.loss}: the outputs are numbers, which predict returns")
-        return self.network.outputs(self._checked(np.asarray(X)))
+        return self.network.outputs(_checked(np.asarray(X), self.features))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the number of the most probable class (m,) of each row of X (m, n_0); of equals, the first.
@@ -125,7 +127,7 @@ class Model:
         Of labels whether each is above ½, (m, n_T) of 0 and 1; of numbers the values in their own units, float64:
         (m,) for one, (m, n_T) for several, (m, Q) or (m, n_T, Q) for quantiles. Raises ValueError as predict_proba.
         """
-        rows, targets = self._checked(np.asarray(X)), self.targets
+        rows, targets = _checked(np.asarray(X), self.features), self.targets
         found = self.network.outputs(rows)
         if targets.classes:
             return np.asarray(np.argmax(found, axis=1))
@@ -134,15 +136,62 @@ class Model:
         values = targets.in_units(found).reshape(len(rows), targets.count, -1)
         return values.squeeze(axis=tuple(axis for axis in (1, 2) if values.shape[axis] == 1))
 
-    def _checked(self, X: NDArray[Any]) -> NDArray[Any]:
-        if X.ndim != 2 or X.shape[1] != self.features:
-            raise ValueError(f"X has shape {X.shape}: must be (rows, {self.features})")
-        if X.dtype.kind not in "fiub":
-            raise ValueError(f"X is {X.dtype}: must be real numbers")
-        if not np.isfinite(X).all():
-            row, column = np.argwhere(~np.isfinite(X))[0]
-            raise ValueError(f"X[{row}, {column}] is {X[row, column]}: must be a finite number")
-        return np.ascontiguousarray(X.view(np.uint8) if X.dtype.kind == "b" else X)
+
+class EnsembleModel:
+    """Networks that answer together, such as the members of a search. Local, picklable, never changed."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        """Take networks with the same features and targets; raises ValueError where they have not."""
+        self.ensemble = Ensemble(networks)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the n_L classes; `predict` returns their numbers. None where the outputs are numbers."""
+        return self.ensemble.classes
+
+    @property
+    def members(self) -> int:
+        """How many networks there are."""
+        return len(self.ensemble.networks)
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the mean probabilities (m, n_L) for the rows X (m, n_0). Raises ValueError, TypeError as `Model`."""
+        if not self.ensemble.targets.probabilities:
+            raise TypeError(f"loss = {self.ensemble.targets.loss}: the outputs are numbers, which predict returns")
+        return self._answer(X).mean
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the number of the most probable class (m,) of each row of X (m, n_0); of equals, the first.
+
+        Of labels whether each is above ½, and of numbers the mean value (m, n_L) in their own units.
+        """
+        mean = self._answer(X).mean
+        if self.classes:
+            return np.asarray(np.argmax(mean, axis=1))
+        return (mean > 0.5).astype(np.int64) if self.ensemble.targets.probabilities else mean
+
+    def spread(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the standard deviation (m, n_L) of the members' probabilities or values."""
+        return self._answer(X).deviation
+
+    def quantiles(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the members' probabilities or values (m, n_L, 3) at the levels 0.05, 0.5 and 0.95."""
+        return self._answer(X).quantiles
+
+    def _answer(self, X: ArrayLike) -> Answer:
+        return self.ensemble.answer(_checked(np.asarray(X), self.ensemble.features))
+
+
+def _checked(X: NDArray[Any], features: int) -> NDArray[Any]:
+    """Return rows that a network can take. Raises ValueError."""
+    if X.ndim != 2 or X.shape[1] != features:
+        raise ValueError(f"X has shape {X.shape}: must be (rows, {features})")
+    if X.dtype.kind not in "fiub":
+        raise ValueError(f"X is {X.dtype}: must be real numbers")
+    if not np.isfinite(X).all():
+        row, column = np.argwhere(~np.isfinite(X))[0]
+        raise ValueError(f"X[{row}, {column}] is {X[row, column]}: must be a finite number")
+    return np.ascontiguousarray(X.view(np.uint8) if X.dtype.kind == "b" else X)
 
 
 def load(path: str | Path) -> Model:
@@ -165,3 +214,22 @@ def load(path: str | Path) -> Model:
     >>> folder.cleanup()
     """
     return Model.of(Network.of(checkpoints.find(Path(path))))
+
+
+def members_of(path: str | Path) -> list[Path]:
+    """Return the folders of a search's members, the first of which is the search's own; [path] for anything else."""
+    folder = Path(path) / "members"
+    further = sorted((entry for entry in folder.glob("*") if entry.name.isdigit()), key=lambda entry: int(entry.name))
+    return [Path(path), *further]
+
+
+def load_ensemble(path: str | Path) -> EnsembleModel:
+    """Return the members of the search in a folder as one model; of anything that `load` takes, one network.
+
+    Raises DataError where one is damaged or has not been trained, StorageError where it cannot be read.
+    """
+    networks = [Network.of(checkpoints.find(member)) for member in members_of(path)]
+    try:
+        return EnsembleModel(networks)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error

@@ -13,6 +13,7 @@ from ddp_mlp.command import Parser
 from ddp_mlp.errors import ConfigError, printable
 
 if TYPE_CHECKING:
+    from ddp_mlp.inference.ensemble import EnsembleScores
     from ddp_mlp.inference.scores import Scores
     from ddp_mlp.parallel.communicator import Communicator
     from ddp_mlp.storage.dataset import DatasetInfo
@@ -54,13 +55,16 @@ def _check(asked: argparse.Namespace) -> None:
 
 def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
     from ddp_mlp.inference.apply import classify
-    from ddp_mlp.model import load
+    from ddp_mlp.model import load, members_of
     from ddp_mlp.storage.atomic import write_atomically
     from ddp_mlp.storage.dataset import inspect
 
     info = communicator.on_rank_0(inspect, asked.data, asked.x_name, asked.y_name, False)
     with communicator.in_agreement():
         split = _chosen_split(info, asked)
+    if len(communicator.on_rank_0(members_of, asked.checkpoint)) > 1:
+        _run_together(asked, info, split, communicator)
+        return
     model = communicator.on_rank_0(load, asked.checkpoint)
     scores = classify(model.network, info, split, communicator, asked.out)
     if communicator.rank != 0:
@@ -74,6 +78,48 @@ def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
             write_atomically(asked.scores, text.encode() + b"\n")
     if asked.out is not None:
         print(f"{asked.out}: {rows:,} rows of {split}, {len(model.classes)} classes", file=sys.stderr, flush=True)
+
+
+def _run_together(asked: argparse.Namespace, info: "DatasetInfo", split: str, communicator: "Communicator") -> None:
+    """Let the members of a search answer together. Collective."""
+    from ddp_mlp.inference.ensemble import classify_together
+    from ddp_mlp.model import load_ensemble
+    from ddp_mlp.storage.atomic import write_atomically
+
+    model = communicator.on_rank_0(load_ensemble, asked.checkpoint)
+    scores = classify_together(model.ensemble, info, split, communicator, asked.out)
+    if communicator.rank != 0:
+        return
+    if scores is not None:
+        for line in describe_together(scores, model.classes):
+            print(printable(line))
+        if asked.scores is not None:
+            kept = asdict(scores)
+            text = json.dumps({"classes": model.classes, **kept.pop("together"), **kept}, indent=1)
+            write_atomically(asked.scores, text.encode() + b"\n")
+    if asked.out is not None:
+        what = f"{info.splits[split].rows:,} rows of {split}, {len(model.classes)} classes, {model.members} members"
+        print(f"{asked.out}: {what}", file=sys.stderr, flush=True)
+
+
+def describe_together(scores: "EnsembleScores", classes: Sequence[str]) -> Iterator[str]:
+    """Yield an ensemble's scores as lines for people: its own, its members', and its calibration."""
+    yield from describe(scores.together, classes)
+    yield ""
+    table: list[Sequence[Any]] = [("member", "accuracy", "log-loss")]
+    for number, (accuracy, loss) in enumerate(zip(scores.accuracies, scores.log_losses, strict=True)):
+        table.append((number, f"{accuracy:.4f}", f"{loss:.4f}"))
+    together = scores.together
+    yield from _aligned([*table, ("all", f"{together.accuracy:.4f}", f"{together.log_loss:.4f}")])
+    yield ""
+    found = scores.calibration
+    yield f"calibration: expected error {found.expected_error:.4f}; mean deviation {scores.deviation:.4f}"
+    bins: list[Sequence[Any]] = [("confidence", "rows", "mean", "accuracy")]
+    for i, (rows, confidence, right) in enumerate(zip(found.rows, found.confidence, found.accuracy, strict=True)):
+        if confidence is not None and right is not None:
+            lo, hi = i / len(found.rows), (i + 1) / len(found.rows)
+            bins.append((f"{lo:.1f} to {hi:.1f}", rows, f"{confidence:.4f}", f"{right:.4f}"))
+    yield from _aligned(bins)
 
 
 def _chosen_split(info: "DatasetInfo", asked: argparse.Namespace) -> str:

@@ -1,11 +1,13 @@
 """The formats of an export, by the suffix of the file that is asked for, and what is written beside it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ddp_mlp.errors import ConfigError
 from ddp_mlp.exporting.c_code import c_header, c_source
 from ddp_mlp.exporting.description import Description, describe
 from ddp_mlp.exporting.fortran_code import fortran_selftest, fortran_source
+from ddp_mlp.exporting.onnx_ensemble import onnx_ensemble
 from ddp_mlp.exporting.onnx_graph import onnx_graph
 from ddp_mlp.exporting.panels import in_a_file, in_panels
 from ddp_mlp.inference.network import Network
@@ -13,6 +15,16 @@ from ddp_mlp.storage import weights
 from ddp_mlp.storage.atomic import write_atomically
 
 SUFFIXES = (".c", ".f90", ".onnx", ".safetensors", ".npz")
+
+
+def write_together(networks: Sequence[Network], path: Path) -> list[Path]:
+    """Write networks that answer together to one file, which must be ONNX; atomically. Raises as `write` does."""
+    if path.suffix != ".onnx":
+        raise ConfigError(
+            f"{path}: {len(networks)} networks together are written as .onnx alone: or export one of them"
+        )
+    write_atomically(path, onnx_ensemble([describe(network) for network in networks]))
+    return [path]
 
 
 def write(network: Network, path: Path) -> list[Path]:

@@ -60,7 +60,7 @@ def classify(
     confusion = Confusion(n_L)
     losses: list[tuple[float, float]] = []
     with reader, writer or nullcontext():
-        for bounds in _rounds(structure.rows, _slab_rows(network), communicator.size):
+        for bounds in rounds(structure.rows, slab_rows(network), communicator.size):
             with communicator.in_agreement():
                 slab = _classify_slab(network, reader, *bounds[communicator.rank], numbers)
             if structure.labelled:
@@ -90,19 +90,32 @@ def class_numbers(info: DatasetInfo, classes: tuple[str, ...]) -> NDArray[np.int
     return np.array([classes.index(name) for name in names])
 
 
-def _rounds(m: int, slab_rows: int, size: int) -> Iterator[list[tuple[int, int]]]:
+def rounds(m: int, slab_rows: int, size: int) -> Iterator[list[tuple[int, int]]]:
     """Yield, round by round, the bounds [lo, hi) of each rank's slab of the rows [0, m)."""
     for start in range(0, m, slab_rows * size):
         bounds = [min(start + slab_rows * p, m) for p in range(size + 1)]
         yield list(pairwise(bounds))
 
 
-def _slab_rows(network: Network) -> int:
+def slab_rows(network: Network) -> int:
+    """Return how many rows a rank takes at a time, a whole number of blocks."""
     row_bytes = network.dtype.itemsize * max(network.features, len(network.classes))
     return EVALUATION_ROWS * max(1, SLAB_BYTES // (EVALUATION_ROWS * row_bytes))
 
 
-def _classify_slab(network: Network, reader: Reader, lo: int, hi: int, numbers: NDArray[np.int64]) -> Slab:
+class RowsRead(NamedTuple):
+    """Some consecutive rows of a file, checked."""
+
+    X: NDArray[Any]
+    """(k, n_0), as in the file."""
+    y: NDArray[np.int64]
+    """(k,): the network's class numbers; zeros where the rows have no labels."""
+    w: NDArray[np.float64] | None
+    """(k,)."""
+
+
+def read_rows(reader: Reader, lo: int, hi: int, numbers: NDArray[np.int64]) -> RowsRead:
+    """Return the rows [lo, hi), their labels mapped by `numbers`. Local. Raises DataError for what cannot be used."""
     structure = reader.info.splits[reader.split]
     X = reader.X(lo, hi)
     if X.dtype.kind == "f" and not np.isfinite(X).all():
@@ -117,8 +130,12 @@ def _classify_slab(network: Network, reader: Reader, lo: int, hi: int, numbers: 
             found = f"row {lo + wrong[0]} is {given[wrong[0]]}: must be a class number from 0 to {len(numbers) - 1}"
             raise reader.refusal(reader.info.y_name, found)
         y = numbers[given]
-    w = reader.w(lo, hi) if structure.weighted else None
+    return RowsRead(X, y, reader.w(lo, hi) if structure.weighted else None)
 
+
+def _classify_slab(network: Network, reader: Reader, lo: int, hi: int, numbers: NDArray[np.int64]) -> Slab:
+    structure = reader.info.splits[reader.split]
+    X, y, w = read_rows(reader, lo, hi, numbers)
     probabilities = np.empty((hi - lo, len(network.classes)), network.dtype)
     losses, output = [], SoftmaxCrossEntropy()
     for block, group in network.forward(network.source(X, y, w)):

@@ -5,6 +5,11 @@ predictions alone, however many rows are appended at a time.
 
     OUT.h5     label (m,) class numbers, probability (m, n_L); root attribute classes, their names
     OUT.csv    label,<class>,<class>,…: the name of the class, and each class's probability in digits that are exact
+
+An ensemble's file has in addition, of the members' probabilities, the standard deviation and some quantiles:
+
+    OUT.h5     deviation (m, n_L), quantile (m, n_L, Q); attribute levels of the latter
+    OUT.csv    <class> deviation,…, then <class> at <level>,… for each class and level
 """
 
 import csv
@@ -28,25 +33,33 @@ from ddp_mlp.storage.dataset import fixed_length, one_line
 class PredictionsWriter:
     """A new file of predictions, there when `finish` returns; a context manager. Local; methods raise StorageError."""
 
-    def __init__(self, path: Path, rows: int, classes: Sequence[str], dtype: np.dtype[Any]) -> None:
-        """Begin the file; its suffix, .h5 or .csv, is its format. Raises ConfigError for any other."""
+    def __init__(
+        self, path: Path, rows: int, classes: Sequence[str], dtype: np.dtype[Any], levels: Sequence[float] = ()
+    ) -> None:
+        """Begin the file; its suffix, .h5 or .csv, is its format. Raises ConfigError for any other.
+
+        `levels` are those of an ensemble's quantiles; none for one network.
+        """
         self._path = path
         self._part = path.with_name(f".{path.name}.tmp-{os.getpid()}")
         try:
             if path.suffix in (".h5", ".hdf5"):
-                self._format: _HDF5 | _CSV = _HDF5(self._part, rows, classes, dtype)
+                self._format: _HDF5 | _CSV = _HDF5(self._part, rows, classes, dtype, levels)
             elif path.suffix == ".csv":
-                self._format = _CSV(self._part, classes, dtype)
+                self._format = _CSV(self._part, classes, dtype, levels)
             else:
                 raise ConfigError(f"{path}: must end in .h5 or .csv, which is the format to write")
         except OSError as error:
             self._part.unlink(missing_ok=True)
             raise self._refusal(error) from error
 
-    def append(self, labels: NDArray[np.int64], probabilities: NDArray[Any]) -> None:
-        """Write the next rows: class numbers (k,) and probabilities (k, n_L)."""
+    def append(self, labels: NDArray[np.int64], probabilities: NDArray[Any], *spread: NDArray[Any]) -> None:
+        """Write the next rows: class numbers (k,) and probabilities (k, n_L).
+
+        Of an ensemble also the standard deviations (k, n_L) and the quantiles (k, n_L, Q).
+        """
         try:
-            self._format.append(labels, probabilities)
+            self._format.append(labels, probabilities, *spread)
         except (OSError, RuntimeError) as error:
             raise self._refusal(error) from error
 
@@ -75,17 +88,27 @@ class PredictionsWriter:
 
 
 class _HDF5:
-    def __init__(self, path: Path, rows: int, classes: Sequence[str], dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, path: Path, rows: int, classes: Sequence[str], dtype: np.dtype[Any], levels: Sequence[float]
+    ) -> None:
         self._file = h5py.File(path, "w", libver=("v108", "v108"))
         self._file.attrs["classes"] = fixed_length(classes)
         self._label = self._file.create_dataset("label", (rows,), np.min_scalar_type(len(classes) - 1))
         self._probability = self._file.create_dataset("probability", (rows, len(classes)), dtype)
+        self._spread: list[h5py.Dataset] = []
+        if levels:
+            shape = (rows, len(classes))
+            self._spread.append(self._file.create_dataset("deviation", shape, dtype))
+            self._spread.append(self._file.create_dataset("quantile", (*shape, len(levels)), dtype))
+            self._spread[1].attrs["levels"] = np.array(levels)
         self._written = 0
 
-    def append(self, labels: NDArray[np.int64], probabilities: NDArray[Any]) -> None:
+    def append(self, labels: NDArray[np.int64], probabilities: NDArray[Any], *spread: NDArray[Any]) -> None:
         rows = slice(self._written, self._written + len(labels))
         self._label[rows] = labels
         self._probability[rows] = probabilities
+        for dataset, part in zip(self._spread, spread, strict=True):
+            dataset[rows] = part
         self._written = rows.stop
 
     def close(self) -> None:
@@ -93,15 +116,18 @@ class _HDF5:
 
 
 class _CSV:
-    def __init__(self, path: Path, classes: Sequence[str], dtype: np.dtype[Any]) -> None:
+    def __init__(self, path: Path, classes: Sequence[str], dtype: np.dtype[Any], levels: Sequence[float]) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
-        csv.writer(self._file, lineterminator="\n").writerow(["label", *classes])
+        spread = [f"{name} deviation" for name in classes] if levels else []
+        spread += [f"{name} at {level:g}" for name in classes for level in levels]
+        csv.writer(self._file, lineterminator="\n").writerow(["label", *classes, *spread])
         self._names = [_quoted(name) for name in classes]
         digits = {4: 9, 8: 17}[dtype.itemsize]  # so many give every number of the type back (IEEE 754, §5.12.2)
-        self._row = ",".join([f"%.{digits}g"] * len(classes))
+        self._row = ",".join([f"%.{digits}g"] * (len(classes) + len(spread)))
 
-    def append(self, labels: NDArray[np.int64], probabilities: NDArray[Any]) -> None:
-        rows = zip(labels.tolist(), probabilities.tolist(), strict=True)
+    def append(self, labels: NDArray[np.int64], probabilities: NDArray[Any], *spread: NDArray[Any]) -> None:
+        numbers = np.concatenate([probabilities, *(part.reshape(len(labels), -1) for part in spread)], axis=1)
+        rows = zip(labels.tolist(), numbers.tolist(), strict=True)
         self._file.writelines(f"{self._names[label]},{self._row % tuple(row)}\n" for label, row in rows)
 
     def close(self) -> None:

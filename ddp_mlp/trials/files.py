@@ -17,6 +17,7 @@ from typing import Any
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
 from ddp_mlp.errors import ConfigError, DataError, StorageError
+from ddp_mlp.inference.metrics import DIRECTIONS
 from ddp_mlp.run_dir.journal import utc_now
 from ddp_mlp.storage.atomic import write_atomically
 from ddp_mlp.trials.plan import DECIDES, Plan
@@ -96,7 +97,7 @@ def write_best(run_dir: Path, config: Config, words: str) -> None:
 
 def is_largest_best(monitor: str) -> bool:
     """Tell whether the largest values of a monitored figure are the best."""
-    return monitor.endswith("accuracy")
+    return DIRECTIONS[monitor.split(":")[0].split("_", 1)[1]] == "max"
 
 
 def _toml(value: Any) -> str:

@@ -35,7 +35,7 @@ def training_bytes(config: Config, features: int, outputs: int, rows: int, ranks
     kept = 3 * (1 + slots) * layout.length
     batch = rows if config.batch_size == "full" else min(config.batch_size, rows)
     at_once = min(batch, config.chunk_rows * config.shards) + ranks * 2 * EVALUATION_ROWS
-    activations = 2 * 2 * at_once * sum(layout.widths)  # A and dz, for whole batches and the last of an epoch
+    activations = 2 * 3 * at_once * sum(layout.widths)  # A, dz and more, for whole batches and the last of an epoch
     widest = max(n * n_prev for n_prev, n in pairwise(layout.widths))
     return (sums + kept + activations + ranks * widest) * itemsize
 
@@ -45,7 +45,7 @@ def check(plan: Plan, data: Data, groups: Groups, nodes: Sequence[range]) -> Non
 
     On rank 0, for its own node: nodes of a job are alike.
     """
-    shape, ranks = (data.info.features, len(data.classes), data.train[0].m), plan.asked.ranks_per_trial
+    shape, ranks = (data.info.features, data.targets.outputs, data.train[0].m), plan.asked.ranks_per_trial
     trials = range(len(plan.settings))
     needs = sorted(((training_bytes(plan.member(trial, 0), *shape, ranks), -trial) for trial in trials), reverse=True)
     here = [ranks for ranks in groups.ranks if set(ranks) & set(nodes[0])]

@@ -38,7 +38,8 @@ class SearchRows:
             if data.valid is not None and rows is not None:
                 raise by_all_ranks(ConfigError(f"folds = {folds}: every row is held out once: drop valid_fraction"))
             with communicator.in_agreement():
-                number = fold_of_rows(source.y, source.m, folds, seed, data.classes)
+                y = source.y if data.classes else None
+                number = fold_of_rows(y, source.m, folds, seed, data.classes)
             for fold in range(folds):
                 parts = (np.flatnonzero(number != fold), np.flatnonzero(number == fold))
                 self._folds.append(Fold(*(_one_per_node(part, communicator) for part in parts)))

@@ -29,9 +29,10 @@ from ddp_mlp.trials.ranges import Choice, Range, Real, Whole, Widths
 Settings = dict[str, Any]
 """What a trial changes in the configuration: key → value, as JSON holds it."""
 
-_DATA = ("x_name", "y_name", "w_name", "valid_fraction", "monitor", "init_from")
+_DATA = ("x_name", "y_name", "w_name", "valid_fraction", "standardize", "dtype", "monitor", "init_from")
+_TARGETS = ("loss", "quantiles", "target_weight", "missing_targets", "standardize_targets", "output_activation")
 _MACHINE = ("shards", "reduction", "arithmetic", "threads", "chunk_rows")
-OF_THE_SEARCH = frozenset((*_DATA, *_MACHINE))
+OF_THE_SEARCH = frozenset((*_DATA, *_TARGETS, *_MACHINE))
 """Keys that decide bits, and belong to the whole search: its data are opened once, its scores are compared."""
 SEARCHED_ALTHOUGH_FREE = frozenset(("epochs", "patience", "restore_best"))
 """Keys that a resumed run may change, and that a trial may have for itself all the same."""

@@ -18,6 +18,7 @@ from ddp_mlp.training.interruption import Signals
 from ddp_mlp.training.loop import complete
 from ddp_mlp.training.machine import Machine
 from ddp_mlp.training.starting import started
+from ddp_mlp.training.trainer import watched_value
 from ddp_mlp.trials.course import Outcome, Unit
 from ddp_mlp.trials.plan import MEMBER, Plan
 from ddp_mlp.trials.rows import SearchRows
@@ -40,7 +41,7 @@ def train_unit(
             data = rows.of(unit, config)
             with started(config, data, machine, group, aside=True) as trainer:
                 final = complete(trainer, signals)
-            score = final.get(config.monitor)
+            score = watched_value(config.monitor, final)
             if score is None and unit.rung != MEMBER:
                 score = group.on_rank_0(_monitored, config)
         if score is not None and not math.isfinite(score):
@@ -53,10 +54,15 @@ def train_unit(
         epochs=final.get("epoch", 0),
         steps=final.get("step", 0),
         parameters_sha256=final.get("parameters_sha256"),
-        figures={name: value for name, value in final.items() if name.startswith(("valid_", "test_"))},
+        figures={name: value for name, value in final.items() if _is_figure(name, value)},
         seconds=round(time.perf_counter() - began, 3),
         host=host_name(),
     )
+
+
+def _is_figure(name: str, value: Any) -> bool:
+    """Tell whether this is a figure of what is held out, and a finite one: the table is JSON."""
+    return name.startswith(("valid_", "test_")) and isinstance(value, int | float) and math.isfinite(value)
 
 
 def _make_folder(config: Config) -> None:

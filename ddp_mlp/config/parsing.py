@@ -13,13 +13,17 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from ddp_mlp import __version__
 from ddp_mlp.config.keys import Config, check_key, from_dict, hints, to_dict, unknown_key
 from ddp_mlp.config.values import alternatives, cast, show, wording
 from ddp_mlp.errors import ConfigError
+
+LARGEST_FILE, LARGEST_YAML = 1 << 20, 1 << 16
+"""Bytes of a configuration file; YAML takes longer to read."""
+DEEPEST = 20
+"""Brackets inside one another, or levels of YAML."""
 
 PRINTED = ("", "skip_default", "skip_unset")
 """What may follow `--print_config=`; no key of a configuration is ever unset."""
@@ -82,7 +86,8 @@ def _read(name: str, value: Any) -> Any:
         with suppress(TypeError):  # what does not fit is shown as it was written
             value = cast(found, hint)
     elif isinstance(value, str) and value.isdecimal() and int in alternatives(hint):
-        value = int(value)
+        with suppress(ValueError):  # more digits than Python reads
+            value = int(value)
     return check_key(name, value)
 
 
@@ -126,8 +131,19 @@ def _yaml_loader() -> type[Any]:
         |\.(?:nan|NaN|NAN))$""",
         re.VERBOSE,
     )
+    loader.compose_node = _compose_without_aliases
     loader.add_implicit_resolver(number, plain, list("-+0123456789."))
     return loader  # type: ignore[no-any-return] # PyYAML ships no annotations
+
+
+def _compose_without_aliases(loader: Any, parent: Any, index: Any) -> Any:
+    """Refuse what stands for something else: a few lines of aliases can mean millions of values, or themselves."""
+    import yaml
+
+    if loader.check_event(yaml.AliasEvent):
+        event = loader.peek_event()
+        raise yaml.composer.ComposerError(None, None, "aliases (*) are not taken", event.start_mark)
+    return yaml.SafeLoader.compose_node(loader, parent, index)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -136,13 +152,21 @@ def _yaml_loader() -> type[Any]:
 def read_file(path: str) -> dict[str, Any]:
     """Return what a configuration file says of each key it names. Raises ConfigError with the file and the line."""
     try:
-        text = Path(path).read_bytes().decode()
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        is_yaml = not path.endswith((".toml", ".json"))
+        if len(content) > (most := LARGEST_YAML if is_yaml else LARGEST_FILE):
+            also = "; a .toml or .json file may have 1 MiB" if is_yaml else ""
+            raise ConfigError(f"{show(path)}: has more than {most} bytes: no configuration is as large{also}")
+        text = content.decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no text in UTF-8 (byte {error.start})") from error
     except OSError as error:
         problem = "not found" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
         raise ConfigError(f"{show(path)}: {problem}") from error
     table = _table(path, text)
+    if _depth(table) > DEEPEST:
+        raise ConfigError(f"{path}: is nested too deeply")
     if not isinstance(table, Mapping):
         raise ConfigError(f"{path}: {show(text)}: expected a table of keys and values")
     values = {}
@@ -175,6 +199,16 @@ def _table(path: str, text: str) -> Any:
     except RecursionError:
         problem = "is nested too deeply"
     raise ConfigError(f"{path}: {' '.join(problem.split())}")
+
+
+def _depth(value: Any) -> int:
+    """Return how many tables and lists are inside one another, or DEEPEST + 1 where there are more."""
+    depth, level = 0, [value]
+    while level and depth <= DEEPEST:
+        parts = [part for part in level if isinstance(part, Mapping | list | tuple)]
+        level = [item for part in parts for item in (part.values() if isinstance(part, Mapping) else part)]
+        depth += bool(parts)
+    return depth
 
 
 def _line(text: str, name: Any) -> str:

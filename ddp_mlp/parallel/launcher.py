@@ -8,12 +8,20 @@ LAUNCHED_RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"
 """Variables by which launchers (Open MPI, MPICH and its kin, Slurm) tell a process the size of its job and its rank."""
 
 
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    """Return a variable's number; None where it has none, as "²" has not."""
+    text = environment.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+
+
 def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
     """Return the rank the launcher gave this process, 0 without a launcher."""
-    return next((int(environment[name]) for name in LAUNCHED_RANK if environment.get(name, "").isdigit()), 0)
+    return next((rank for name in LAUNCHED_RANK if (rank := _number(environment, name)) is not None), 0)
 
 
 def launched_size(environment: Mapping[str, str] = os.environ) -> tuple[int, str | None]:
     """Return how many processes the launcher started, and the variable that says so: 1 and None without a launcher."""
-    name = next((name for name in LAUNCHED_SIZE if environment.get(name, "").isdigit()), None)
-    return (int(environment[name]), name) if name else (1, None)
+    for name in LAUNCHED_SIZE:
+        if (size := _number(environment, name)) is not None:
+            return size, name
+    return 1, None

@@ -203,7 +203,7 @@ def connect(environment: Mapping[str, str] = os.environ) -> Communicator:
     if MPI.COMM_WORLD.size == 1:
         return SingleProcess()
     asked = environment.get("DDP_MLP_NODE_SIZE")
-    if asked is not None and not (asked.isdigit() and int(asked) >= 1):
+    if asked is not None and not (asked.isascii() and asked.isdecimal() and len(asked) < 10 and int(asked) >= 1):
         raise ConfigError(
             f"DDP_MLP_NODE_SIZE = {asked!r}: must be an integer of at least 1, the ranks per node to pretend"
         )

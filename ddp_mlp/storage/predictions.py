@@ -120,8 +120,9 @@ class _CSV:
         self._file = path.open("w", encoding="utf-8", newline="")
         spread = [f"{name} deviation" for name in classes] if levels else []
         spread += [f"{name} at {level:g}" for name in classes for level in levels]
-        csv.writer(self._file, lineterminator="\n").writerow(["label", *classes, *spread])
-        self._names = [_quoted(name) for name in classes]
+        names = [_harmless(name) for name in (*classes, *spread)]
+        csv.writer(self._file, lineterminator="\n").writerow(["label", *names])
+        self._names = [_quoted(_harmless(name)) for name in classes]
         digits = {4: 9, 8: 17}[dtype.itemsize]  # so many give every number of the type back (IEEE 754, §5.12.2)
         self._row = ",".join([f"%.{digits}g"] * (len(classes) + len(spread)))
 
@@ -132,6 +133,20 @@ class _CSV:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _harmless(name: str) -> str:
+    """Return a class's name with a ' before it where a spreadsheet would run it as a formula."""
+    runs = name[:1] in ("=", "@", "\t", "\r") or (name[:1] in ("+", "-") and not _is_number(name))
+    return f"'{name}" if runs else name
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _quoted(name: str) -> str:

@@ -9,9 +9,12 @@ Invariants:
 
 import io
 import json
+import math
+import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,16 +22,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.errors import ConfigError, DataError, StorageError
+from ddp_mlp.errors import ConfigError, DataError, ProgramError, StorageError
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage.atomic import write_atomically
 from ddp_mlp.storage.checkpoint import Checkpoint
+from ddp_mlp.storage.regular import open_regular
 
 Arrays = dict[str, NDArray[Any]]
 
 PLAIN = {"activation": "relu", "output_activation": "identity"}
 """The functions of a network that says nothing of them: version 0.1's."""
+MOST_BYTES, MOST_TIMES = 1 << 30, 50
+"""An archive that would become more bytes than both, and than so many times itself, is no network."""
 
 
 class Weights(NamedTuple):
@@ -110,31 +116,58 @@ def write_safetensors(path: Path, weights: Weights) -> None:
     write_atomically(path, image)
 
 
-def _read_npz(path: Path) -> tuple[Arrays, tuple[str, ...] | None]:
+@contextmanager
+def _refused(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a library raises over a damaged or hostile file into one line."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            tensors = {name: file[name] for name in file.files}
+        yield
+    except ProgramError:
+        raise
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:  # damaged, pickled, or one .npy array
-        raise DataError(f"{path}: is not an .npz file of arrays ({error})") from error
+    except Exception as error:  # zlib.error, NotImplementedError, RuntimeError, AttributeError, RecursionError, …
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{path}: is not {what} ({reason})") from error
+
+
+def _read_npz(path: Path) -> tuple[Arrays, tuple[str, ...] | None]:
+    with _refused(path, "an .npz file of arrays"), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        size, whole = os.fstat(file.fileno()).st_size, sum(member.file_size for member in members)
+        if whole > MOST_BYTES and whole > MOST_TIMES * size:
+            raise ValueError(f"{size} bytes would become {whole}")
+        tensors = {member.filename.removesuffix(".npy"): _read_npy(archive, member) for member in members}
     classes = tensors.pop("classes", None)
     return tensors, None if classes is None else tuple(str(name) for name in classes.ravel())
 
 
+def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """Return an array of an archive; the size it declares is the size that is there, before memory is taken for it."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = header[version](file)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds Python objects, which are not read")
+        size = math.prod(shape) * dtype.itemsize
+        if size != member.file_size - file.tell():
+            raise ValueError(f"{member.filename} declares {size} bytes, and has {member.file_size - file.tell()}")
+        content = file.read(size + 1)  # to the end, where the checksum is compared
+        if len(content) != size:
+            raise ValueError(f"{member.filename} declares {size} bytes, and has {len(content)}")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+
+
 def _read_safetensors(path: Path) -> tuple[Arrays, tuple[str, ...] | None]:
     library = _safetensors(path)
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
+    with _refused(path, "a .safetensors file for NumPy"):
+        open_regular(path).close()
         tensors = library.load_file(path)
         with safe_open(path, "numpy") as file:
             classes = (file.metadata() or {}).get("classes")
         return tensors, None if classes is None else tuple(map(str, json.loads(classes)))
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (SafetensorError, TypeError, ValueError, KeyError) as error:  # KeyError: a type that NumPy has not
-        raise DataError(f"{path}: is not a .safetensors file for NumPy ({error})") from error
 
 
 def _safetensors(path: Path) -> Any:
@@ -172,5 +205,6 @@ def _in_order(tensors: Mapping[str, NDArray[Any]], path: Path) -> Arrays:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts numbers in a name as numbers."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", name)]
+    """Return a key that sorts numbers in a name as numbers, however long they are."""
+    parts = re.split(r"([0-9]+)", name)  # text, number, text, …
+    return [(len(part.lstrip("0")), part.lstrip("0")) if i % 2 else (0, part) for i, part in enumerate(parts)]

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from ddp_mlp.config import Config, dump, parse
+from ddp_mlp.errors import ConfigError
 from tests.configurations import TRAPS, configs, failure
 from tests.conftest import ROOT
 
@@ -218,3 +220,40 @@ def test_import_loads_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, cwd=ROOT)
     assert result.stdout == "[]\n", result.stderr
+
+
+BOMB = "\n".join(["a0: &a0 [1, 1]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))])
+HOSTILE = {
+    "billions.yaml": BOMB,
+    "itself.yaml": "hidden: &a [*a]",
+    "deep.yaml": "hidden: " + "[" * 30_000,
+    "deep table.yaml": "\n".join(" " * i + "a:" for i in range(200)),
+    "deep.json": '{"hidden": ' + "[" * 100_000,
+    "nested.json": '{"class_weight": ' + '{"a": ' * 500 + "1" + "}" * 501,
+    "deep.toml": "hidden = " + "[" * 100_000,
+    "huge.yaml": "# " + "x" * 100_000,
+    "huge.json": " " * (2 << 20),
+    "digits.json": '{"checkpoint_every": "' + "9" * 5000 + '"}',
+    "a number.yaml": "seed: " + "9" * 5000,
+    "a number.json": '{"seed": ' + "9" * 5000 + "}",
+    "a number.toml": "seed = " + "9" * 5000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_refused_within_a_second(name: str, tmp_path: Path) -> None:
+    """Aliases that multiply, or mean themselves; what is too deep, too long, or too large: one line."""
+    (tmp_path / name).write_text(HOSTILE[name])
+    parse(["--seed", "1"])  # what is imported late is there
+    began = time.process_time()
+    with pytest.raises(ConfigError) as caught:
+        parse(["--config", str(tmp_path / name)])
+    assert time.process_time() - began < 1
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_flag_cannot_multiply_either() -> None:
+    """YAML on the command line has no aliases."""
+    with pytest.raises(ConfigError, match="class_weight"):
+        parse(["--class_weight", "{a: &x [1], b: *x}"])

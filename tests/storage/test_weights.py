@@ -1,0 +1,182 @@
+"""Tests of storage/weights.py: weights of other programs come in whole, and damaged or hostile ones in one line."""
+
+import io
+import json
+import os
+import random
+import struct
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ddp_mlp.errors import DataError, ProgramError
+from ddp_mlp.storage.weights import Weights, read, write_npz, write_safetensors
+
+MOST = 32 << 20
+"""Bytes that reading a small file may take."""
+
+
+def network() -> Weights:
+    """Return a small network with all that can belong to it."""
+    drawn = np.random.default_rng(0)
+    parameters = {
+        name: drawn.standard_normal(shape).astype(np.float32)
+        for name, shape in {"W1": (5, 4), "b1": (5,), "W2": (3, 5), "b2": (3,)}.items()
+    }
+    return Weights(parameters, {"mean": np.arange(4.0), "scale": np.ones(4)}, ("a", "b", "c"))
+
+
+def written(folder: Path, suffix: str) -> bytes:
+    """Return the bytes of the network's file."""
+    path = folder / f"good{suffix}"
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors")
+        write_safetensors(path, network())
+    else:
+        write_npz(path, network())
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_what_is_written_is_read(suffix: str, tmp_path: Path) -> None:
+    """Parameters, standardization and classes come back to the bit; an .npz compressed too."""
+    wanted = network()
+    written(tmp_path, suffix)
+    paths = [tmp_path / f"good{suffix}"]
+    if suffix == ".npz":
+        paths.append(tmp_path / "small.npz")
+        arrays: dict[str, Any] = {**wanted.parameters, **(wanted.standardization or {}), "classes": wanted.classes}
+        arrays["W1"] = np.asfortranarray(arrays["W1"])
+        np.savez_compressed(paths[-1], **arrays)
+    for path in paths:
+        found = read(path)
+        assert found.classes == wanted.classes
+        for mine, theirs in ((found.parameters, wanted.parameters), (found.standardization, wanted.standardization)):
+            assert mine is not None
+            assert theirs is not None
+            assert {k: v.tobytes() for k, v in mine.items()} == {k: v.tobytes() for k, v in theirs.items()}
+
+
+def refusal(path: Path) -> str:
+    """Return the one line with which a file is refused, in little memory."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProgramError) as caught:
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < MOST
+    finally:
+        tracemalloc.stop()
+    assert isinstance(caught.value, DataError)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def archive(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    """Return a ZIP archive."""
+    image = io.BytesIO()
+    with zipfile.ZipFile(image, "w", compression) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return image.getvalue()
+
+
+def npy(shape: str, content: bytes = bytes(80), dtype: str = "<f4") -> bytes:
+    """Return an .npy file whose header says what it likes."""
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + content
+
+
+def safetensors(header: object, content: bytes = b"") -> bytes:
+    """Return a .safetensors file with any header."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + content
+
+
+def with_flag(image: bytes) -> bytes:
+    """Return an archive that claims to be encrypted."""
+    flagged = bytearray(image)
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        flagged[image.index(mark) + place] |= 1
+    return bytes(flagged)
+
+
+def with_method(image: bytes, method: int) -> bytes:
+    """Return an archive whose members claim a method of compression."""
+    changed = bytearray(image)
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        changed[image.index(mark) + place] = method
+    return bytes(changed)
+
+
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    "four terabytes.npz": lambda: archive({"W1.npy": npy("(1000000, 1000000)")}),
+    "a negative size.npz": lambda: archive({"W1.npy": npy("(-5, 4)")}),
+    "a bomb.npz": lambda: archive({"W1.npy": npy("(500000000,)", bytes(2_000_000_000))}, zipfile.ZIP_DEFLATED),
+    "objects.npz": lambda: archive({"W1.npy": npy("(10,)", dtype="|O")}),
+    "a deep header.npz": lambda: archive({"W1.npy": npy("(" * 3000)}),
+    "encrypted.npz": lambda: with_flag(archive({"W1.npy": npy("(5, 4)")})),
+    "a method nobody knows.npz": lambda: with_method(archive({"W1.npy": npy("(5, 4)")}), 97),
+    "trailing bytes.npz": lambda: archive({"W1.npy": npy("(5, 4)", bytes(90))}),
+    "one array.npz": lambda: npy("(5, 4)"),
+    "numbers without end.npz": lambda: archive({f"{'9' * 5000}.weight.npy": npy("(5, 4)"), "²": npy("(5, 4)")}),
+    "fp8.safetensors": lambda: safetensors(
+        {"W1": {"dtype": "F8_E4M3", "shape": [5, 4], "data_offsets": [0, 20]}}, bytes(20)
+    ),
+    "deep classes.safetensors": lambda: safetensors({"__metadata__": {"classes": "[" * 100_000}}),
+    "a deep header.safetensors": lambda: safetensors(b'{"a":' * 50_000),
+    "four terabytes.safetensors": lambda: safetensors(
+        {"W1": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}}, bytes(80)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_one_line(name: str, tmp_path: Path) -> None:
+    """Whatever the libraries raise, and before memory is taken for what is only declared."""
+    if name.endswith(".safetensors"):
+        pytest.importorskip("safetensors")
+    path = tmp_path / name
+    path.write_bytes(HOSTILE[name]())
+    assert refusal(path).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_damage_anywhere_is_one_line_or_harmless(suffix: str, tmp_path: Path) -> None:
+    """Two thousand damaged files: cut, bytes changed, pieces moved; what is read all the same is a network."""
+    good, path = written(tmp_path, suffix), tmp_path / f"bad{suffix}"
+    drawn = random.Random(1)
+    refused = 0
+    for _ in range(2000):
+        image = bytearray(good)
+        for _ in range(drawn.randint(1, 3)):
+            kind, place = drawn.randrange(4), drawn.randrange(max(1, len(image)))
+            if kind == 0:
+                del image[place:]
+            elif kind == 1 and image:
+                image[place] ^= 1 << drawn.randrange(8)
+            elif kind == 2:
+                image[place : place + 8] = drawn.randbytes(8)
+            else:
+                piece = image[place : place + 40]
+                image[drawn.randrange(max(1, len(image))) :] = piece
+        path.write_bytes(image)
+        try:
+            read(path)
+        except ProgramError:
+            refused += 1
+    assert refused > 1000
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".h5"])
+def test_a_pipe_is_not_waited_for(suffix: str, tmp_path: Path) -> None:
+    """One to which nobody writes is refused at once."""
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors")
+    path = tmp_path / f"pipe{suffix}"
+    os.mkfifo(path)
+    assert "is not a regular file" in refusal(path)

@@ -30,6 +30,7 @@ from ddp_mlp.data.opening import data_of_arrays, standardization_of
 from ddp_mlp.errors import ConfigError, DataError, TrainingFailed
 from ddp_mlp.estimator_config import configuration, in_scikit_learns_words
 from ddp_mlp.model import Model
+from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import free_memory
@@ -55,12 +56,13 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
     of "lbfgs". alpha is divided by the batch size, as there; None, the default, leaves it to l2. learning_rate is
     "constant" there; for another course of it there is schedule.
 
-    Parameters as in `ddp_mlp.Config`: l2, weight_decay, schedule, dropout, label_smoothing, clip_norm, standardize.
-    class_weight is scikit-learn's: a dict of labels, or "balanced".
+    Parameters as in `ddp_mlp.Config`: l2, weight_decay, schedule, dropout, label_smoothing, clip_norm, standardize,
+    arithmetic. class_weight is scikit-learn's: a dict of labels, or "balanced".
 
-    Computes in float32 where X is float32, else in float64. A sparse X is made dense, in `fit` as a whole. A sample
-    weight counts as that many rows would; rows of weight 0 are left out. `partial_fit` keeps the standardization of the
-    first rows it sees. A `fit` that fails leaves what was fitted before; one that Ctrl-C ends keeps what it has learnt.
+    Computes in float32 where X is float32 or arithmetic is "portable", else in float64. A sparse X is made dense, in
+    `fit` as a whole. A sample weight counts as that many rows would; rows of weight 0 are left out. `partial_fit` keeps
+    the standardization of the first rows it sees. A `fit` that fails leaves what was fitted before; one that Ctrl-C
+    ends keeps what it has learnt.
 
     Attributes after fitting: classes_, n_features_in_, feature_names_in_, n_iter_, t_ (rows seen), loss_,
     loss_curve_ (mean training loss of each epoch), best_loss_ or, with early_stopping, validation_scores_ and
@@ -108,6 +110,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
         clip_norm: float | None = None,
         class_weight: Mapping[Any, float] | str | None = None,
         standardize: bool = True,
+        arithmetic: str = "native",
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.solver = solver
@@ -137,6 +140,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
         self.clip_norm = clip_norm
         self.class_weight = class_weight
         self.standardize = standardize
+        self.arithmetic = arithmetic
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train on X (m, n_0) and labels y (m,), from where the last fit ended if warm_start. Collective under MPI.
@@ -205,7 +209,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
     def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Return the logarithms (m, n_L) of the probabilities."""
         with np.errstate(divide="ignore"):
-            logarithms: NDArray[Any] = np.log(self.predict_proba(X))
+            logarithms: NDArray[Any] = arithmetics.called(self._arithmetic).functions.log(self.predict_proba(X))
         return logarithms
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -215,11 +219,17 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
         return labels
 
     @property
+    def _arithmetic(self) -> str:
+        """The parameter; pickles of version 0.1 have none."""
+        return getattr(self, "arithmetic", "native")
+
+    @property
     def model_(self) -> Model:
         """The trained network; its classes are the labels as text."""
         used = {"mean": self._standardization.mean, "scale": self._standardization.scale}
         names = tuple(map(str, self.classes_))
-        return Model(self._parameters, names, used if self._standardization.used else None)
+        standardization = used if self._standardization.used else None
+        return Model(self._parameters, names, standardization, arithmetic=self._arithmetic)
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
@@ -266,8 +276,10 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
         """Return the attributes of an estimator that has learnt nothing, with classes and standardization."""
         if len(classes) < 2:
             raise ValueError(f"y has one class, {classes[0]!r}: there is nothing to learn from fewer than two classes")
+        if self._arithmetic not in ("native", "portable"):
+            raise ValueError(f"arithmetic = {self._arithmetic!r}: must be native or portable")
         if self.standardize:
-            standardization = standardization_of(rows, weights)
+            standardization = standardization_of(rows, weights, arithmetics.called(self._arithmetic))
         else:
             standardization = Standardization(np.zeros(rows.shape[1]), np.ones(rows.shape[1]), used=False)
         return {

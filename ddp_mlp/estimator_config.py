@@ -41,10 +41,12 @@ def configuration(estimator: Any, epochs: int | None, dtype: np.dtype[Any], m: i
     else:
         seed = int(check_random_state(estimator.random_state).randint(2**31 - 1))
     stochastic: Any = "sgd" if estimator.momentum == 0 else "nesterov" if estimator.nesterovs_momentum else "momentum"
+    portable = getattr(estimator, "arithmetic", "native") == "portable"  # pickles of version 0.1 have none
     stops = epochs is not None and estimator.n_iter_no_change < np.inf
     return Config(
         hidden=tuple(hidden) if np.iterable(hidden) else (hidden,),
-        dtype="float32" if dtype == np.float32 else "float64",
+        dtype="float32" if dtype == np.float32 or portable else "float64",
+        arithmetic="portable" if portable else "native",
         epochs=1 if epochs is None else epochs,
         batch_size=batch_size,
         optimizer=stochastic if estimator.solver == "sgd" else estimator.solver,
@@ -66,7 +68,7 @@ def configuration(estimator: Any, epochs: int | None, dtype: np.dtype[Any], m: i
         min_delta=estimator.tol,
         monitor="valid_accuracy" if estimator.early_stopping and epochs is not None else "train_loss",
         restore_best=bool(estimator.early_stopping) and epochs is not None,
-        shards=automatic_shards(ranks.size),
+        shards="auto" if portable else automatic_shards(ranks.size),
         log_every=0,
         quiet=not estimator.verbose,
         stall_seconds=0.0,

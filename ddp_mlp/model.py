@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from ddp_mlp.errors import DataError
 from ddp_mlp.inference.ensemble import Answer, Ensemble
 from ddp_mlp.inference.network import Network
+from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.nn.targets import Targets
@@ -27,12 +28,14 @@ class Model:
         targets: Targets | None = None,
         activation: str = "relu",
         output_activation: str = "identity",
+        arithmetic: str = "native",
     ) -> None:
         """Copy {"W1": (n_1, n_0), …} and, if wanted, standardization {"mean": …, "scale": …}, both (n_0,).
 
         The outputs are the classes of these names, or the numbers that `targets` says.
         """
-        self.network = Network(parameters, classes, standardization, targets, activation, output_activation)
+        functions = activation, output_activation, arithmetics.called(arithmetic)
+        self.network = Network(parameters, classes, standardization, targets, *functions)
 
     @classmethod
     def of(cls, network: Network) -> Self:

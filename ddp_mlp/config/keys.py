@@ -31,6 +31,10 @@ def key(default: T, resume: Literal["fixed", "override", "free"] = "fixed", **li
     return field
 
 
+FREE_IF_PORTABLE = ("threads",)
+"""Keys that decide no bits where arithmetic = portable."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """What one run does.
@@ -106,6 +110,7 @@ class Config:
       debug: show tracebacks
 
     Machine:
+      arithmetic: native, fast, the same bits on one kind of processor; or portable, the same bits on any machine
       shards: fixed pieces of every batch, the unit of work; auto is max(8, smallest power of two >= ranks)
       chunk_rows: most rows of a shard computed at once
       reduction: sum gradients in a fixed order (exact), or with plain MPI (allreduce: equal only to rounding)
@@ -187,6 +192,7 @@ class Config:
     quiet: bool = key(False, resume="free")
     debug: bool = key(False, resume="free")
 
+    arithmetic: Literal["native", "portable"] = key("native")
     shards: int | Literal["auto"] = key("auto", at_least=1, at_most=2**20)
     chunk_rows: int = key(4096, at_least=1)
     reduction: Literal["exact", "allreduce"] = key("exact")
@@ -203,6 +209,13 @@ class Config:
             reject("min_learning_rate", floor, f"must be at most learning_rate, which is {rate}")
         if self.weight_decay and self.optimizer != "adamw":
             reject("weight_decay", self.weight_decay, f"needs optimizer = adamw; for {self.optimizer} there is l2")
+        if self.arithmetic == "portable":
+            if self.dtype != "float32":
+                reject("dtype", self.dtype, "arithmetic = portable has float32 parameters: its exact sums take float64")
+            if self.shards != "auto":
+                reject("shards", self.shards, "arithmetic = portable has none: its sums are exact in any order")
+            if self.reduction != "exact":
+                reject("reduction", self.reduction, "arithmetic = portable has sums of its own, exact in any order")
         self._check_names("activation", ACTIVATIONS, len(self.hidden), "hidden layer")
         self._check_names("output_activation", OUTPUT_ACTIVATIONS, None, "target")
         watched = self.monitor.split(":")[0]
@@ -263,6 +276,8 @@ def first_difference(stored: Config, asked: Config) -> tuple[str, Any, Any] | No
     for field in dataclasses.fields(Config):
         before, now = getattr(stored, field.name), getattr(asked, field.name)
         fixed = field.metadata["resume"] == "fixed" or not asked.resume_override
+        if field.name in FREE_IF_PORTABLE and stored.arithmetic == asked.arithmetic == "portable":
+            continue
         if field.metadata["resume"] != "free" and fixed and before != now and not now == field.default == "auto":
             return field.name, before, now
     return None

@@ -5,13 +5,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn.randomness import Purpose, generator
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
+from ddp_mlp.nn.randomness import Purpose
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, Reader
 from ddp_mlp.storage.survey import NumberSurvey, survey_numbers
 
 
-def stratified(y: NDArray[Any], fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def stratified(
+    y: NDArray[Any], fraction: float, seed: int, arithmetic: Arithmetic = NATIVE
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (the rows that stay, the rows set apart), both ascending: `fraction` of every class is set apart.
 
     Of rows whose targets y (m, n_T) are numbers, `fraction` of all.
@@ -21,7 +24,7 @@ def stratified(y: NDArray[Any], fraction: float, seed: int) -> tuple[NDArray[np.
         y = np.zeros(len(y), np.int64)
     for label in range(int(y.max()) + 1):
         members = np.flatnonzero(y == label)
-        drawn = generator(seed, Purpose.SPLIT, label).permutation(members)
+        drawn = members[arithmetic.permutation(len(members), seed, Purpose.SPLIT, label)]
         apart[drawn[: round(fraction * len(members))]] = True
     return np.flatnonzero(~apart), np.flatnonzero(apart)
 
@@ -37,7 +40,14 @@ class HeldOut(NamedTuple):
     """The targets of the rows that stay, where they are numbers."""
 
 
-def hold_out(info: DatasetInfo, fraction: float, seed: int, classes: int, communicator: Communicator) -> HeldOut:
+def hold_out(
+    info: DatasetInfo,
+    fraction: float,
+    seed: int,
+    classes: int,
+    communicator: Communicator,
+    arithmetic: Arithmetic = NATIVE,
+) -> HeldOut:
     """Set `fraction` of every class of train apart, as `stratified` does. Collective.
 
     Raises DataError or StorageError on all ranks.
@@ -47,9 +57,9 @@ def hold_out(info: DatasetInfo, fraction: float, seed: int, classes: int, commun
         if communicator.local_rank == 0:
             with Reader(info, "train") as reader:
                 y, w = reader.y(0, reader.rows), reader.w(0, reader.rows)
-            stay, apart = stratified(y, fraction, seed)
+            stay, apart = stratified(y, fraction, seed, arithmetic)
             if info.numbers:
-                parts = [stay, apart, (np.zeros(0, np.int64), survey_numbers(y[stay], w[stay]))]
+                parts = [stay, apart, (np.zeros(0, np.int64), survey_numbers(y[stay], w[stay], arithmetic))]
             else:
                 parts = [stay, apart, (np.bincount(y[stay], minlength=classes), None)]
     counts, numbers = communicator.broadcast(parts[-1] if parts else (None, None))

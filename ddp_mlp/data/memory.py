@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.data.batches import Batches, Source, Take
 from ddp_mlp.data.order import epoch_order
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.standardization import Standardization, Standardizer
 from ddp_mlp.parallel.communicator import Communicator
@@ -129,21 +130,22 @@ class MemoryBatches(Batches):
         seed: int,
         shuffle: str,
         block_rows: int,
+        arithmetic: Arithmetic = NATIVE,
         earlier: tuple[int, int] = (0, 0),
     ) -> None:
         """`rows` are the row numbers to train on, or how many there are if that is all of them."""
         super().__init__(rows if isinstance(rows, int) else len(rows), batch_size, earlier)
         self._communicator = communicator
         self._subset = None if isinstance(rows, int) else rows
-        self._shuffling = (seed, shuffle, block_rows)
+        self._shuffling = (seed, shuffle, block_rows, arithmetic)
         self._shared = communicator.share_one(self.m, np.dtype(np.int64))
 
     @contextmanager
     def _order(self, epoch: int, start: int) -> Iterator[Take]:
         self._communicator.node_barrier()  # nobody still reads the last epoch's order
         if self._communicator.local_rank == 0:
-            seed, shuffle, block_rows = self._shuffling
-            order = epoch_order(self.m, seed, epoch, shuffle, block_rows)
+            seed, shuffle, block_rows, arithmetic = self._shuffling
+            order = epoch_order(self.m, seed, epoch, shuffle, block_rows, arithmetic)
             self._shared[...] = order if self._subset is None else self._subset[order]
         self._communicator.node_barrier()
 

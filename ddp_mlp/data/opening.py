@@ -29,6 +29,8 @@ from ddp_mlp.data.targets import (
     targets_of,
 )
 from ddp_mlp.errors import ConfigError, DataError, by_all_ranks
+from ddp_mlp.nn import arithmetic as arithmetics
+from ddp_mlp.nn.arithmetic import Arithmetic
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
@@ -70,10 +72,12 @@ def open_data(config: Config, communicator: Communicator) -> Data:
     info = communicator.on_rank_0(inspect, config.data, config.x_name, config.y_name)
     access = choose_access(config, info, communicator)
     loss, info = communicator.on_rank_0(settle, config, info)
+    arithmetic = arithmetics.called(config.arithmetic)
     surveys = {}
     classes = None if info.classes is None else len(info.classes)
     for split in info.splits:  # train first: where the file names no classes, the labels of train do
-        surveys[split] = survey(info, split, classes, communicator, not config.quiet, rule_of(config, loss))
+        rule = rule_of(config, loss)
+        surveys[split] = survey(info, split, classes, communicator, not config.quiet, rule, arithmetic)
         classes = None if info.numbers else len(surveys[split].class_counts)
     found = surveys["train"]
     names = info.classes or tuple(str(label) for label in range(len(found.class_counts)))
@@ -83,12 +87,14 @@ def open_data(config: Config, communicator: Communicator) -> Data:
     train_rows, valid_rows, counts, numbers = None, None, found.class_counts, found.numbers
     if "valid" not in info.splits and config.valid_fraction:
         fraction = config.valid_fraction
-        train_rows, valid_rows, counts, numbers = hold_out(info, fraction, config.seed, len(names), communicator)
+        train_rows, valid_rows, counts, numbers = hold_out(
+            info, fraction, config.seed, len(names), communicator, arithmetic
+        )
         if len(valid_rows) == 0:
             raise by_all_ranks(ConfigError(f"valid_fraction = {fraction}: leaves no rows to validate on"))
     settled = communicator.on_rank_0(_settle_targets, config, loss, info, names, found, numbers)
     targets, maps = settled.targets, settled.maps
-    dtype = np.dtype(config.dtype)
+    dtype = arithmetic.working(np.dtype(config.dtype))
 
     train: MemorySource | StreamSource
     held_out: dict[str, Source]
@@ -225,10 +231,11 @@ def data_of_arrays(
     m, features = X.shape
     targets = targets if isinstance(targets, Targets) else Targets(classes=targets)
     numbers = standardization_of_targets(targets) if targets.count else None
-    source = MemorySource(X, y, w, np.dtype(config.dtype), standardization, numbers)
+    arithmetic = arithmetics.called(config.arithmetic)
+    source = MemorySource(X, y, w, arithmetic.working(np.dtype(config.dtype)), standardization, numbers)
     train, train_rows, valid = source, None, None
     if config.valid_fraction:
-        train_rows, valid_rows = stratified(y, config.valid_fraction, config.seed)
+        train_rows, valid_rows = stratified(y, config.valid_fraction, config.seed, arithmetic)
         if len(valid_rows) == 0 or len(train_rows) == 0:
             fraction = f"valid_fraction = {config.valid_fraction}"
             raise by_all_ranks(
@@ -243,17 +250,28 @@ def data_of_arrays(
     return Data(info, targets.classes, standardization, {}, (train, train_rows), valid, None, targets=targets)
 
 
-def standardization_of(X: NDArray[Any], w: NDArray[np.float64] | None) -> Standardization:
+def standardization_of(
+    X: NDArray[Any], w: NDArray[np.float64] | None, arithmetic: Arithmetic = arithmetics.NATIVE
+) -> Standardization:
     """Return the weighted mean and standard deviation of each feature of X (m, n_0), scale 1 for a constant one. Local.
 
     A weight counts as so many rows would.
     """
     values = X.astype(np.float64)
-    mean = np.average(values, axis=0, weights=w)
+    mean = _average(values, w, arithmetic)
     values -= mean
-    scale = np.sqrt(np.average(np.square(values, out=values), axis=0, weights=w))
+    scale = np.sqrt(_average(np.square(values, out=values), w, arithmetic))
     constant = (X.min(axis=0) == X.max(axis=0)) | (scale <= 4 * np.finfo(np.float64).eps * np.abs(mean))
     return Standardization(mean, np.where(constant, 1.0, scale))
+
+
+def _average(values: NDArray[np.float64], w: NDArray[np.float64] | None, arithmetic: Arithmetic) -> NDArray[np.float64]:
+    """Return the weighted mean of each column of values (m, n_0)."""
+    if not arithmetic.is_portable:
+        return np.average(values, axis=0, weights=w)
+    if w is None:
+        return arithmetic.sum_rows(values) / len(values)
+    return arithmetic.sum_rows(values * w[:, None]) / arithmetic.sum_rows(w[:, None])
 
 
 def make_batches(communicator: Communicator, source: Source, rows: NDArray[np.int64] | int, **settings: Any) -> Batches:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ddp_mlp.data.batches import Batches, Source, Take
 from ddp_mlp.data.memory import MemorySource, share_targets
 from ddp_mlp.data.order import WINDOW, Window, windows
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.parallel.communicator import Communicator
@@ -161,13 +162,14 @@ class StreamBatches(Batches):
         seed: int,
         shuffle: str,
         block_rows: int,
+        arithmetic: Arithmetic = NATIVE,
         earlier: tuple[int, int] = (0, 0),
     ) -> None:
         """`rows`, `batch_size` and `block_rows` as for the source."""
         super().__init__(rows if isinstance(rows, int) else len(rows), batch_size, earlier)
         self._communicator, self._source = communicator, source
         self._subset = None if isinstance(rows, int) else rows
-        self._shuffling = (seed, shuffle, block_rows)
+        self._shuffling = (seed, shuffle, block_rows, arithmetic)
         self._slots = ring_slots(self.m, self.batch_size, block_rows)
         self._slot_rows = min(self.m, WINDOW * block_rows)
         self._ahead: ReadAhead | None = None
@@ -226,8 +228,8 @@ class StreamBatches(Batches):
         return take
 
     def _windows(self, epoch: int) -> Iterator[Window]:
-        seed, shuffle, block_rows = self._shuffling
-        return windows(self.m, seed, epoch, shuffle, block_rows)
+        seed, shuffle, block_rows, arithmetic = self._shuffling
+        return windows(self.m, seed, epoch, shuffle, block_rows, arithmetic)
 
     def _shares(self, epoch: int, first: int) -> Iterator[list[tuple[int, NDArray[np.int64]]]]:
         """Yield, window by window, the blocks that this rank reads: place in the ring, and rows of the split."""

@@ -1,5 +1,6 @@
 """A split surveyed by all ranks together: every row checked, the same figures for every P."""
 
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, Reader
 from ddp_mlp.storage.survey import NumberRule, Survey, merge_surveys, survey_block, survey_blocks
@@ -13,6 +14,7 @@ def survey(
     communicator: Communicator,
     progress: bool = False,
     rule: NumberRule | None = None,
+    arithmetic: Arithmetic = NATIVE,
 ) -> Survey:
     """Check every row of a split, and return its statistics and fingerprint: the same for every P. Collective.
 
@@ -28,6 +30,6 @@ def survey(
     found = []
     with communicator.in_agreement(), Reader(info, split) as reader:
         for lo, hi in tqdm(mine, desc=f"checking {split}", leave=False, delay=1, disable=shown):
-            found.append(survey_block(reader, lo, hi, classes, rule))
+            found.append(survey_block(reader, lo, hi, classes, rule, arithmetic))
     everything = [block for part in communicator.allgather(found) for block in part]
     return communicator.on_rank_0(merge_surveys, everything)

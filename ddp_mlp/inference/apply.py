@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError
-from ddp_mlp.inference.evaluate import EVALUATION_ROWS
+from ddp_mlp.inference.evaluate import EVALUATION_ROWS, loss_totals
 from ddp_mlp.inference.network import Network
 from ddp_mlp.inference.scores import Confusion, Scores, scores_of
-from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, Reader
 from ddp_mlp.storage.predictions import PredictionsWriter
@@ -137,12 +136,11 @@ def _classify_slab(network: Network, reader: Reader, lo: int, hi: int, numbers: 
     structure = reader.info.splits[reader.split]
     X, y, w = read_rows(reader, lo, hi, numbers)
     probabilities = np.empty((hi - lo, len(network.classes)), network.dtype)
-    losses, output = [], SoftmaxCrossEntropy()
+    losses, output = [], network.architecture.scoring
     for block, group in network.forward(network.source(X, y, w)):
         output.values(group, probabilities[block])
         if structure.labelled:
-            [(loss_sum, _)] = output.gradient(group)
-            losses.append((loss_sum, group.m if group.w is None else float(np.sum(group.w, dtype=np.float64))))
+            losses.append(loss_totals(output, group, network.arithmetic)[:2])
     return Slab(np.argmax(probabilities, axis=1), probabilities, losses, y)
 
 

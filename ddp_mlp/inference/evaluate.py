@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from ddp_mlp.data.batches import Source
 from ddp_mlp.inference.metrics import Metrics
-from ddp_mlp.nn import backprop
+from ddp_mlp.nn import backprop, portable
 from ddp_mlp.nn.architecture import Architecture
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.outputs import Output
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing.totals import total
 from ddp_mlp.summing.tree import cut
@@ -56,11 +58,19 @@ class Totals(NamedTuple):
 class ForwardPass:
     """The way of some rows through a network, in buffers that are kept by the number of rows. Local."""
 
-    def __init__(self, architecture: Architecture, parameters: NDArray[Any]) -> None:
-        """Take the flat parameters (length,) as they are at each pass: they are kept, not copied."""
-        self.architecture, self._dtype = architecture, parameters.dtype
+    def __init__(self, architecture: Architecture, parameters: NDArray[Any], arithmetic: Arithmetic = NATIVE) -> None:
+        """Take the flat parameters (length,) as they are at `begin`: they are kept, not copied."""
+        self.architecture = architecture.portable if arithmetic.is_portable else architecture
+        self.arithmetic, self._dtype = arithmetic, arithmetic.working(parameters.dtype)
         self._W, self._b = architecture.layout.views(parameters)
         self._groups: dict[int, Group] = {}
+        self._weights = portable.Weights(architecture.layout.widths) if arithmetic.is_portable else None
+
+    def begin(self) -> None:
+        """Take note of the parameters before a number of passes."""
+        if self._weights is not None:
+            self._weights.set(self._W)
+            self._weights.share()
 
     def __call__(self, source: Source, rows: NDArray[np.int64]) -> Group:
         """Compute a source's rows (m,) and return their group, with the output layer's z in A[L].
@@ -72,7 +82,10 @@ class ForwardPass:
             self._groups[m] = self.architecture.group((m,), self._dtype, training=False)
         group = self._groups[m]
         source.gather(rows, group)
-        backprop.forward(self._W, self._b, group)
+        if self._weights is None:
+            backprop.forward(self._W, self._b, group)
+        else:
+            portable.forward(self._weights, self._b, group)
         return group
 
     def values(self, group: Group) -> NDArray[Any]:
@@ -83,9 +96,20 @@ class ForwardPass:
 
     def loss(self, group: Group) -> Totals:
         """Return the sums over a group's examples; its z becomes dz."""
-        [(loss_sum, correct)] = self.architecture.scoring.gradient(group)
-        weight_sum = float(group.m) if group.w is None else float(np.sum(group.w, dtype=np.float64))
-        return Totals(loss_sum, weight_sum, correct, group.m)
+        return loss_totals(self.architecture.scoring, group, self.arithmetic)
+
+
+def loss_totals(output: Output, group: Group, arithmetic: Arithmetic) -> Totals:
+    """Return the sums over a group's examples, of one shard; its z becomes dz.
+
+    In portable arithmetic, a sum is that of `totals.total`, rounded once whatever the order.
+    """
+    [(loss_sum, correct)] = output.gradient(group)
+    weight_sum = float(group.m) if group.w is None else float(np.sum(group.w, dtype=np.float64))
+    if arithmetic.is_portable:
+        loss_sum = total(group.losses.tolist())
+        weight_sum = float(group.m) if group.w is None else total(group.w.tolist())
+    return Totals(loss_sum, weight_sum, correct, group.m)
 
 
 def blocks(m: int) -> list[range]:
@@ -98,6 +122,7 @@ def forward_blocks(forward: ForwardPass, source: Source) -> Iterator[tuple[slice
 
     The group is overwritten by the next block.
     """
+    forward.begin()
     for block in blocks(source.m):
         yield slice(block.start, block.stop), forward(source, np.arange(block.start, block.stop))
 
@@ -117,6 +142,7 @@ def evaluate(
     every = blocks(m)
     share = cut(len(every), communicator.size)
     found: list[Totals] = []
+    forward.begin()
     with communicator.in_agreement():  # what a source has to read can be wrong on one rank alone
         for block in every[share[communicator.rank] : share[communicator.rank + 1]]:
             numbers = np.arange(block.start, block.stop)

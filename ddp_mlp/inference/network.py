@@ -14,7 +14,9 @@ from ddp_mlp.data.memory import MemorySource
 from ddp_mlp.data.targets import standardization_of_targets
 from ddp_mlp.inference.evaluate import ForwardPass, forward_blocks
 from ddp_mlp.nn import architecture
+from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn.architecture import Architecture
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
 from ddp_mlp.nn.standardization import Standardization
@@ -27,6 +29,9 @@ from ddp_mlp.storage.checkpoint import Checkpoint
 class Network:
     """A trained network with its class names and the standardization of its inputs. Local, picklable, never changed."""
 
+    arithmetic: Arithmetic = NATIVE
+    """That of its training; pickles of version 0.1 say nothing of it."""
+
     def __init__(
         self,
         parameters: Mapping[str, NDArray[Any]],
@@ -35,6 +40,7 @@ class Network:
         targets: Targets | None = None,
         activation: str = "relu",
         output_activation: str = "identity",
+        arithmetic: Arithmetic = NATIVE,
     ) -> None:
         """Copy {"W1": (n_1, n_0), …} and, if wanted, standardization {"mean": …, "scale": …}, both (n_0,).
 
@@ -42,11 +48,13 @@ class Network:
         configuration has them.
         """
         widths = weights.widths(parameters)
+        self.arithmetic = arithmetic
         self.targets = Targets(classes=classes) if targets is None else targets
         self.output_activation = output_activation
-        self.architecture = architecture.create(
+        whole = architecture.create(
             widths[0], widths[1:-1], self.targets, activation=activation, output_activation=output_activation
         )
+        self.architecture = whole.portable if arithmetic.is_portable else whole
         if self.layout.widths != widths:
             raise ValueError(f"a network of {widths[-1]} outputs, but {self.layout.widths[-1]} are named")
         self.dtype: np.dtype[Any] = parameters["W1"].dtype
@@ -65,13 +73,14 @@ class Network:
         """Return the network of a checkpoint."""
         targets = Targets.from_dict(found.targets, found.classes)
         functions = weights.of_checkpoint(found).functions or {}
-        return cls(found.parameters, found.classes, found.standardization, targets, **functions)
+        arithmetic = arithmetics.called(found.config.get("arithmetic", NATIVE.name))
+        return cls(found.parameters, found.classes, found.standardization, targets, **functions, arithmetic=arithmetic)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what was pickled; version 0.1 had networks of ReLU and classes alone."""
         if "architecture" not in state:
             classes = state.pop("classes")
-            of_0_1 = {"targets": Targets(classes=classes), "output_activation": "identity"}
+            of_0_1 = {"targets": Targets(classes=classes), "output_activation": "identity", "arithmetic": NATIVE}
             state = {**state, **of_0_1, "architecture": Architecture(state.pop("layout"))}
         self.__dict__.update(state)
 
@@ -141,11 +150,11 @@ class Network:
         y (m,) are class numbers, or y (m, n_T) numbers in their own units.
         """
         maps = self.standardization, standardization_of_targets(self.targets) if self.targets.count else None
-        return MemorySource(X, y, w, self.dtype, *maps)
+        return MemorySource(X, y, w, self.arithmetic.working(self.dtype), *maps)
 
     def forward(self, source: MemorySource) -> Iterator[tuple[slice, Group]]:
         """Compute the rows of a source block by block; yield each block, and its group with z in A[L]. Local.
 
         The group is overwritten by the next block. BLAS must have one thread.
         """
-        return forward_blocks(ForwardPass(self.architecture, self._flat), source)
+        return forward_blocks(ForwardPass(self.architecture, self._flat, self.arithmetic), source)

@@ -1,17 +1,26 @@
 """A network but for its parameters' values: its shape, the functions of its layers, its loss."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ddp_mlp.nn import outputs
 from ddp_mlp.nn.activations import ACTIVATIONS, Activation
 from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.functions import PORTABLE, Functions
 from ddp_mlp.nn.outputs import SOFTMAX, Output
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.targets import Targets
+
+T = TypeVar("T")
+
+
+def with_functions(part: T, functions: Functions) -> T:
+    """Return an activation or an output layer that is made of other functions; as it is, where it takes none."""
+    takes_any = any(field.name == "functions" for field in fields(part))  # type: ignore[arg-type] # dataclasses all
+    return replace(part, functions=functions) if takes_any else part  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,13 @@ class Architecture:
     def group(self, sizes: Sequence[int], dtype: np.dtype[Any], training: bool = True) -> Group:
         """Return buffers for a pass over shards of the given sizes; without `training`, for the way forward alone."""
         return Group(self.layout.widths, sizes, dtype, self.activations, self.targets, training)
+
+    @property
+    def portable(self) -> "Architecture":
+        """The same network, with functions that have the same bits on every machine."""
+        activations = tuple(with_functions(f, PORTABLE) for f in self.activations)
+        output, scoring = with_functions(self.output, PORTABLE), with_functions(self.scoring, PORTABLE)
+        return replace(self, activations=activations, output=output, scoring=scoring)
 
     @property
     def activation(self) -> str:

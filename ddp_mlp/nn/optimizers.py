@@ -16,6 +16,7 @@ In the equations g is the gradient, η the learning rate, t the step counted fro
 """
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -72,8 +73,9 @@ def create(
     beta2: float = 0.999,
     epsilon: float = 1e-8,
     alpha: float = 0.99,
+    power: Callable[[float, int], float] = operator.pow,
 ) -> Optimizer:
-    """Return the optimizer called `name` in OPTIMIZERS with those of the coefficients that it takes.
+    """Return the optimizer called `name` in OPTIMIZERS with those of the coefficients that it takes; `power` forms β^t.
 
     Which values make sense is checked where they are configured: coefficients in [0, 1), a positive epsilon.
 
@@ -82,7 +84,9 @@ def create(
     """
     given = {"momentum": momentum, "beta1": beta1, "beta2": beta2, "epsilon": epsilon, "alpha": alpha}
     optimizer = OPTIMIZERS[name]
-    chosen = {coefficient: given[coefficient] for coefficient in optimizer.coefficients}
+    chosen: dict[str, Any] = {coefficient: given[coefficient] for coefficient in optimizer.coefficients}
+    if optimizer.update is adam:
+        chosen["power"] = power
     return replace(optimizer, update=partial(optimizer.update, **chosen))
 
 
@@ -213,13 +217,15 @@ def adam(
     beta1: float = 0.9,
     beta2: float = 0.999,
     epsilon: float = 1e-8,
+    power: Callable[[float, int], float] = operator.pow,
 ) -> None:
     """Divide the gradient's running mean by its running root mean square, both corrected for their start at zero.
 
         m ← β₁ m + (1 − β₁) g     v ← β₂ v + (1 − β₂) g²     θ ← θ − η (m / (1 − β₁^t)) / (√(v / (1 − β₂^t)) + ε)
 
-    Arguments as in `Optimizer`; `beta1`, `beta2`, `epsilon` are β₁, β₂, ε. The slots `gradient_sum` and `square_sum`
-    are r = m / (1 − β₁) and s = v / (1 − β₂). With cᵢ = (1 − βᵢ^t) / (1 − βᵢ), the sums of their weights,
+    Arguments as in `Optimizer`; `beta1`, `beta2`, `epsilon` are β₁, β₂, ε; `power` forms β^t. The slots `gradient_sum`
+    and `square_sum` are r = m / (1 − β₁) and s = v / (1 − β₂). With cᵢ = (1 − βᵢ^t) / (1 − βᵢ), the sums of their
+    weights,
 
         r ← β₁ r + g     s ← β₂ s + g²     θ ← θ − (η √c₂ / c₁) r / (√s + √c₂ ε)
 
@@ -234,8 +240,8 @@ def adam(
     """
     scalar = theta.dtype.type
     gradient_sum, square_sum = state["gradient_sum"], state["square_sum"]
-    c1 = (1 - beta1**step) / (1 - beta1)
-    root_c2 = math.sqrt((1 - beta2**step) / (1 - beta2))
+    c1 = (1 - power(beta1, step)) / (1 - beta1)
+    root_c2 = math.sqrt((1 - power(beta2, step)) / (1 - beta2))
     np.multiply(gradient_sum, scalar(beta1), out=gradient_sum)
     np.add(gradient_sum, gradient, out=gradient_sum)
     np.multiply(gradient, gradient, out=gradient)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn.randomness import Purpose, generator
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
+from ddp_mlp.nn.randomness import Purpose
 
 ALIGNMENT = 16
 
@@ -62,7 +63,9 @@ class Layout:
         for name, view in self.arrays(flat).items():
             view[...] = arrays[name]
 
-    def initialize(self, flat: NDArray[Any], seed: int, glorot: Collection[int] = ()) -> None:
+    def initialize(
+        self, flat: NDArray[Any], seed: int, glorot: Collection[int] = (), arithmetic: Arithmetic = NATIVE
+    ) -> None:
         """Fill the flat vector (length,): b[l] = 0, W[l] ~ N(0, 2/n_{l-1}), or for `glorot` l N(0, 2/(n_{l-1} + n_l)).
 
         Drawn from (seed, layer) in float64 and rounded to the vector's dtype. He et al., "Delving deep into
@@ -72,7 +75,7 @@ class Layout:
         flat[...] = 0
         W, _ = self.views(flat)
         for l, W_l in W.items():
-            draw = generator(seed, Purpose.WEIGHTS, l).standard_normal(W_l.shape)
+            draw = arithmetic.normal(W_l.shape, seed, Purpose.WEIGHTS, l)
             W_l[...] = draw * np.sqrt(2 / (sum(W_l.shape) if l in glorot else W_l.shape[1]))
 
     def weights_mask(self, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -14,7 +14,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
+
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def create(
     decay: float = 0.5,
     decay_every: int = 10,
     warmup_steps: int = 0,
+    arithmetic: Arithmetic = NATIVE,
 ) -> Schedule:
     """Return the schedule called `name` in SCHEDULES, behind `warmup_steps` steps of linear warm-up.
 
@@ -94,7 +97,8 @@ def create(
     >>> [round(rate(step, 6, 0, 6, Patience()), 3) for step in range(1, 7)]
     [0.25, 0.5, 0.5, 0.427, 0.25, 0.073]
     """
-    given = {"min_learning_rate": min_learning_rate, "decay": decay, "decay_every": decay_every}
+    given: dict[str, Any] = {"min_learning_rate": min_learning_rate, "decay": decay, "decay_every": decay_every}
+    given["arithmetic"] = arithmetic
     function, settings = SCHEDULES[name]
     schedule = partial(function, learning_rate=learning_rate, **{setting: given[setting] for setting in settings})
     return partial(warm_up, schedule=schedule, warmup_steps=warmup_steps) if warmup_steps else schedule
@@ -120,6 +124,7 @@ def cosine(
     *,
     learning_rate: float,
     min_learning_rate: float = 0.0,
+    arithmetic: Arithmetic = NATIVE,
 ) -> float:
     """Return η_min + ½ (η − η_min) (1 + cos(π (step − 1) / total_steps)): η at step 1, η_min after the last step.
 
@@ -131,7 +136,7 @@ def cosine(
     Source: Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, eq. 5, no restart.
     """
     done = min((step - 1) / total_steps, 1.0)
-    return min_learning_rate + 0.5 * (learning_rate - min_learning_rate) * (1 + math.cos(math.pi * done))
+    return min_learning_rate + 0.5 * (learning_rate - min_learning_rate) * (1 + arithmetic.cos(math.pi * done))
 
 
 def step_decay(
@@ -145,13 +150,14 @@ def step_decay(
     min_learning_rate: float = 0.0,
     decay: float = 0.5,
     decay_every: int = 10,
+    arithmetic: Arithmetic = NATIVE,
 ) -> float:
     """Return η · decay^⌊epoch / decay_every⌋, at least η_min: a stair of `decay_every` epochs, torch's StepLR.
 
     >>> [step_decay(1, 9, epoch, 1, Patience(), learning_rate=1.0, decay_every=2) for epoch in (0, 1, 2, 3, 4)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
     """
-    return max(min_learning_rate, learning_rate * decay ** (epoch // decay_every))
+    return max(min_learning_rate, learning_rate * arithmetic.power(decay, epoch // decay_every))
 
 
 def exponential(
@@ -164,6 +170,7 @@ def exponential(
     learning_rate: float,
     min_learning_rate: float = 0.0,
     decay: float = 0.5,
+    arithmetic: Arithmetic = NATIVE,
 ) -> float:
     """Return η · decay^((step − 1) / steps_per_epoch), at least η_min: a factor `decay` per epoch, a little each step.
 
@@ -172,7 +179,7 @@ def exponential(
     >>> [round(exponential(step, 9, 0, 2, Patience(), learning_rate=1.0), 3) for step in (1, 2, 3)]
     [1.0, 0.707, 0.5]
     """
-    return max(min_learning_rate, learning_rate * math.pow(decay, (step - 1) / steps_per_epoch))
+    return max(min_learning_rate, learning_rate * arithmetic.real_power(decay, (step - 1) / steps_per_epoch))
 
 
 def plateau(
@@ -185,13 +192,14 @@ def plateau(
     learning_rate: float,
     min_learning_rate: float = 0.0,
     decay: float = 0.5,
+    arithmetic: Arithmetic = NATIVE,
 ) -> float:
     """Return η · decay^ran_out, at least η_min: lower by `decay` each time the watch `plateau` runs out of patience.
 
     >>> plateau(1, 9, 0, 1, Patience(ran_out=2), learning_rate=1.0)
     0.25
     """
-    return max(min_learning_rate, learning_rate * decay**plateau.ran_out)
+    return max(min_learning_rate, learning_rate * arithmetic.power(decay, plateau.ran_out))
 
 
 def warm_up(
@@ -222,8 +230,8 @@ def warm_up(
 
 SCHEDULES: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {
     "constant": (constant, ()),
-    "cosine": (cosine, ("min_learning_rate",)),
-    "step": (step_decay, ("min_learning_rate", "decay", "decay_every")),
-    "exponential": (exponential, ("min_learning_rate", "decay")),
-    "plateau": (plateau, ("min_learning_rate", "decay")),
+    "cosine": (cosine, ("min_learning_rate", "arithmetic")),
+    "step": (step_decay, ("min_learning_rate", "decay", "decay_every", "arithmetic")),
+    "exponential": (exponential, ("min_learning_rate", "decay", "arithmetic")),
+    "plateau": (plateau, ("min_learning_rate", "decay", "arithmetic")),
 }

@@ -37,12 +37,13 @@ class Narrator:
             f"network   {widths}, {event['parameters']:,} parameters, {config['dtype']}",
             f"training  {config['optimizer']}, learning rate {config['learning_rate']:g} ({config['schedule']}), "
             f"batch size {config['batch_size']}, {event['steps_per_epoch']:,} steps per epoch, seed {config['seed']}",
-            f"ranks     P = {event['ranks']} on {event['nodes']} node(s), K = {event['shards']} shards, "
-            f"{config['reduction']} sum; {event['blas']}, {config['threads']} thread(s)",
+            f"ranks     P = {event['ranks']} on {event['nodes']} node(s), {_sum(event)}; {event['blas']}, "
+            f"{config['threads']} thread(s)",
         ]
         idle = event["ranks"] - event["shards"]
         if idle > 0:
-            lines.append(f"          {idle} ranks have no shard and stand idle: more shards would use them")
+            more = "more shards" if _is_native(config) else "larger batches"
+            lines.append(f"          {idle} ranks have no shard and stand idle: {more} would use them")
         return [*lines, f"run       {config['run_dir']}" + (f", resumed from {resumed}" if resumed else "")]
 
     def _tell_access(self, event: Event) -> list[str]:
@@ -88,6 +89,21 @@ class Narrator:
 
 SHOWN = ("loss", "accuracy", "rmse", "r2")
 """What is told of an evaluation; the journal has all of it."""
+
+
+def _is_native(config: Mapping[str, Any]) -> bool:
+    """Return whether a run's arithmetic is the processor's; version 0.1 had no other."""
+    return bool(config.get("arithmetic", "native") == "native")
+
+
+def _sum(event: Event) -> str:
+    """Say how a run's gradients are summed."""
+    config = event["config"]
+    return (
+        f"K = {event['shards']} shards, {config['reduction']} sum"
+        if _is_native(config)
+        else "portable arithmetic: no shards, the same bits on any machine"
+    )
 
 
 def epoch_figures(event: Event) -> list[str]:

@@ -64,7 +64,9 @@ def _open_run(config: Config, data: Data, arithmetic: Mapping[str, str], size: i
     run_dir = Path(config.run_dir)
     newest = _find_checkpoint(config, run_dir)
     if newest is None:
-        shards = automatic_shards(size) if config.shards == "auto" else config.shards
+        shards = config.shards
+        if shards == "auto" and config.arithmetic == "native":  # the portable one has none
+            shards = automatic_shards(size)
         if config.init_from is not None:
             found.append(State(_starting_parameters(config, data), None))
         settled: dict[str, Any] = {"shards": shards, "loss": data.targets.loss}

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.storage.dataset import Reader
 
 SURVEY_BLOCK_ROWS = 8192
@@ -111,7 +112,14 @@ def survey_blocks(rows: int) -> list[tuple[int, int]]:
     return [(lo, min(lo + size, rows)) for lo in range(0, rows, size)]
 
 
-def survey_block(reader: Reader, lo: int, hi: int, classes: int | None, rule: NumberRule | None = None) -> BlockSurvey:
+def survey_block(
+    reader: Reader,
+    lo: int,
+    hi: int,
+    classes: int | None,
+    rule: NumberRule | None = None,
+    arithmetic: Arithmetic = NATIVE,
+) -> BlockSurvey:
     """Survey rows [lo, hi) in one pass of a few MiB at a time; `classes` is their number, where it is known. Local.
 
     Raises DataError, naming row and column, for X that is not finite, labels that are not whole numbers from 0 up to
@@ -133,7 +141,7 @@ def survey_block(reader: Reader, lo: int, hi: int, classes: int | None, rule: Nu
             found = f"row {piece_lo + row}, column {column} is {raw[row, column]}: must be a finite number"
             raise reader.refusal(reader.info.x_name, found)
         minimum, maximum = np.minimum(minimum, piece_minimum), np.maximum(maximum, piece_maximum)
-        mean, M2 = _joined(piece_lo - lo, mean, M2, piece_hi - piece_lo, *_moments(raw))
+        mean, M2 = _joined(piece_lo - lo, mean, M2, piece_hi - piece_lo, *_moments(raw, arithmetic))
 
     targets, weights = reader.y(lo, hi), reader.w(lo, hi)
     digest.update(targets.astype(targets.dtype.newbyteorder("<"), copy=False).data)
@@ -155,26 +163,27 @@ def survey_block(reader: Reader, lo: int, hi: int, classes: int | None, rule: Nu
         weight_sum=math.fsum(weights),
         shape_dtype=(reader.features, reader.dtype.name),
         digest=digest.digest(),
-        numbers=survey_numbers(targets, weights) if reader.info.numbers else None,
+        numbers=survey_numbers(targets, weights, arithmetic) if reader.info.numbers else None,
     )
 
 
-def survey_numbers(Y: NDArray[np.float64], w: NDArray[np.float64]) -> NumberSurvey:
+def survey_numbers(Y: NDArray[np.float64], w: NDArray[np.float64], arithmetic: Arithmetic = NATIVE) -> NumberSurvey:
     """Survey targets (k, n_T) that are numbers, NaN where one is not observed, with the rows' weights (k,). Local."""
+    total = arithmetic.sum_rows
     observed = ~np.isnan(Y)
     count = observed.sum(axis=0)
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = np.where(observed, Y, 0).sum(axis=0) / np.maximum(count, 1)
+        mean = total(np.where(observed, Y, 0)) / np.maximum(count, 1)
         deviation = np.where(observed, Y - mean, 0)
-        error = deviation.sum(axis=0)
-        M2 = np.square(deviation).sum(axis=0) - error * error / np.maximum(count, 1)
+        error = total(deviation)
+        M2 = total(np.square(deviation)) - error * error / np.maximum(count, 1)
     return NumberSurvey(
         count=count.astype(np.int64),
         mean=mean,
         M2=M2,
         minimum=np.where(observed, Y, np.inf).min(axis=0),
         maximum=np.where(observed, Y, -np.inf).max(axis=0),
-        weight=np.where(observed, w[:, None], 0).sum(axis=0),
+        weight=total(np.where(observed, w[:, None], 0)),
     )
 
 
@@ -212,7 +221,7 @@ def _check_labels(reader: Reader, labels: NDArray[np.int64], lo: int, classes: i
         raise reader.refusal(reader.info.y_name, found)
 
 
-def _moments(raw: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _moments(raw: NDArray[Any], arithmetic: Arithmetic) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and sum of squared deviations of each column, float64.
 
     Two passes, and the second corrected by the rounding of the first (Chan, Golub, LeVeque 1983, eq. 1.7).
@@ -220,10 +229,10 @@ def _moments(raw: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64
     values = raw.astype(np.float64)
     count = len(values)
     with np.errstate(over="ignore", invalid="ignore"):  # `merge_surveys` refuses what overflows
-        mean = values.sum(axis=0) / count
+        mean = arithmetic.sum_rows(values) / count
         values -= mean
-        error = values.sum(axis=0)
-        M2 = np.square(values, out=values).sum(axis=0) - error * error / count
+        error = arithmetic.sum_rows(values)
+        M2 = arithmetic.sum_rows(np.square(values, out=values)) - error * error / count
     return mean, M2
 
 

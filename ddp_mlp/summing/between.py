@@ -42,7 +42,10 @@ class ExactSum:
         dtype: np.dtype[Any],
         K: int,
         halving: bool = True,
+        sum_dtype: np.dtype[Any] | None = None,
     ) -> None:
+        """`dtype` is that of the parameters, and of partials and sums too unless `sum_dtype` says otherwise."""
+        sum_dtype = sum_dtype or dtype
         self.communicator, self.length, self.K = communicator, length, K
         nodes, node, local_rank = communicator.nodes, communicator.node, communicator.local_rank
         self.plan = plan = make_plan(K, length, nodes, halving)
@@ -51,7 +54,7 @@ class ExactSum:
         """The subtrees whose partials this rank writes."""
         self.parameters = communicator.share_one(length, dtype)
         """The flat parameter vector (length,), one copy per node; each rank writes its own slice of it."""
-        shared = communicator.share(len(self.subtrees) * length, dtype)
+        shared = communicator.share(len(self.subtrees) * length, sum_dtype)
         local = [array.reshape(-1, length) for array in shared]
         self.partials = local[local_rank]
         """This rank's partials (len(subtrees), length): gradient sums, written anew each step."""
@@ -76,13 +79,13 @@ class ExactSum:
         travels = len(nodes) > 1 and local_rank < len(plan.columns)
         self._range = plan.columns[local_rank] if travels else None
         """The bounds of the slices of this rank's column; None where it has nothing to do with other nodes."""
-        self._send = self._receive = np.zeros(0, dtype)
+        self._send = self._receive = np.zeros(0, sum_dtype)
         if plan.halving and self._range is not None:
             self._swaps = plan.swaps(node, local_rank)
-            self._receive = np.zeros(max(swap.kept.stop - swap.kept.start for swap in self._swaps), dtype)
+            self._receive = np.zeros(max(swap.kept.stop - swap.kept.start for swap in self._swaps), sum_dtype)
         elif self._range is not None:
             self._sent, self._received = plan.sent(node, local_rank), plan.received(node, local_rank)
-            self._send, self._receive = np.zeros(sum(self._sent), dtype), np.zeros(sum(self._received), dtype)
+            self._send, self._receive = np.zeros(sum(self._sent), sum_dtype), np.zeros(sum(self._received), sum_dtype)
 
     def collect(self, m: int) -> Collected:
         """Wait for all ranks' partials and tallies of a batch of m rows; return all tallies. Collective.

@@ -13,6 +13,7 @@ from ddp_mlp.data.batches import Batches, Source
 from ddp_mlp.data.opening import Data, Rows, make_batches
 from ddp_mlp.errors import ConfigError, DataError, by_all_ranks
 from ddp_mlp.nn import architecture, optimizers, schedules
+from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.schedules import Schedule
 from ddp_mlp.parallel.communicator import Communicator
@@ -20,8 +21,9 @@ from ddp_mlp.run_dir.journal import utc_now
 from ddp_mlp.summing import tree
 from ddp_mlp.summing.between import ExactSum, PlainSum
 from ddp_mlp.training.machine import Machine, agree_on_products
+from ddp_mlp.training.portable_step import PortableStep, portable_sum
 from ddp_mlp.training.progress import Progress
-from ddp_mlp.training.step import TrainingStep
+from ddp_mlp.training.step import Step, TrainingStep
 from ddp_mlp.training.trainer import Trainer
 from ddp_mlp.training.update import Regularization
 
@@ -42,6 +44,7 @@ def build_batches(
         seed=config.seed,
         shuffle=config.shuffle,
         block_rows=config.block_rows,
+        arithmetic=arithmetics.called(config.arithmetic),
         earlier=earlier,
     )
     if not 0 <= progress.step - progress.epoch * batches.steps_per_epoch < batches.steps_per_epoch:
@@ -50,25 +53,39 @@ def build_batches(
     return batches
 
 
-def build_step(config: Config, data: Data, communicator: Communicator) -> TrainingStep:
+def build_step(config: Config, data: Data, communicator: Communicator) -> Step:
     """Return the step of a network for these data, its parameters all zeros; `config.shards` is resolved."""
     network, dtype = architecture_of(config, data), np.dtype(config.dtype)
+    arithmetic = arithmetics.called(config.arithmetic)
+    coefficients = {name: getattr(config, name) for name in ("momentum", "beta1", "beta2", "alpha", "epsilon")}
+    optimizer = optimizers.create(config.optimizer, **coefficients, power=arithmetic.power)
+    decay = optimizer.default_weight_decay if config.weight_decay is None else config.weight_decay
+    regularization = Regularization(config.l2, decay, config.clip_norm, config.dropout)
+    if arithmetic.is_portable:
+        return PortableStep(
+            communicator,
+            network,
+            portable_sum(communicator, network.layout.length),
+            data.train[0],
+            optimizer,
+            regularization,
+            seed=config.seed,
+            chunk_rows=config.chunk_rows,
+            trace=config.trace is not None,
+        )
     if config.reduction == "exact":
         assert isinstance(config.shards, int), "resolved before"
         reduction: ExactSum | PlainSum = ExactSum(communicator, network.layout.length, dtype, config.shards)
     else:
         reduction = PlainSum(communicator, network.layout.length, dtype)
     agree_on_products(network.layout.widths, _shard_sizes(config, data, reduction.K), dtype, communicator)
-    coefficients = {name: getattr(config, name) for name in ("momentum", "beta1", "beta2", "alpha", "epsilon")}
-    optimizer = optimizers.create(config.optimizer, **coefficients)
-    decay = optimizer.default_weight_decay if config.weight_decay is None else config.weight_decay
     return TrainingStep(
         communicator,
         network,
         reduction,
         data.train[0],
         optimizer,
-        Regularization(config.l2, decay, config.clip_norm, config.dropout),
+        regularization,
         dtype=dtype,
         seed=config.seed,
         chunk_rows=config.chunk_rows,
@@ -94,6 +111,7 @@ def build_schedule(config: Config) -> Schedule:
         decay=config.decay,
         decay_every=config.decay_every,
         warmup_steps=config.warmup_steps,
+        arithmetic=arithmetics.called(config.arithmetic),
     )
 
 
@@ -154,7 +172,7 @@ def start_values(config: Config, data: Data, machine: Machine, trainer: Trainer)
         "total_steps": min(trainer.total_steps, config.max_steps or trainer.total_steps),
         "ranks": communicator.size,
         "nodes": len(communicator.nodes),
-        "shards": step.reduction.K,
+        "shards": min(step.reduction.K, batches.batch_size) if step.arithmetic.is_portable else step.reduction.K,
         "hosts": sorted(set(machine.hosts)),
         "versions": machine.versions,
         "blas": machine.kernel,

@@ -18,7 +18,7 @@ from ddp_mlp.training.interruption import Interruption, Signals
 from ddp_mlp.training.machine import settled
 from ddp_mlp.training.phases import write_traces
 from ddp_mlp.training.starting import started
-from ddp_mlp.training.step import StepResult, TrainingStep
+from ddp_mlp.training.step import Step, StepResult
 from ddp_mlp.training.trainer import Trainer
 
 NO_SIGNAL = RankSignal()
@@ -55,7 +55,7 @@ def complete(trainer: Trainer, signals: Signals) -> dict[str, Any]:
 
 
 def take_step(
-    step: TrainingStep,
+    step: Step,
     batch: Batch,
     learning_rate: float,
     signal: RankSignal | Sequence[float] = NO_SIGNAL,

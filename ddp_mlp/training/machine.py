@@ -3,6 +3,7 @@
 Every call is collective. What one rank finds wrong ends all.
 """
 
+import hashlib
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,15 +14,21 @@ import numpy as np
 import ddp_mlp
 from ddp_mlp.config import Config
 from ddp_mlp.errors import EnvironmentMismatch
-from ddp_mlp.nn import blas, kernels
+from ddp_mlp.nn import blas, kernels, portable, products
+from ddp_mlp.nn.architecture import Architecture
+from ddp_mlp.nn.arithmetic import PORTABLE, VERSION
+from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.threads import blas_threads, controller
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import host_name
 from ddp_mlp.storage.library import H5PY
 
+PROBED = ((512, 784, 256, 21, 22), (784, 512, 256, 22, 22), (2048, 16, 64, 24, 24), (16, 2048, 64, 21, 21))
+"""Shapes and bits of products at the bound, (n, k, m, a, b), that show a BLAS that is not plain."""
+
 
 class Machine(NamedTuple):
-    """What the ranks run on: the same software and kernels everywhere."""
+    """What the ranks run on: under native arithmetic, the same software and kernels everywhere."""
 
     versions: dict[str, str]
     kernel: str
@@ -40,7 +47,10 @@ def settled(config: Config, communicator: Communicator) -> Iterator[Machine]:
         stack.enter_context(blas_threads(config.threads))
         # Overflow and NaN warn nobody: the loss is watched instead.
         stack.enter_context(np.errstate(over="ignore", invalid="ignore", divide="ignore"))
-        yield agree_on_machine(config.threads, communicator, config.dtype)
+        if config.arithmetic == "portable":
+            yield agree_on_arithmetic(communicator)
+        else:
+            yield agree_on_machine(config.threads, communicator, config.dtype)
 
 
 def agree_on_machine(threads: int, communicator: Communicator, dtype: str = "float32") -> Machine:
@@ -48,14 +58,7 @@ def agree_on_machine(threads: int, communicator: Communicator, dtype: str = "flo
 
     A fingerprint of functions, sums and products shows differences that names and versions do not.
     """
-    versions = {
-        "ddp_mlp": ddp_mlp.__version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "h5py": H5PY,
-        "mpi": communicator.library,
-    }
-    kernel = "; ".join(f"{library.name} {library.architecture}" for library in blas.libraries())
+    versions, kernel = _versions(communicator), _kernel()
     loaded = [entry for entry in controller().info() if entry["user_api"] == "blas"]
     found_threads = sorted({entry["num_threads"] for entry in loaded} - {threads})
     arithmetic = {**kernels.names(), f"fingerprint of {dtype}": kernels.fingerprint(np.dtype(dtype))}
@@ -88,3 +91,63 @@ def _agree(mine: Mapping[str, str], communicator: Communicator) -> list[str]:
                         f"{rank} ({their_host}): every rank must run the same software on the same kind of processor"
                     )
     return [their_host for _, their_host in everyone]
+
+
+def agree_on_arithmetic(communicator: Communicator) -> Machine:
+    """Check that every rank's portable arithmetic is the same; processors, BLAS and versions may differ.
+
+    Raises EnvironmentMismatch, also where this process rounds otherwise than IEEE 754 has it by default, or where
+    BLAS's products of whole numbers are not exact. A canary of one step shows what versions do not.
+    """
+    arithmetic = {"arithmetic": f"portable {VERSION}"}
+    versions, kernel = {**_versions(communicator), **arithmetic}, _kernel()
+    with communicator.in_agreement():
+        products.probe(PROBED)
+    mine = {"ddp_mlp": versions["ddp_mlp"], **arithmetic, "canary": _portable_canary()}
+    everyone = communicator.allgather((mine, kernel, host_name()))
+    with communicator.in_agreement():
+        for rank, (theirs, _, their_host) in enumerate(everyone):
+            for name, value in mine.items():
+                if theirs[name] != value:
+                    raise EnvironmentMismatch(
+                        f"{name} is {value} on rank {communicator.rank} ({host_name()}) but {theirs[name]} on rank "
+                        f"{rank} ({their_host}): arithmetic = portable needs the same program everywhere"
+                    )
+    kernels = list(dict.fromkeys(their_kernel for _, their_kernel, _ in everyone))
+    return Machine(versions, " and ".join(kernels), [their_host for _, _, their_host in everyone], arithmetic)
+
+
+def _versions(communicator: Communicator) -> dict[str, str]:
+    return {
+        "ddp_mlp": ddp_mlp.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "h5py": H5PY,
+        "mpi": communicator.library,
+    }
+
+
+def _kernel() -> str:
+    return "; ".join(f"{library.name} {library.architecture}" for library in blas.libraries())
+
+
+def _portable_canary() -> str:
+    """Return a hash of the gradient sums of one portable pass through a small network."""
+    network = Architecture(Layout((19, 23, 11))).portable
+    layout = network.layout
+    flat, gradient = np.zeros(layout.length, np.float32), np.zeros(layout.length)
+    layout.initialize(flat, seed=0, arithmetic=PORTABLE)
+    W, b = layout.views(flat)
+    weights, lines = portable.Weights(layout.widths), portable.Lines(layout.widths)
+    weights.set(W)
+    weights.share()
+    group = network.group([37], np.dtype(np.float64))
+    group.A[0].whole[...] = (np.arange(19 * 37) % 101 - 50.0).reshape(19, 37) / 64
+    group.y[...] = np.arange(37) % 11
+    portable.forward(weights, b, group)
+    network.output.gradient(group)
+    portable.backward(weights, group, lines, portable.sample(0, 37, 37), portable.scratch_for(group))
+    lines.end()
+    limbs = portable.Limbs(lines, 37)
+    portable.weight_gradient(group, lines, limbs, *layout.views(gradient), np.zeros(limbs.length))
+    return hashlib.sha256(gradient.astype("<f8").tobytes()).hexdigest()[:16]

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.run_dir.saving import Arrays, State
-from ddp_mlp.training.step import TrainingStep
+from ddp_mlp.training.step import Step
 
 
-def gather_state(step: TrainingStep) -> tuple[Arrays, dict[str, Arrays]]:
+def gather_state(step: Step) -> tuple[Arrays, dict[str, Arrays]]:
     """Return copies of the parameters and of the optimizer's slots in rank 0's memory, none elsewhere. Collective."""
     reduction, layout, communicator = step.reduction, step.layout, step.communicator
     slices = reduction.slices
@@ -32,20 +32,20 @@ def gather_state(step: TrainingStep) -> tuple[Arrays, dict[str, Arrays]]:
     return parameters, optimizer
 
 
-def begin(step: TrainingStep, given: bool, state: State | None) -> None:
+def begin(step: Step, given: bool, state: State | None) -> None:
     """Give all ranks the state that rank 0 has, if one is given, else parameters drawn at random. Collective."""
     if given:
         restore(step, *(state or (None, None)))
         return
     first = np.zeros(step.layout.length, step.dtype)
-    step.layout.initialize(first, step.seed, step.architecture.starts_as_glorot)
+    step.layout.initialize(first, step.seed, step.architecture.starts_as_glorot, step.arithmetic)
     own = step.reduction.slice
     step.reduction.parameters[own] = first[own]
     step.reduction.publish()
 
 
 def restore(
-    step: TrainingStep,
+    step: Step,
     parameters: Mapping[str, NDArray[Any]] | None,
     optimizer: Mapping[str, Mapping[str, NDArray[Any]]] | None,
 ) -> None:

@@ -7,7 +7,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,10 @@ from ddp_mlp.data.batches import Batch, Source
 from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.nn import backprop
 from ddp_mlp.nn.architecture import Architecture
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group, Panel
 from ddp_mlp.nn.optimizers import Optimizer, State
+from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing import proven, tree
@@ -39,6 +41,54 @@ class StepResult(NamedTuple):
     learning_rate: float
     signals: NDArray[np.float64]
     """What each rank had to say to the others, (P, 3): rows of `RankSignal`."""
+
+
+class Step(Protocol):
+    """What `loop.take_step` puts together, in either arithmetic. A part is this rank's, to be computed as a whole."""
+
+    communicator: Communicator
+    architecture: Architecture
+    layout: Layout
+    reduction: Reduction
+    update: Update
+    phases: Phases
+    arithmetic: Arithmetic
+    dtype: np.dtype[Any]
+    seed: int
+
+    @property
+    def state(self) -> State:
+        """The optimizer's state for the elements reduction.slice of the flat vector: {slot: (slice length,)}."""
+
+    def parts(self, batch: Batch) -> Iterator[Any]:
+        """Yield the parts of a batch that are this rank's, each to be computed before the next; add up their sums."""
+
+    def forward(self, part: Any) -> None:
+        """Compute z = W A_prev + b and A = f(z) of every layer."""
+
+    def loss(self, part: Any) -> None:
+        """Turn the output z into dz = A − Y, and tally the losses."""
+
+    def backward(self, part: Any) -> None:
+        """Carry dz back through the layers, dz = dA ⊙ f′(z), and sum up dW = dz A_prevᵀ and db = Σ dz of every one."""
+
+    def first_layer_not_finite(self) -> int:
+        """Return the first layer with a z that was not finite in the last batch on any rank, or L. Collective."""
+
+    def begin(self, signal: RankSignal | Sequence[float]) -> None:
+        """Forget the last batch's tallies, and note what this rank has to tell the others. Local."""
+
+    def totals(self, m: int) -> tuple[Totals, NDArray[np.float64]]:
+        """Wait for all ranks' sums; return the batch's totals, and what each rank had to tell. Collective."""
+
+    def sums(self, m: int) -> Iterator[Block]:
+        """Yield this rank's slice of the gradient's sum over all ranks, block by block. Local."""
+
+    def apply(self, block: Block, step: int, learning_rate: float) -> None:
+        """Update the parameters of a block of this rank's slice from their mean gradient. Local."""
+
+    def publish(self) -> None:
+        """Let every rank see the parameters that all have updated. Collective."""
 
 
 class Part(NamedTuple):
@@ -77,6 +127,7 @@ class TrainingStep:
         self.architecture, self.layout = architecture, layout
         self.communicator, self.reduction, self.source = communicator, reduction, source
         self.regularization, self.dtype, self.seed, self.chunk_rows = regularization, dtype, seed, chunk_rows
+        self.arithmetic: Arithmetic = NATIVE
         self.W, self.b = layout.views(reduction.parameters)
         self.update = Update(communicator, layout, reduction, optimizer, regularization, dtype)
         self._keep_scale = 1 / (1 - regularization.dropout)

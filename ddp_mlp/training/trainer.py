@@ -17,6 +17,7 @@ from ddp_mlp.data.opening import Rows
 from ddp_mlp.errors import Diverged, Interrupted, TrainingFailed, by_all_ranks
 from ddp_mlp.inference.evaluate import ForwardPass, Totals, evaluate
 from ddp_mlp.inference.metrics import DIRECTIONS, metrics_of
+from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn.parameters import parameters_sha256
 from ddp_mlp.nn.schedules import Schedule, observe
 from ddp_mlp.nn.targets import Targets
@@ -31,7 +32,7 @@ from ddp_mlp.training.outputs import Outputs
 from ddp_mlp.training.progress import Progress, why_ended
 from ddp_mlp.training.saving_rules import Moment, SavingRule
 from ddp_mlp.training.state import checksum, gather_state, restore
-from ddp_mlp.training.step import StepResult, TrainingStep
+from ddp_mlp.training.step import Step, StepResult
 from ddp_mlp.training.watchdog import Watchdog
 
 TIME_IS_UP, SAVING_FAILED = 1, 2
@@ -43,7 +44,7 @@ class Trainer:
 
     def __init__(
         self,
-        step: TrainingStep,
+        step: Step,
         batches: Batches,
         schedule: Schedule,
         outputs: Outputs,
@@ -66,7 +67,8 @@ class Trainer:
         self.communicator, self.watchdog = step.communicator, watchdog
         self._schedule, self._saving, self._held_out = schedule, saving, held_out
         self._targets, self._tells_accuracy = targets, bool(targets.classes)
-        self._forward = ForwardPass(step.architecture, step.reduction.parameters)
+        arithmetic = arithmetics.called(config.arithmetic)
+        self._forward = ForwardPass(step.architecture, step.reduction.parameters, arithmetic)
         self._parameters = step.layout.arrays(step.reduction.parameters)
         self._began = self._last_save = time.monotonic()
         self._earlier_seconds = progress.seconds

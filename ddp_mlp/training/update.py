@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn import optimizers
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.optimizers import Optimizer
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
@@ -43,9 +44,10 @@ class Update:
         optimizer: Optimizer,
         regularization: Regularization,
         dtype: np.dtype[Any],
+        arithmetic: Arithmetic = NATIVE,
     ) -> None:
         self._communicator, self._reduction, self._optimizer = communicator, reduction, optimizer
-        self._regularization, self._dtype = regularization, dtype
+        self._regularization, self._dtype, self._arithmetic = regularization, dtype, arithmetic
         own = reduction.slice
         self.state = optimizer.init(own.stop - own.start, dtype)
         """The optimizer's state for the elements reduction.slice of the flat vector: {slot: (slice length,)}."""
@@ -53,13 +55,18 @@ class Update:
         self.mask = layout.weights_mask(dtype)[own].copy() if decays else None
         """1 for weights, 0 for biases, in the slice; None where nothing decays."""
         self._block = np.empty(BLOCK, dtype)
+        self._mean = np.empty(own.stop - own.start if arithmetic.is_portable else 0, dtype)
 
     def mean_gradient(self, sums: Iterator[Block], weight_sum: float) -> Iterator[Block]:
         """Divide the global sum by the global sum of weights, the only 1/m there is; add the L2 term. Local."""
         m = self._dtype.type(weight_sum or 1)  # where nothing weighs, the sum is 0
         is_power_of_2 = math.frexp(m)[0] == 0.5
         for lo, hi, gradient in sums:
-            if is_power_of_2:  # the same bits, sooner
+            if self._arithmetic.is_portable:  # an exact sum in float64: one division, and rounded to the dtype
+                start = self._reduction.slice.start
+                mean = self._mean[lo - start : hi - start]
+                gradient = np.divide(gradient, weight_sum or 1.0, out=mean, casting="same_kind")
+            elif is_power_of_2:  # the same bits, sooner
                 np.multiply(gradient, 1 / m, out=gradient)
             else:
                 np.divide(gradient, m, out=gradient)
@@ -105,5 +112,9 @@ class Update:
             for _, _, gradient in blocks:
                 padded = np.zeros(-(-len(gradient) // QUANTUM) * QUANTUM)
                 np.square(gradient, out=padded[: len(gradient)], dtype=np.float64)
-                squares += np.add.reduce(padded.reshape(-1, QUANTUM), axis=1).tolist()
+                quanta = padded.reshape(-1, QUANTUM)
+                if self._arithmetic.is_portable:
+                    squares += self._arithmetic.sum_rows(quanta.T).tolist()
+                else:
+                    squares += np.add.reduce(quanta, axis=1).tolist()
         return math.sqrt(total(s for part in self._communicator.allgather(squares) for s in part))

@@ -136,7 +136,7 @@ def run_torch(run: Run) -> list[float]:
 def test_fifty_steps_are_pytorchs(run: Run, source: str) -> None:
     """Fifty float64 steps end where PyTorch's do, to 1e-12: the order of roundings differs, nothing else."""
     expected = run.expected if source == "stored" else run_torch(run)
-    optimizer = optimizers.create(run.name, **run.coefficients)
+    optimizer = optimizers.create(run.name, **run.coefficients)  # type: ignore[arg-type] # numbers all
     theta, mask, scratch = np.array(START), np.ones(len(START)), np.full(len(START), np.nan)
     state = optimizer.init(len(START), np.float64)
     for step in range(1, STEPS + 1):
@@ -180,7 +180,7 @@ def test_first_two_steps_are_those_done_by_hand(
     name: str, coefficients: dict[str, float], after_one: float, after_two: float
 ) -> None:
     """The first two steps are the arithmetic of the published equations, to a few roundings."""
-    optimizer = optimizers.create(name, **coefficients)
+    optimizer = optimizers.create(name, **coefficients)  # type: ignore[arg-type] # numbers all
     theta, state, scratch = np.ones(1), optimizer.init(1, np.float64), np.empty(1)
     optimizer.update(theta, np.array([2.0]), state, 1, 0.1, scratch)
     assert theta[0] == pytest.approx(after_one, rel=1e-15)

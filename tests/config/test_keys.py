@@ -67,6 +67,7 @@ def other(name: str) -> Config:
         "huber",
         (0.25,),
         {"a": 2.0},
+        "portable",
     ]
     for value in choices:
         try:
@@ -110,6 +111,26 @@ def test_auto_takes_the_stored_shards() -> None:
     """Asking for automatic shards agrees with any stored number; another number does not."""
     assert first_difference(Config(shards=16), Config()) is None
     assert first_difference(Config(shards=16), Config(shards=8)) == ("shards", 16, 8)
+
+
+def test_threads_are_free_where_they_decide_no_bits() -> None:
+    """Under portable arithmetic a resumed run may use another number of threads; the arithmetic itself stays."""
+    portable = Config(arithmetic="portable")
+    assert first_difference(portable, Config(arithmetic="portable", threads=4)) is None
+    assert first_difference(Config(), Config(threads=4)) == ("threads", 1, 4)
+    assert first_difference(portable, Config(threads=4)) == ("arithmetic", "portable", "native")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [("dtype", "float64", "float32"), ("shards", 8, "has none"), ("reduction", "allreduce", "sums of its own")],
+)
+def test_portable_refuses_what_it_does_not_have(key: str, value: Any, why: str) -> None:
+    """float64, shards and a reduction are refused where they are given, in one line that says why."""
+    message = failure(lambda: from_dict({"arithmetic": "portable", key: value}))
+    assert message.startswith(f"{key} = {value}: ")
+    assert "arithmetic = portable" in message
+    assert why in message
 
 
 def test_docstring_documents_every_key_once() -> None:

@@ -9,8 +9,19 @@
 Importing this starts neither MPI nor threads, and loads nothing: each name is imported when it is first used.
 """
 
-from importlib import import_module
+import signal
+import sys
+
+if starts_a_command := sys.argv[:1] == ["-m"]:  # Ctrl-C is no traceback from the first line on, and soon one line
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from importlib import import_module  # the handler comes before what takes time
 from typing import TYPE_CHECKING, Any
+
+if starts_a_command:
+    from ddp_mlp.parallel.signals import end_at_once
+
+    end_at_once(saves=any(word in ("ddp_mlp.train", "ddp_mlp.search") for word in sys.orig_argv[1:3]))
 
 if TYPE_CHECKING:
     from ddp_mlp.config import Config

@@ -4,6 +4,7 @@ import runpy
 import sys
 
 from ddp_mlp import __version__
+from ddp_mlp.parallel.signals import end_at_once
 
 VERBS = {
     "train": "train a network",
@@ -19,6 +20,7 @@ VERBS = {
 
 def main() -> None:
     """Run the command that the first argument names, as if by `python -m`."""
+    end_at_once(saves=sys.argv[1:2] in (["train"], ["search"]))
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in VERBS:
         del sys.argv[1]

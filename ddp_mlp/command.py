@@ -5,15 +5,15 @@ Nothing here is imported before it is needed: `--help` and a wrong flag start ne
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ddp_mlp import __version__
-from ddp_mlp.errors import ConfigError, ProgramError
+from ddp_mlp import __version__, streams
+from ddp_mlp.errors import ConfigError, EnvironmentMismatch, ProgramError, StorageError
+from ddp_mlp.stopping import Session, Stopped, ignore_signals, session
 
 if TYPE_CHECKING:
     from ddp_mlp.parallel.communicator import Communicator
@@ -58,13 +58,21 @@ def on_all_ranks(
 ) -> NoReturn:
     """Read the flags, start MPI where it is (by `connect`), call work(asked, communicator), and exit.
 
-    The exit code is that of an error, else what `work` returned, the same on every rank; None is 0.
+    The exit code is that of an error, else what `work` returned, the same on every rank; None is 0. A result on stdout
+    that somebody wants and does not get, as on a full disk, is an error.
     """
-    try:
-        asked = _read(parser, argv, check)
-    except ProgramError as error:
-        exit_before_mpi(error)
-    start(lambda communicator: work(asked, communicator), getattr(asked, "threads", 1), asked.debug, connect)
+    with session() as ours:
+        try:
+            asked = _read(parser, argv, check)
+        except ProgramError as error:
+            exit_before_mpi(error)
+
+        def work_and_look(communicator: "Communicator") -> int | None:
+            exit_code = work(asked, communicator)
+            communicator.on_rank_0(_check_result)
+            return exit_code
+
+        start(work_and_look, ours, getattr(asked, "threads", 1), asked.debug, connect)
 
 
 def alone(
@@ -75,22 +83,37 @@ def alone(
 ) -> int:
     """Read the flags, call work(asked) in this process, and return the exit code."""
     debug = False
-    try:
-        asked = _read(parser, argv, check)
-        debug = asked.debug
-        work(asked)
-        sys.stdout.flush()
-    except ProgramError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr, flush=True)
-        return 128 + signal.SIGINT  # what a shell reports for Ctrl-C
-    except BrokenPipeError:  # whoever read along has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with session():
+        try:
+            asked = _read(parser, argv, check)
+            debug = asked.debug
+            work(asked)
+            _check_result()
+        except MemoryError as error:
+            return _say(out_of_memory(error))
+        except ProgramError as error:
+            if debug:
+                raise
+            return _say(error)
     return 0
+
+
+def _say(error: ProgramError) -> int:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def _check_result() -> None:
+    sys.stdout.flush()
+    lost = streams.result_lost()
+    if lost is not None:
+        raise StorageError(f"standard output: cannot be written ({lost.strerror}); send it somewhere else")
+
+
+def out_of_memory(error: MemoryError) -> EnvironmentMismatch:
+    """Return what to say where memory has run out although it seemed to suffice."""
+    what = " ".join(str(error).split()) or "no more is to be had"
+    return EnvironmentMismatch(f"out of memory: {what}; --describe shows what a run needs, ulimit -v what it may have")
 
 
 def _read(parser: Parser, argv: Sequence[str] | None, check: Check | None) -> argparse.Namespace:
@@ -103,6 +126,7 @@ def _read(parser: Parser, argv: Sequence[str] | None, check: Check | None) -> ar
 
 def start(
     work: "Callable[[Communicator], int | None]",
+    ours: Session,
     threads: int = 1,
     debug: bool = False,
     connect: "Callable[[], Communicator] | None" = None,
@@ -122,8 +146,14 @@ def start(
         communicator = (connect or mpi.connect)()
     except ProgramError as error:
         exit_before_mpi(error)
+    ours.abort = communicator.abort
     try:
-        exit_code = work(communicator)
+        try:
+            exit_code = work(communicator)
+        except MemoryError as error:
+            raise out_of_memory(error) from error
+    except Stopped:
+        raise
     except ProgramError as error:
         if error.found_by is None or debug:
             end_on_exception(communicator, debug)
@@ -146,12 +176,6 @@ def everyone() -> "Communicator":
     return connect()
 
 
-def ignore_signals() -> None:
-    """Ignore what asks a run to stop: this process is about to exit, with a code of its own."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
 def exit_before_mpi(error: Exception) -> NoReturn:
     """Exit with an error that every process of the job has met by itself; the first one reports it.
 
@@ -159,6 +183,7 @@ def exit_before_mpi(error: Exception) -> NoReturn:
     """
     from ddp_mlp.parallel.launcher import launched_rank
 
+    ignore_signals()
     if launched_rank() == 0:
         print(f"error: {error}", file=sys.stderr, flush=True)
     else:

@@ -1,15 +1,16 @@
 """Show runs: `python -m ddp_mlp.report RUN… -o report.html`, and `--follow RUN` for one that goes on."""
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from ddp_mlp import command
+from ddp_mlp import command, streams
 from ddp_mlp.command import Parser
 from ddp_mlp.errors import ConfigError, DataError, printable
+from ddp_mlp.stopping import Stopped
 
 POLL_SECONDS = 0.5
 MISTAKES = 24
@@ -81,7 +82,7 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
 
 
 def follow(folder: Path) -> None:
-    """Print what a run does as it happens, until its final event. Raises DataError or StorageError."""
+    """Print what a run does as it happens, while somebody reads on, until its end. Raises DataError or StorageError."""
     from ddp_mlp.reporting.follower import Follower, journal_of
     from ddp_mlp.run_dir import narrator as words
 
@@ -97,6 +98,8 @@ def follow(folder: Path) -> None:
                 raise DataError(f"{path}: an event is not of this program: {event.get('event')!r}") from None
             for line in [*lines, words.result(event)] if event["event"] == "final" else lines:
                 print(printable(line), flush=True)
+            if streams.reader_is_gone():
+                return
             if event["event"] == "final":
                 return
         time.sleep(POLL_SECONDS)
@@ -104,8 +107,11 @@ def follow(folder: Path) -> None:
 
 def _run(asked: argparse.Namespace) -> None:
     if asked.follow:
-        with suppress(KeyboardInterrupt):
+        try:
             follow(asked.runs[0])
+        except Stopped as stopped:
+            if stopped.number != signal.SIGINT:
+                raise
     else:
         output = asked.output or Path("report.html")
         write(asked.runs, output, asked.data, asked.image)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ddp_mlp import command
 from ddp_mlp.command import Parser
 from ddp_mlp.errors import ConfigError, ProgramError
+from ddp_mlp.stopping import session
 
 if TYPE_CHECKING:
     from ddp_mlp.config import Config
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit, on every rank with the same code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        asked, rest = _parser().parse_known_args(arguments)
-        if asked.space is None:
-            raise ConfigError("space: must be given, as --space FILE.toml; see --help")
-    except ProgramError as error:
-        command.exit_before_mpi(error)
-    # Files are read by rank 0 alone: the others may not see them, or see what was there a moment ago.
-    command.start(lambda ranks: _work(asked, rest, ranks), debug="--debug" in rest)
+    with session(saves=True) as ours:
+        try:
+            asked, rest = _parser().parse_known_args(arguments)
+            if asked.space is None:
+                raise ConfigError("space: must be given, as --space FILE.toml; see --help")
+        except ProgramError as error:
+            command.exit_before_mpi(error)
+        # Files are read by rank 0 alone: the others may not see them, or see what was there a moment ago.
+        command.start(lambda ranks: _work(asked, rest, ranks), ours, debug="--debug" in rest)
 
 
 def _parser() -> Parser:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ddp_mlp import command
+from ddp_mlp.stopping import session
 
 if TYPE_CHECKING:
     from ddp_mlp.config import Config
@@ -24,14 +25,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     from ddp_mlp.parallel.launcher import launched_size
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if launched_size()[0] > 1 and any(word.partition("=")[0] == "--config" for word in arguments):
-        # Files are read by rank 0 alone: the others may not see them, or see what was there a moment ago.
-        command.start(lambda ranks: _read_by_rank_0(arguments, ranks), debug="--debug" in arguments)
-    try:
-        chosen = config.parse(arguments)
-    except ProgramError as error:
-        command.exit_before_mpi(error)
-    command.start(lambda ranks: _work(chosen, ranks), chosen.threads, chosen.debug)
+    with session(saves=True) as ours:
+        if launched_size()[0] > 1 and any(word.partition("=")[0] == "--config" for word in arguments):
+            # Files are read by rank 0 alone: the others may not see them, or see what was there a moment ago.
+            command.start(lambda ranks: _read_by_rank_0(arguments, ranks), ours, debug="--debug" in arguments)
+        try:
+            chosen = config.parse(arguments)
+        except ProgramError as error:
+            command.exit_before_mpi(error)
+        command.start(lambda ranks: _work(chosen, ranks), ours, chosen.threads, chosen.debug)
 
 
 def _read_by_rank_0(arguments: Sequence[str], communicator: "Communicator") -> None:

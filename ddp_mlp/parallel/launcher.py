@@ -7,6 +7,17 @@ LAUNCHED_SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 LAUNCHED_RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 """Variables by which launchers (Open MPI, MPICH and its kin, Slurm) tell a process the size of its job and its rank."""
 
+OF_LAUNCHERS = (
+    *("PMI_", "PMIX_", "HYDI_", "OMPI_COMM_", "PRTE_", "SLURM_PROCID", "SLURM_STEP", "MV2_COMM_", "MPI_LOCAL"),
+    *("ALPS_", "PALS_", "FLUX_", "JSM_", "LSB_"),
+)
+"""How the variables begin that launchers set for the processes they start, those of sizes that are not known too."""
+
+
+def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether some launcher may have started this process; without one there is no MPI to be started."""
+    return any(name.startswith(OF_LAUNCHERS) for name in environment)
+
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:
     """Return a variable's number; None where it has none, as "²" has not."""

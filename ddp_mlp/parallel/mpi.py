@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.errors import ConfigError, EnvironmentMismatch
 from ddp_mlp.parallel.communicator import PAGE, Communicator, zeros_on_a_page
-from ddp_mlp.parallel.launcher import LAUNCHED_SIZE, launched_size
+from ddp_mlp.parallel.launcher import LAUNCHED_SIZE, is_launched, launched_size
 from ddp_mlp.parallel.single import SingleProcess
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class MPIRanks(Communicator):
         from mpi4py import MPI
 
         self._MPI = MPI
-        self.library = MPI.Get_library_version().splitlines()[0].strip(" ,\0")
+        self.library = _library(MPI)
         node = world.Split_type(MPI.COMM_TYPE_SHARED, key=world.rank)
         if node_size is not None:
             machine, node = node, node.Split(node.rank // node_size, key=node.rank)
@@ -172,8 +172,11 @@ class MPIRanks(Communicator):
 def connect(environment: Mapping[str, str] = os.environ) -> Communicator:
     """Start MPI, if its library is there, and return the communicator of all ranks. Collective.
 
-    Raises EnvironmentMismatch where the launcher started several processes and they do not find one another.
+    Without a launcher no MPI is started: alone, the program needs none that works. Raises EnvironmentMismatch where the
+    launcher started several processes and they do not find one another.
     """
+    if not is_launched(environment) and "mpi4py.MPI" not in sys.modules:
+        return SingleProcess()
     # Open MPI's wheel offers a shared-memory window component that only complains; the plain one serves.
     os.environ.setdefault("OMPI_MCA_osc", "^ucx")
     launched, name = launched_size(environment)
@@ -190,7 +193,7 @@ def connect(environment: Mapping[str, str] = os.environ) -> Communicator:
             f"{name} = {launched}, but no MPI library was found ({str(error).splitlines()[0]}): "
             'install one, for example pip install "ddp_mlp[mpich]"'
         ) from None
-    library = MPI.Get_library_version().splitlines()[0].strip(" ,\0")
+    library = _library(MPI)
     mismatch = f"the launcher does not match the MPI library ({library}): use that library's own mpirun"
     if not MPI.Is_initialized():
         if name == LAUNCHED_SIZE[0] and "MPICH" in library:
@@ -221,6 +224,11 @@ def _limited(seconds: float | None, end: Callable[[int], Any], exit_code: int) -
     timer.start()
     yield
     timer.cancel()
+
+
+def _library(MPI: Any) -> str:
+    """Return the MPI library's name and version, on one line without runs of blanks."""
+    return " ".join(MPI.Get_library_version().splitlines()[0].strip(" ,\0").split())
 
 
 def _leave_without_mpi(exit_code: int) -> NoReturn:

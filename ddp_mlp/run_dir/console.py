@@ -1,6 +1,7 @@
 """Plain lines, or a bar on a terminal, for people in front of it. Rank 0 alone.
 
-The result goes to stdout, all else to stderr, and nothing but printable characters to either.
+The result goes to stdout, all else to stderr, and nothing but printable characters to either. A console that is gone or
+full ends no run: nothing here raises OSError.
 """
 
 import math
@@ -13,6 +14,7 @@ from ddp_mlp.errors import printable
 from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.run_dir.journal import Event
 from ddp_mlp.run_dir.narrator import Narrator, result
+from ddp_mlp.streams import console
 
 DRAW_SECONDS = 0.1
 """Least time between two drawings of the bar."""
@@ -27,7 +29,8 @@ class Console:
     def __init__(self, quiet: bool, clock: Callable[[], float] = time.monotonic, silent: bool = False) -> None:
         self._silent = silent
         self._quiet = quiet
-        self._live = not quiet and sys.stderr.isatty()
+        self._stdout, self._stderr = console(sys.stdout), console(sys.stderr)
+        self._live = not quiet and self._stderr.isatty()
         self._narrator = Narrator()
         self._clock = clock
         self._bar: Any = None
@@ -59,7 +62,7 @@ class Console:
     def result(self, line: str) -> None:
         """Print a result, to stdout."""
         if not self._silent:
-            print(printable(line), flush=True)
+            self._stdout.write(f"{printable(line)}\n")
 
     def step(self, step: int, totals: Totals, examples: int) -> None:
         """Move the bar, if there is one, to a step: `totals` of the epoch so far, `examples` of the step."""
@@ -90,7 +93,7 @@ class Console:
             total=start["total_steps"],
             bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}  {desc}  {remaining} left",
             leave=False,
-            file=sys.stderr,
+            file=self._stderr,
             dynamic_ncols=True,
             miniters=1,
         )
@@ -102,9 +105,9 @@ class Console:
 
     def _print(self, line: str) -> None:
         if self._bar is None:
-            print(printable(line), file=sys.stderr, flush=True)
+            self._stderr.write(f"{printable(line)}\n")
         else:
-            self._bar.write(printable(line), file=sys.stderr)
+            self._bar.write(printable(line), file=self._stderr)
 
 
 class Rate:

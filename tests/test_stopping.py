@@ -1,0 +1,184 @@
+"""Signals to a command at any instant: one line, the documented code, no traceback, within two seconds."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.conftest import LAUNCHER_PREFIXES, MPIRUN, ROOT, Program, end
+
+INSTANTS = int(os.environ.get("DDP_MLP_INSTANTS", "4"))
+"""Random instants for each command and signal."""
+HONOURED_SECONDS = 4.0
+"""Two, and as much again for a machine on which everything else runs too."""
+
+
+def ready(pid: int) -> bool:
+    """Tell whether a process has handlers of its own: Python's start is not the program's."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
+
+
+def started(*command: str | Path) -> "subprocess.Popen[str]":
+    """Start a command without any launcher's variables."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_PREFIXES)}
+    environment["PYTHONPATH"] = str(ROOT)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+
+
+def stopped(process: "subprocess.Popen[str]", number: int, instant: float) -> tuple[int, str, float]:
+    """Send a signal that many seconds after the handlers are there; return exit code, stderr, and how long it took."""
+    try:
+        while process.poll() is None and not ready(process.pid):
+            time.sleep(0.001)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(instant)
+        process.send_signal(number)
+        began = time.monotonic()
+        _, stderr = process.communicate(timeout=30)
+        return process.returncode, stderr, time.monotonic() - began
+    finally:
+        end(process)
+
+
+@pytest.fixture(scope="module")
+def run_dir(run_python: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run."""
+    folder = tmp_path_factory.mktemp("stopping") / "run"
+    done = run_python("-m", "ddp_mlp.train", "--epochs", "1", "--run_dir", folder, "--quiet", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def commands(run_dir: Path, tmp_path: Path) -> dict[str, list[str | Path]]:
+    """Return arguments of each command that take some seconds, if they are not stopped."""
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["a,b,y", *(f"{i},{i * i},{i % 3}" for i in range(100_000))]) + "\n")
+    digits = ROOT / "data" / "digits.h5"
+    return {
+        "predict": [run_dir, digits, "-o", tmp_path / "out.csv"],
+        "convert": [table, tmp_path / "out.h5", "--label", "y"],
+        "export": [run_dir, tmp_path / "out.npz"],
+        "verify": ["--certificate", tmp_path / "certificate.json"],
+        "doctor": ["--run_dir", tmp_path / "none"],
+        "report": [run_dir, "-o", tmp_path / "report.html", "--data", digits],
+    }
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
+@pytest.mark.parametrize("name", ["predict", "convert", "export", "verify", "doctor", "report"])
+def test_a_command_ends_at_any_instant(
+    name: str, number: signal.Signals, commands: dict[str, list[str | Path]], tmp_path: Path
+) -> None:
+    """128 + the signal's number and one line, unless it was over before; what was begun is not left half done."""
+    before = {path.name for path in tmp_path.iterdir()}
+    drawn = random.Random(f"{name} {number}")
+    for _ in range(INSTANTS):
+        process = started(sys.executable, "-m", f"ddp_mlp.{name}", *commands[name])
+        code, stderr, seconds = stopped(process, number, drawn.uniform(0, 1.5))
+        assert "Traceback" not in stderr, stderr
+        assert seconds < HONOURED_SECONDS or code != 128 + number
+        if code == 128 + number:
+            assert stderr.endswith(f"error: stopped by {number.name}\n")
+            left = {path.name for path in tmp_path.iterdir()} - before - {"out.npz", "out.csv", "out.h5", "report.html"}
+            assert left <= {"certificate.json"}, left
+        else:
+            assert code in (0, 78 if name == "doctor" else 0), (code, stderr)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_training_ends_at_any_instant_and_goes_on(ranks: int, tmp_path: Path) -> None:
+    """75, before the first step as well as after it, and the same command goes on, in the end to the same bits."""
+    drawn = random.Random(ranks)
+    launcher: list[str | Path] = [] if ranks == 1 else [MPIRUN, "-n", str(ranks)]
+    flags: list[str | Path] = [
+        "--data",
+        ROOT / "data" / "digits.h5",
+        "--quiet",
+        "--run_dir",
+        tmp_path / "run",
+        "--epochs",
+        "400",
+    ]
+    command = [*launcher, sys.executable, "-m", "ddp_mlp.train", *flags]
+    codes = []
+    for _ in range(INSTANTS):
+        process = started(*command)
+        if ranks > 1:
+            time.sleep(0.3)  # mpirun has handlers of its own at once, its ranks somewhat later
+        code, stderr, seconds = stopped(process, signal.SIGINT, drawn.uniform(0, 2.5))
+        codes.append(code)
+        assert "Traceback" not in stderr, stderr
+        assert code == 75, stderr
+        assert seconds < HONOURED_SECONDS + 4 * (ranks > 1)  # MPICH's mpirun takes its time
+        if "after step" in stderr:
+            assert any((tmp_path / "run" / "checkpoints").iterdir())
+    finished = subprocess.run(
+        [sys.executable, "-m", "ddp_mlp.train", *flags[:-1], "40"], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.timeout(120)
+def test_a_signal_while_data_are_read_is_honoured(tmp_path: Path) -> None:
+    """Within two seconds, though checking takes far longer."""
+    path = tmp_path / "large.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("train")
+        group.create_dataset("X", (400_000, 500), np.float32, chunks=(1000, 500), compression="gzip", fillvalue=1.0)
+        group["y"] = np.arange(400_000) % 2
+    process = started(sys.executable, "-m", "ddp_mlp.train", "--data", path, "--run_dir", tmp_path / "run")
+    code, stderr, seconds = stopped(process, signal.SIGTERM, 2.0)
+    assert code == 75, stderr
+    assert re.search(r"error: stopped by SIGTERM: there was nothing to save yet", stderr)
+    assert seconds < HONOURED_SECONDS
+
+
+def test_a_run_without_a_terminal_ignores_the_hang_up(tmp_path: Path) -> None:
+    """What nohup has ignored stays ignored: such a run goes on."""
+    flags = ["--data", str(ROOT / "data" / "digits.h5"), "--epochs", "30", "--run_dir", str(tmp_path / "run")]
+    process = started("nohup", sys.executable, "-m", "ddp_mlp.train", *flags)
+    code, stderr, _ = stopped(process, signal.SIGHUP, 1.0)
+    assert code == 0, stderr
+
+
+@pytest.fixture
+def hung_up() -> Callable[..., int]:
+    """Start a command on a terminal of its own that hangs up after a second; return its exit code."""
+
+    def start(*command: str | Path) -> int:
+        pid, terminal = os.forkpty()
+        if pid == 0:
+            os.chdir(ROOT)
+            os.execv(str(command[0]), [str(word) for word in command])
+        time.sleep(1.5)
+        os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+    return start
+
+
+def test_a_terminal_that_hangs_up_stops_a_run_with_a_checkpoint(hung_up: Callable[..., int], tmp_path: Path) -> None:
+    """As SIGTERM does: 75, and the same command goes on; no write to the terminal ends it otherwise."""
+    run_dir = tmp_path / "run"
+    code = hung_up(sys.executable, "-m", "ddp_mlp.train", "--epochs", "100000", "--run_dir", run_dir)
+    assert code == 75

@@ -16,7 +16,7 @@ from typing import Any
 
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
-from ddp_mlp.errors import ConfigError, DataError, StorageError
+from ddp_mlp.errors import ConfigError, DataError, StorageError, printable
 from ddp_mlp.inference.metrics import DIRECTIONS
 from ddp_mlp.run_dir.journal import utc_now
 from ddp_mlp.storage.atomic import write_atomically
@@ -87,7 +87,7 @@ def tell(folder: Path, event: str, **values: Any) -> None:
 
 def write_best(run_dir: Path, config: Config, words: str) -> None:
     """Write best.toml: every key that is not at its default, but for those of the place where it was found."""
-    lines = [f"# {words}"]
+    lines = [f"# {printable(words)}"]
     usual = configuration.to_dict(Config())
     for name, value in configuration.to_dict(config).items():
         if value != usual[name] and value is not None and name not in ("run_dir", "quiet", "debug", "max_seconds"):
@@ -103,9 +103,11 @@ def is_largest_best(monitor: str) -> bool:
 def _toml(value: Any) -> str:
     """Return a value as TOML writes it."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(name)} = {_toml(item)}" for name, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{_toml(name)} = {_toml(item)}" for name, item in value.items()) + " }"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):  # as JSON, but that has escapes for half a character, and none for DEL
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value) if isinstance(value, float) else json.dumps(value)
 
 

@@ -17,12 +17,15 @@ from typing import Any
 import pytest
 
 from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.trials.table import lasting
+from ddp_mlp.trials.table import read as read_table
 from tests.launchers import launcher
 
 pytestmark = pytest.mark.timeout(400)
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "scripts" / "jobs" / "slurm" / "train.sbatch"
+SEARCH = ROOT / "scripts" / "jobs" / "slurm" / "search.sbatch"
 SWEEP = ROOT / "scripts" / "jobs" / "slurm" / "sweep.sbatch"
 ENDLESS = 1_000_000
 """Epochs: no job gets so far."""
@@ -266,3 +269,38 @@ def test_an_array_sweeps_a_key(slurm: Slurm, tmp_path: Path) -> None:
         assert slurm.ended(f"{job}_{element}")["JobState"] == "COMPLETED", slurm.logs()
         run_dir = tmp_path / f"sweep-{job}-learning_rate-{value}"
         assert events(run_dir, "start")[0]["config"]["learning_rate"] == value
+
+
+def test_a_preempted_search_goes_on(slurm: Slurm, tmp_path: Path, digits: Path) -> None:
+    """Every group saves, the job is queued again, and ends with the table and the winner of one process."""
+    space = tmp_path / "space.toml"
+    space.write_text("learning_rate = { log = [1e-4, 1e-2] }\nhidden = { choice = [[256, 256], [256]] }\n")
+    flags: tuple[str | Path, ...] = (
+        "--data",
+        digits,
+        "--space",
+        space,
+        "--trials",
+        "6",
+        "--folds",
+        "2",
+        "--epochs",
+        "40",
+    )
+    alone = [sys.executable, "-m", "ddp_mlp.search", "--quiet", "--run_dir", tmp_path / "alone", *flags]
+    subprocess.run(alone, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=300)
+
+    run_dir = tmp_path / "search"
+    job = slurm.submit(SEARCH, "--run_dir", run_dir, *flags)
+    table = run_dir / "trials.jsonl"
+    slurm.wait("trial in the table", lambda: table.exists() and table.read_bytes().count(b"\n"), 200)
+    other = slurm.occupy()
+    slurm.wait("second queueing", lambda: "queued again" in slurm.log(job))
+    slurm.cancel(other)
+    assert slurm.ended(job, 300)["JobState"] == "COMPLETED", slurm.logs()
+    assert "error: stopped by" in slurm.log(job)
+    found, expected = (
+        [lasting(row) for row in read_table(folder / "trials.jsonl").values()]
+        for folder in (run_dir, tmp_path / "alone")
+    )
+    assert found == expected

@@ -1,0 +1,79 @@
+"""best.toml is read back as it was, and a stored search is told from another one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddp_mlp import config as configuration
+from ddp_mlp.config import Config
+from ddp_mlp.errors import ConfigError, DataError
+from ddp_mlp.trials import files
+from ddp_mlp.trials.plan import Asked, Plan, make_plan
+
+SPACE: dict[str, Any] = {"learning_rate": {"log": [1e-4, 1e-1]}}
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    rate=st.floats(1e-12, 1e3),
+    hidden=st.lists(st.integers(1, 4096), max_size=4),
+    weight=st.none() | st.just("balanced") | st.dictionaries(st.text(min_size=1, max_size=8), st.floats(0, 1e6)),
+    patience=st.none() | st.integers(1, 99),
+)
+def test_the_best_configuration_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, rate: float, hidden: list[int], weight: Any, patience: int | None
+) -> None:
+    """Every key, whatever stands in the names of classes."""
+    folder = tmp_path_factory.mktemp("best")
+    config = Config(
+        learning_rate=rate, hidden=tuple(hidden), class_weight=weight, patience=patience, restore_best=True, shards=8
+    )
+    files.write_best(folder, replace(config, run_dir="elsewhere", quiet=True), "trial 0 of 1")
+    assert configuration.parse(["--config", str(folder / files.BEST)]) == config
+
+
+def plan_of(run_dir: Path, asked: Asked | None = None, **changes: Any) -> Plan:
+    """Return the plan of a small search."""
+    config = Config(run_dir=str(run_dir), **{"valid_fraction": 0.2, **changes})
+    return make_plan(config, SPACE, asked or Asked(trials=4))
+
+
+def test_a_search_goes_on_only_as_it_was(tmp_path: Path) -> None:
+    """What decides results may not change; ranks, limits and the data file's place may."""
+    files.begin(tmp_path, plan_of(tmp_path), {"train": "a"})
+    before = files.stored(tmp_path)
+    assert before is not None
+    for plan in (
+        plan_of(tmp_path, Asked(trials=4, ranks_per_trial=3)),
+        plan_of(tmp_path, max_seconds=3.0, keep=7, data="elsewhere.h5", quiet=True, shards=8),
+    ):
+        files.agree(tmp_path, before, plan, {"train": "a"})
+    for plan, problem in (
+        (plan_of(tmp_path, Asked(trials=5)), "trials = 5, but the search in"),
+        (plan_of(tmp_path, Asked(trials=4, sampler="random")), "sampler = random, but"),
+        (plan_of(tmp_path, Asked(trials=4, members=2)), "members = 2, but"),
+        (plan_of(tmp_path, seed=3), "seed = 3, but"),
+        (plan_of(tmp_path, restore_best=True), "restore_best = True, but"),
+        (plan_of(tmp_path, shards=16), "shards = 16, but"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            files.agree(tmp_path, before, plan, {"train": "a"})
+    with pytest.raises(DataError, match="its train is not what the search"):
+        files.agree(tmp_path, before, plan_of(tmp_path), {"train": "b"})
+    other = {**before, "space": {"seed": {"int": [0, 1]}}}
+    with pytest.raises(ConfigError, match="space: is not that of the search"):
+        files.agree(tmp_path, other, plan_of(tmp_path), {"train": "a"})
+
+
+def test_a_newer_or_foreign_file_is_named(tmp_path: Path) -> None:
+    """None is no search; anything else says which format it has."""
+    assert files.stored(tmp_path) is None
+    for content in (b"{", json.dumps({"format": "ddp_mlp search 2"}).encode(), b"[]"):
+        (tmp_path / files.SEARCH).write_bytes(content)
+        with pytest.raises(DataError, match=r"search\.json: (is not a search's|format)"):
+            files.stored(tmp_path)

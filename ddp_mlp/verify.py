@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 def verify(asked: argparse.Namespace, communicator: "Communicator") -> None:
     """Make all checks, write and print the certificate. Collective. Raises ProgramError where one failed."""
+    if asked.portable:
+        verify_portable(communicator)
+        return
     from ddp_mlp.verification.certificate import certify, in_words
 
     certificate = certify(asked.data, asked.x_name, asked.y_name, Path(asked.certificate), communicator)
@@ -30,6 +33,24 @@ def verify(asked: argparse.Namespace, communicator: "Communicator") -> None:
         raise by_all_ranks(ProgramError(f"failed: {failed[0]}{more}; send {asked.certificate} with your report"))
 
 
+def verify_portable(communicator: "Communicator") -> None:
+    """Print the hashes of a few portable runs. Collective. Raises ProgramError where one is not everybody's."""
+    from ddp_mlp.verification.portable import EXPECTED, portable_hashes
+
+    found = portable_hashes(communicator)
+    if communicator.rank == 0:
+        for name, sha256 in found.items():
+            note = "" if sha256 == EXPECTED[name] else f"  but everybody else has {EXPECTED[name]}"
+            print(f"{sha256}  {name}{note}", flush=True)
+    differing = [name for name, sha256 in found.items() if sha256 != EXPECTED[name]]
+    if differing:
+        raise by_all_ranks(
+            ProgramError(
+                f"portable arithmetic is not so here ({', '.join(differing)}): please report processor and NumPy"
+            )
+        )
+
+
 def _parser() -> Parser:
     parser = Parser(
         "verify",
@@ -39,6 +60,8 @@ def _parser() -> Parser:
     parser.add_argument("data", nargs="?", metavar="DATA", help="check with this data-set file, not made-up examples")
     parser.add_argument("--x_name", default="X", metavar="NAME", help="its features (default: X)")
     parser.add_argument("--y_name", default="y", metavar="NAME", help="its labels (default: y)")
+    text = "print the hashes of a few runs with arithmetic = portable, the same for everybody, and nothing else"
+    parser.add_argument("--portable", action="store_true", help=text)
     text = "write the certificate to FILE as JSON; runs are made in its folder and removed (default: certificate.json)"
     parser.add_argument("--certificate", default="certificate.json", metavar="FILE", help=text)
     return parser

@@ -103,8 +103,10 @@ def test_no_test_imports_another() -> None:
 # What is larger than it should be, and why; what has become small enough is to be struck out.
 LARGER = {
     ("ddp_mlp/estimator.py", "MLPClassifier"): "scikit-learn wants each parameter by name, three times",
+    ("ddp_mlp/estimator.py", "__init__"): "scikit-learn wants each parameter by name, three times",
     ("ddp_mlp/storage/checkpoint.py", ""): "a file's format in one place, from both sides",
     ("ddp_mlp/storage/dataset.py", ""): "a file's format in one place, from both sides",
+    ("ddp_mlp/training/portable_step.py", "PortableStep"): "a step, and what ranks exchange between its pieces",
     ("ddp_mlp/training/trainer.py", "Trainer"): "all that is decided between two steps",
 }
 LINES = {ast.Module: 450, ast.ClassDef: 200, ast.FunctionDef: 60, ast.AsyncFunctionDef: 60}

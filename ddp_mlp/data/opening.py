@@ -87,9 +87,8 @@ def open_data(config: Config, communicator: Communicator) -> Data:
     train_rows, valid_rows, counts, numbers = None, None, found.class_counts, found.numbers
     if "valid" not in info.splits and config.valid_fraction:
         fraction = config.valid_fraction
-        train_rows, valid_rows, counts, numbers = hold_out(
-            info, fraction, config.seed, len(names), communicator, arithmetic
-        )
+        asked = fraction, config.seed, len(names)
+        train_rows, valid_rows, counts, numbers = hold_out(info, *asked, communicator, arithmetic)
         if len(valid_rows) == 0:
             raise by_all_ranks(ConfigError(f"valid_fraction = {fraction}: leaves no rows to validate on"))
     settled = communicator.on_rank_0(_settle_targets, config, loss, info, names, found, numbers)

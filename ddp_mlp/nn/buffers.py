@@ -119,7 +119,7 @@ class Group:
 
         def columns(n: int) -> Panel:
             whole = aligned_empty(m * n, dtype).reshape(m, n).T
-            stacks = [whole.T[start : start + k * size].reshape(k, size, n).mT for start, k, size in runs]
+            stacks = [whole.T[start : start + k * size].reshape(k, size, n).swapaxes(-1, -2) for start, k, size in runs]
             return Panel(whole, [whole[:, s] for s in self.slices], stacks)
 
         self.A = {l: columns(n) for l, n in enumerate(widths)}

@@ -7,6 +7,7 @@ import hashlib
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import host_name
 from ddp_mlp.storage.library import H5PY
 
-PROBED = ((512, 784, 256, 21, 22), (784, 512, 256, 22, 22), (2048, 16, 64, 24, 24), (16, 2048, 64, 21, 21))
+PROBED = ((256, 784, 128, 21, 22), (512, 128, 128, 23, 23), (1024, 16, 16, 24, 24), (16, 1024, 16, 21, 22))
 """Shapes and bits of products at the bound, (n, k, m, a, b), that show a BLAS that is not plain."""
 
 
@@ -102,7 +103,7 @@ def agree_on_arithmetic(communicator: Communicator) -> Machine:
     arithmetic = {"arithmetic": f"portable {VERSION}"}
     versions, kernel = {**_versions(communicator), **arithmetic}, _kernel()
     with communicator.in_agreement():
-        products.probe(PROBED)
+        _probe()
     mine = {"ddp_mlp": versions["ddp_mlp"], **arithmetic, "canary": _portable_canary()}
     everyone = communicator.allgather((mine, kernel, host_name()))
     with communicator.in_agreement():
@@ -115,6 +116,12 @@ def agree_on_arithmetic(communicator: Communicator) -> Machine:
                     )
     kernels = list(dict.fromkeys(their_kernel for _, their_kernel, _ in everyone))
     return Machine(versions, " and ".join(kernels), [their_host for _, _, their_host in everyone], arithmetic)
+
+
+@cache
+def _probe() -> None:
+    """Look at this process's rounding and products, once."""
+    products.probe(PROBED)
 
 
 def _versions(communicator: Communicator) -> dict[str, str]:

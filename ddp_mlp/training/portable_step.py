@@ -100,8 +100,7 @@ class PortableStep:
         """The sums of the pieces so far, this rank's slice; None where the batch is one piece."""
         self._more: Array | None = None
         """What the last piece's second limbs add to the flat sum."""
-        self.second_limbs = 0
-        """Rows that had a second limb, over all steps since this was last set to 0."""
+        self._second_limbs = 0
 
     @property
     def state(self) -> optimizers.State:
@@ -190,6 +189,11 @@ class PortableStep:
         self.reduction.publish()
         self.phases.enter("between")
 
+    def figures(self) -> dict[str, int]:
+        """Return how many rows of dz and A had bits in a second limb since this was last asked: lost with only one."""
+        found, self._second_limbs = self._second_limbs, 0
+        return {"second_limbs": found}
+
     # ---- the parts of the above --------------------------------------------------------------------------------------
 
     def _set_weights(self) -> None:
@@ -243,7 +247,7 @@ class PortableStep:
     def _add_up(self, group: Group | None, m: int) -> Array | None:
         """Put the sums over this rank's rows into its partial and tally; return what the second limbs of all add."""
         limbs = Limbs(self._lines, m)
-        self.second_limbs += limbs.rows
+        self._second_limbs += limbs.rows
         if len(self._room) < limbs.length:
             self._room = np.empty(limbs.length)
         more = self._room[: limbs.length]

@@ -90,6 +90,9 @@ class Step(Protocol):
     def publish(self) -> None:
         """Let every rank see the parameters that all have updated. Collective."""
 
+    def figures(self) -> dict[str, int]:
+        """Return what the arithmetic has to tell of the steps since this was last asked; the same on every rank."""
+
 
 class Part(NamedTuple):
     """Some rows of a batch that a rank computes together: some shards, or a chunk of one too large for memory."""
@@ -212,6 +215,10 @@ class TrainingStep:
         self.phases.enter("waiting")
         self.reduction.publish()
         self.phases.enter("between")
+
+    def figures(self) -> dict[str, int]:
+        """Return nothing: products have the dtype's precision, whatever they are of."""
+        return {}
 
     # ---- the parts of the above --------------------------------------------------------------------------------------
 

@@ -145,6 +145,7 @@ class Trainer:
                 learning_rate=result.learning_rate,
                 gradient_norm=result.gradient_norm,
                 examples_per_second=self._step_rate.take(),
+                **self.step.figures(),
                 **{f"seconds_{phase}": round(s, 6) for phase, s in self.step.phases.lap("step").items()},
             )
             progress.logged_totals = Totals()

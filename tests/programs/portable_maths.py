@@ -10,8 +10,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ddp_mlp.nn import elementary, optimizers, portable, products
+from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.arithmetic import PORTABLE
-from ddp_mlp.nn.network import Network
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
 from ddp_mlp.nn.randomness import Purpose, kept, words
@@ -22,7 +22,7 @@ M, STEPS = 64, 10
 
 def trained() -> str:
     """Return the hash of a network after some steps of momentum on a batch that is cut into two uneven shares."""
-    network = Network(LAYOUT, output=SoftmaxCrossEntropy(0.1)).portable
+    network = Architecture(LAYOUT, output=SoftmaxCrossEntropy(0.1)).portable
     flat = np.zeros(LAYOUT.length, np.float32)
     LAYOUT.initialize(flat, 5, arithmetic=PORTABLE)
     W, b = LAYOUT.views(flat)

@@ -44,7 +44,8 @@ class Bulletin:
         self._say(f"search    {len(course.rows):,} trials{folds} ({asked.sampler}) of {keys}; seed {plan.base.seed}")
         if len(plan.rungs) > 1:
             self._say("rungs     " + ", ".join(f"{rung.trials:,} × {rung.epochs:,} epochs" for rung in plan.rungs))
-        self._say(f"ranks     {groups} groups of {asked.ranks_per_trial}, K = {plan.base.shards} shards")
+        sums = "portable arithmetic" if plan.base.arithmetic == "portable" else f"K = {plan.base.shards} shards"
+        self._say(f"ranks     {groups} groups of {asked.ranks_per_trial}, {sums}")
         if idle:
             self._say(f"          {idle} ranks are left over and stand idle: ranks_per_trial does not divide the ranks")
         most = max(rung.trials for rung in plan.rungs) * asked.folds

@@ -24,17 +24,19 @@ from ddp_mlp.units import byte_size
 
 def training_bytes(config: Config, features: int, outputs: int, rows: int, ranks: int) -> int:
     """Return at most what a training takes on all `ranks` of its group together, beside the data."""
-    assert isinstance(config.shards, int), "chosen by the plan"
+    portable = config.arithmetic == "portable"
+    shards = 1 if portable else config.shards
+    assert isinstance(shards, int), "chosen by the plan"
     layout = Layout((features, *config.hidden, outputs))
-    itemsize = np.dtype(config.dtype).itemsize
+    itemsize = np.dtype(config.dtype).itemsize * (4 if portable else 1)  # whole numbers and sums, in float64
     slots = len(optimizers.create(config.optimizer).slots)
-    height = ceil(log2(max(2, config.shards)))
+    height = ceil(log2(max(2, shards)))
     # Each rank: partial sums and those that wait for a sibling. Once: parameters, state; and both again, twice, while a
     # checkpoint is gathered and written.
     sums = ranks * (2 * height + 2) * layout.length
     kept = 3 * (1 + slots) * layout.length
     batch = rows if config.batch_size == "full" else min(config.batch_size, rows)
-    at_once = min(batch, config.chunk_rows * config.shards) + ranks * 2 * EVALUATION_ROWS
+    at_once = min(batch, config.chunk_rows * shards) + ranks * 2 * EVALUATION_ROWS
     activations = 2 * 3 * at_once * sum(layout.widths)  # A, dz and more, for whole batches and the last of an epoch
     widest = max(n * n_prev for n_prev, n in pairwise(layout.widths))
     return (sums + kept + activations + ranks * widest) * itemsize

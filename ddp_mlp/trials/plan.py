@@ -96,12 +96,13 @@ class Plan:
         return configuration.to_dict(self.base)
 
 
-def make_plan(config: Config, table: Mapping[str, Any], asked: Asked, stored_shards: int | None = None) -> Plan:
+def make_plan(config: Config, table: Mapping[str, Any], asked: Asked) -> Plan:
     """Settle and check a search whole. Raises ConfigError, one line, before anything is opened or started."""
     for problem in _problems(config, asked):
         raise ConfigError(problem)
-    shards = stored_shards or (automatic_shards(asked.ranks_per_trial) if config.shards == "auto" else config.shards)
-    base = replace(config, shards=shards)
+    base = config
+    if config.shards == "auto" and config.arithmetic == "native":  # the portable one has none
+        base = replace(config, shards=automatic_shards(asked.ranks_per_trial))
     space = spaces.parse(table, base, asked.halving is not None)
     settings = draw(space, asked.sampler, config.seed, asked.trials)
     return Plan(base, asked, space, settings, rungs(len(settings), config.epochs, asked.halving))

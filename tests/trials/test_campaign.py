@@ -281,3 +281,18 @@ def test_another_search_in_the_folder_is_refused(
     outcome = run_python(*command(digits, space, run_dir, *HALVED))
     assert outcome.returncode == 0, outcome.stderr
     assert lasting(run_dir) == before
+
+
+def test_portable_arithmetic_has_no_shards(run_python: Program, mpirun: Program, digits: Path, tmp_path: Path) -> None:
+    """The same table and bits on one rank and on three, with a group of two and a rank left over."""
+    space = tmp_path / "space.toml"
+    space.write_text(SPACE)
+    options = ("--trials", "3", "--epochs", "2", "--folds", "2", "--arithmetic", "portable")
+    found = []
+    for ranks, each in ((1, 1), (3, 2)):
+        folder = tmp_path / str(ranks)
+        arguments = command(digits, space, folder, *options, "--ranks_per_trial", str(each), "--quiet")
+        outcome = run_python(*arguments) if ranks == 1 else mpirun(ranks, *arguments)
+        assert outcome.returncode == 0, outcome.stderr
+        found.append(lasting(folder))
+    assert found[0] == found[1]

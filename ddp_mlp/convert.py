@@ -9,7 +9,7 @@ from ddp_mlp import command
 from ddp_mlp.command import Parser
 from ddp_mlp.conversion.columns import CATEGORIES_AT_MOST, Roles, impute_method
 from ddp_mlp.conversion.conversion import Conversion, convert
-from ddp_mlp.conversion.dialect import Asked
+from ddp_mlp.conversion.dialect import MAX_COLUMNS, Asked
 from ddp_mlp.conversion.inspection import contents
 from ddp_mlp.conversion.splitting import parse_part
 from ddp_mlp.errors import ConfigError, printable
@@ -89,6 +89,9 @@ def _add_text_flags(parser: Parser) -> None:
     text.add_argument("--decimal", choices=(".", ","), help="the decimal sign")
     text.add_argument("--encoding", metavar="NAME", help="such as latin-1 or cp1252 (utf-8)")
     text.add_argument(
+        "--max_columns", type=int, default=MAX_COLUMNS, metavar="N", help=f"the most that are taken ({MAX_COLUMNS})"
+    )
+    text.add_argument(
         "--missing", action="append", metavar="TEXT", help="a cell that is a missing value; may be given twice"
     )
 
@@ -162,7 +165,9 @@ def _text(asked: argparse.Namespace) -> Asked:
     if separator is not None and len(separator) != 1:
         raise ConfigError(f"--sep {asked.sep}: must be one character, or tab, space, comma, semicolon, pipe")
     missing = None if asked.missing is None else tuple(asked.missing)
-    return Asked(separator, asked.decimal, asked.encoding, missing, asked.header)
+    if asked.max_columns < 1:
+        raise ConfigError(f"--max_columns {asked.max_columns}: must be at least 1")
+    return Asked(separator, asked.decimal, asked.encoding, missing, asked.header, asked.max_columns)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -60,15 +60,21 @@ class StoredArray:
                     _read_into(stream, rows.reshape(-1))
                 else:
                     rows = np.ascontiguousarray(scattered[lo : lo + count]).reshape(count, width)
+                if lo + count == total and scattered is None and stream.read(1):
+                    raise ValueError(f"it goes on behind its {math.prod(self.shape)} values")
                 native = rows.astype(self.dtype.newbyteorder("="), copy=False)
                 yield native.view(np.uint8) if native.dtype == np.bool_ else native
 
     def _scattered(self, stream: Stream) -> NDArray[Any]:
         """Map a column-ordered array where it is a plain file; a packed one can only be read whole."""
         if not isinstance(stream, gzip.GzipFile | zipfile.ZipExtFile):
+            if self.path.stat().st_size != self.start + math.prod(self.shape) * self.dtype.itemsize:
+                raise ValueError(f"it goes on behind its {math.prod(self.shape)} values")
             return np.memmap(self.path, self.dtype, "r", self.start, self.shape, "F")
         values = np.empty(self.shape, self.dtype, "F")
         _read_into(stream, values.reshape(-1, order="F"))
+        if stream.read(1):
+            raise ValueError(f"it goes on behind its {math.prod(self.shape)} values")
         return values
 
 

@@ -22,6 +22,8 @@ Header: TypeAlias = Literal["auto", "yes", "no"]
 
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None", "?")
 """Cells that are missing values, where nothing else is said."""
+MAX_COLUMNS = 100_000
+"""Of a text table, if nothing else is said: Arrow ends the program where memory for columns gives out."""
 SAMPLE_BYTES = 1 << 20
 SAMPLE_LINES = 50
 LONGEST_LINE = 64 << 20
@@ -39,6 +41,7 @@ class Asked:
     encoding: str | None = None
     missing: tuple[str, ...] | None = None
     header: Header = "auto"
+    max_columns: int = MAX_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ def dialect_of(path: Path, asked: Asked, label: str | None) -> Dialect:
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator == " ")
     cells = _cells(rows, separator)
     first, skipped = cells[0], _lines_before(text, separator)
+    if len(first) > asked.max_columns:
+        raise DataError(f"{path}: has {len(first)} columns: --max_columns {len(first)} takes them, if memory allows")
     decimal = asked.decimal or _decimal_of(cells, separator)
     if asked.decimal is None and decimal == ",":
         found.append("decimal comma")

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.storage.dataset import DEFLATE_RATIO, one_line
+from ddp_mlp.storage.regular import open_regular
 from ddp_mlp.storage.survey import CLASSES_AT_MOST
 
 _PIECE_BYTES = 8 << 20
@@ -102,7 +103,7 @@ def rows_at_once(row_bytes: int) -> int:
 
 def open_stream(path: Path) -> Stream:
     """Open a file for reading, unpacked where gzip packed it."""
-    file = open(path, "rb")  # noqa: SIM115 (returned open)
+    file = open_regular(path)
     if file.read(2) == b"\x1f\x8b":
         file.close()
         return gzip.open(path)

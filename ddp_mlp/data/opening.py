@@ -39,6 +39,7 @@ from ddp_mlp.storage import weights
 from ddp_mlp.storage.dataset import DatasetInfo, Reader, SplitInfo, inspect
 from ddp_mlp.storage.survey import NumberSurvey, Survey
 from ddp_mlp.storage.weights import Weights
+from ddp_mlp.summing.totals import total
 
 Rows = NDArray[np.int64] | None
 """Row numbers of a source; None is all of them."""
@@ -79,6 +80,7 @@ def open_data(config: Config, communicator: Communicator) -> Data:
         rule = rule_of(config, loss)
         surveys[split] = survey(info, split, classes, communicator, not config.quiet, rule, arithmetic)
         classes = None if info.numbers else len(surveys[split].class_counts)
+        _check_weights(surveys[split].weight_sum, f"{config.data}: {split}", config)
     found = surveys["train"]
     names = info.classes or tuple(str(label) for label in range(len(found.class_counts)))
     if len(names) < 2 and not info.numbers:
@@ -212,6 +214,14 @@ def class_weights(
     return np.asarray(weights, np.float64)
 
 
+def _check_weights(weight_sum: float, where: str, config: Config) -> None:
+    """Raise DataError on all ranks where gradients are to be divided by a sum of weights that their dtype has not."""
+    if weight_sum > float(np.finfo(config.dtype).max):
+        raise by_all_ranks(
+            DataError(f"{where}: sample weights add up to more than {config.dtype} holds: divide them by a constant")
+        )
+
+
 def data_of_arrays(
     X: NDArray[Any],
     y: NDArray[Any],
@@ -228,6 +238,8 @@ def data_of_arrays(
     alone. Raises ConfigError where that leaves no rows on one side.
     """
     m, features = X.shape
+    if w is not None:
+        _check_weights(total(w.tolist()), "arrays in memory", config)
     targets = targets if isinstance(targets, Targets) else Targets(classes=targets)
     numbers = standardization_of_targets(targets) if targets.count else None
     arithmetic = arithmetics.called(config.arithmetic)

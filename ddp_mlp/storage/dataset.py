@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError, ProgramError, StorageError
 from ddp_mlp.storage.atomic import put_in_place
+from ddp_mlp.storage.attributes import read_attribute
 from ddp_mlp.units import byte_size
 
 SPLITS = ("train", "valid", "test")
@@ -128,7 +129,7 @@ def inspect(path: str | Path, x_name: str = "X", y_name: str = "y", for_training
         if targets is not None and columns and len(targets) != (next(iter(columns.values())) or 1):
             count = next(iter(columns.values())) or 1
             raise DataError(f"{path}: attribute targets has {len(targets)} names, but {y_name!r} has {count} columns")
-        names, shape, recipe = _feature_names(file, path, width), _feature_shape(file, path, width), _recipe(file)
+        names, shape, recipe = _feature_names(file, path, width), _feature_shape(file, path, width), _recipe(file, path)
     info = DatasetInfo(path, width, classes, splits, x_name, y_name, size_mtime)
     return replace(info, names=names, feature_shape=shape, recipe=recipe, targets=targets)
 
@@ -322,7 +323,7 @@ def is_hdf5(path: str | Path) -> bool:
 def _feature_names(file: h5py.File, path: str, width: int) -> tuple[str, ...] | None:
     if "features" not in file.attrs:
         return None
-    values = np.asarray(file.attrs["features"])
+    values = read_attribute(file, path, "features")
     if values.shape != (width,) or values.dtype.kind not in "SOU":
         raise DataError(f"{path}: attribute features is {values.dtype} {values.shape}: must be {width} names")
     names = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist()]
@@ -332,22 +333,24 @@ def _feature_names(file: h5py.File, path: str, width: int) -> tuple[str, ...] | 
 def _feature_shape(file: h5py.File, path: str, width: int) -> tuple[int, ...] | None:
     if "feature_shape" not in file.attrs:
         return None
-    values = np.asarray(file.attrs["feature_shape"])
+    values = read_attribute(file, path, "feature_shape")
     if values.ndim != 1 or values.dtype.kind not in "iu" or math.prod(values.tolist()) != width:
         raise DataError(f"{path}: attribute feature_shape is {values.tolist()}: must make up {width} features")
     return tuple(values.tolist())
 
 
-def _recipe(file: h5py.File) -> str | None:
-    value = file.attrs.get("recipe")
-    return value.decode() if isinstance(value, bytes) else value
+def _recipe(file: h5py.File, path: str) -> str | None:
+    if "recipe" not in file.attrs:
+        return None
+    value = read_attribute(file, path, "recipe").item()
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _names(file: h5py.File, path: str, attribute: str) -> tuple[str, ...] | None:
     """Return the names in a root attribute, or None where there is none."""
     if attribute not in file.attrs:
         return None
-    values = np.asarray(file.attrs[attribute])
+    values = read_attribute(file, path, attribute)
     if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "SOUiu":
         raise DataError(f"{path}: attribute {attribute} is {values.dtype} {values.shape}: must be a list of names")
     names = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist()]

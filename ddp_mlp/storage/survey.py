@@ -5,7 +5,6 @@ Invariants:
 """
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from ddp_mlp.errors import DataError
 from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.storage.dataset import Reader
+from ddp_mlp.summing.totals import total
 
 SURVEY_BLOCK_ROWS = 8192
 SURVEY_BLOCKS_AT_MOST = 1024
@@ -160,7 +160,7 @@ def survey_block(
         minimum=minimum,
         maximum=maximum,
         class_counts=_class_counts(reader, targets, classes),
-        weight_sum=math.fsum(weights),
+        weight_sum=total(weights.tolist()),
         shape_dtype=(reader.features, reader.dtype.name),
         digest=digest.digest(),
         numbers=survey_numbers(targets, weights, arithmetic) if reader.info.numbers else None,
@@ -277,7 +277,7 @@ def merge_surveys(surveys: Sequence[BlockSurvey]) -> Survey:
     class_counts = np.zeros(max(len(block.class_counts) for block in surveys), np.int64)
     for block in surveys:
         class_counts[: len(block.class_counts)] += block.class_counts
-    weight_sum = math.fsum(block.weight_sum for block in surveys)
+    weight_sum = total(block.weight_sum for block in surveys)
     if weight_sum == 0:
         raise DataError("every sample weight w is 0: at least one example must count")
 
@@ -303,5 +303,5 @@ def merge_numbers(surveys: Sequence[NumberSurvey]) -> NumberSurvey | None:
         raise DataError(f"column {column} of y is too large for a standard deviation; rescale the data")
     minimum = np.min([block.minimum for block in surveys], axis=0)
     maximum = np.max([block.maximum for block in surveys], axis=0)
-    weight = np.array([math.fsum(each) for each in zip(*(block.weight for block in surveys), strict=True)])
+    weight = np.array([total(each) for each in zip(*(block.weight for block in surveys), strict=True)])
     return NumberSurvey(count, np.where(minimum == maximum, minimum, mean), M2, minimum, maximum, weight)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -561,3 +562,57 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
     base = peak(tmp_path / "small.npz", tmp_path / "small.h5")
     flags = ("--order", "stratified", "--test", "0.2")
     assert peak(tmp_path / "X.npy", tmp_path / "y.npy", tmp_path / "a.h5", *flags) < base + (64 << 10)
+
+
+def damaged_ends() -> dict[str, bytes]:
+    """Return IDX and NPY files that are whole but for what comes behind their last value."""
+    X, _ = example()
+    npy, stored = io.BytesIO(), io.BytesIO()
+    np.save(npy, X)
+    with gzip.GzipFile(fileobj=stored, mode="wb", compresslevel=0) as file:
+        file.write(idx(X))  # level 0: the bytes as they are, and only the trailer knows their checksum
+    pixel = bytearray(stored.getvalue())
+    pixel[pixel.index(idx(X)[4:12]) + 60] ^= 4
+    wrong_length = bytearray(gzip.compress(idx(X)))
+    wrong_length[-1] ^= 1
+    return {
+        "a pixel under a stored block": bytes(pixel),
+        "a length that is wrong": bytes(wrong_length),
+        "no trailer": gzip.compress(idx(X))[:-8],
+        "a second member": gzip.compress(idx(X)) + gzip.compress(b"more"),
+        "bytes behind an IDX": idx(X) + b"x",
+        "bytes behind an NPY": npy.getvalue() + b"x",
+        "bytes behind a packed NPY": gzip.compress(npy.getvalue() + b"x"),
+    }
+
+
+@pytest.mark.parametrize("name", damaged_ends())
+def test_an_end_that_is_not_the_values_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Checksum and length of gzip are compared, and nothing may follow: exit 65, no file."""
+    _, y = example()
+    (tmp_path / "X").write_bytes(damaged_ends()[name])
+    (tmp_path / "y").write_bytes(idx(y.astype(np.uint8)))
+    assert run(tmp_path / "X", tmp_path / "y", tmp_path / "a.h5") == 65
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "X: cannot be read: " in line
+    assert sorted(os.listdir(tmp_path)) == ["X", "y"]
+
+
+def test_more_columns_than_memory_is_for_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line of a million columns is counted, and not given to Arrow."""
+    path = tmp_path / "wide.csv"
+    path.write_text("\n".join([",".join(["1"] * 1_000_000)] * 2))
+    assert run(path, tmp_path / "a.h5") == 65
+    assert "has 1000000 columns: --max_columns 1000000 takes them" in capsys.readouterr().err
+    path.write_text("a,b,c\n1,2,3\n4,5,6\n")
+    assert run(path, tmp_path / "a.h5", "--max_columns", 2) == 65
+    assert run(path, tmp_path / "a.h5", "--max_columns", 3) == 0
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One to which nobody writes."""
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert run(tmp_path / "pipe.csv", tmp_path / "a.h5") == 74
+    assert "is not a regular file" in capsys.readouterr().err

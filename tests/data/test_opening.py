@@ -1,11 +1,16 @@
-"""Tests of the weights of classes."""
+"""Tests of the weights of classes and examples."""
 
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from ddp_mlp.data.opening import class_weights
-from ddp_mlp.errors import ConfigError
+from ddp_mlp.config import Config
+from ddp_mlp.data.opening import class_weights, open_data
+from ddp_mlp.errors import ConfigError, DataError
+from ddp_mlp.parallel.single import SingleProcess
 
 
 def test_balanced_weights_are_those_of_scikit_learn() -> None:
@@ -23,3 +28,13 @@ def test_class_weights_by_name() -> None:
         class_weights({"x": 1.0}, ("a", "b", "c"), counts)
     with pytest.raises(ConfigError, match="weight 0"):
         class_weights({"a": 0.0, "b": 0.0}, ("a", "b", "c"), counts)
+
+
+@pytest.mark.parametrize(("weight", "dtype"), [(1e308, "float64"), (1e38, "float32")])
+def test_weights_whose_sum_overflows_are_refused(weight: float, dtype: str, tmp_path: Path) -> None:
+    """Each is finite, their sum is not, in the dtype that gradients are divided in."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["train/X"], file["train/y"] = np.zeros((6, 2), np.float32), np.arange(6) % 3
+        file["train/w"] = np.full(6, weight)
+    with pytest.raises(DataError, match=f"train: sample weights add up to more than {dtype} holds"):
+        open_data(Config(data=str(tmp_path / "a.h5"), dtype=dtype, quiet=True), SingleProcess())  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 Each case is a function of (seed, number), so that `--replay NUMBER` repeats one. It runs the real command in a forked
 child under limits of memory, time and file size, in a folder of its own. A finding is a traceback, an exit code that
-the program does not have, death by a signal (a crash, or the time limit), or a file opened elsewhere: by Python (an
+the program does not have, death by a signal (a crash, or the limit of time), or a file opened elsewhere: by Python (an
 audit hook sees it) or by the HDF5 library (inotify watches the files that hostile inputs point at). Findings are kept,
 with the files that cause them.
 """
@@ -18,7 +18,9 @@ import argparse
 import collections
 import contextlib
 import ctypes
+import dataclasses
 import gzip
+import importlib.util
 import io
 import json
 import random
@@ -29,6 +31,7 @@ import struct
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,12 +46,14 @@ from ddp_mlp import convert, predict
 from ddp_mlp.config import Config
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage import weights
 from ddp_mlp.train import main as train
 from ddp_mlp.training import loop
 
 EXIT_CODES = {0, 1, 2, 65, 74, 75}
 """1 is a loss that is not finite: weights of 1e30 are weights."""
-CASE_SECONDS = 20
+CASE_SECONDS = 10
+"""Of processor time; on the clock six times as many, for a machine that has other work."""
 FILE_BYTES = 256 << 20
 OPENED = 99
 """A child's exit code after it has opened a file elsewhere."""
@@ -200,13 +205,64 @@ def restructured(path: Path, rng: Random, baits: Path) -> None:
                 return
 
 
-# ---- the four inputs -------------------------------------------------------------------------------------------------
+def with_damaged_heap(image: bytes, rng: Random) -> bytes:
+    """Damage the global heaps of an HDF5 file, where text of variable length lies: sizes, numbers, contents."""
+    out = bytearray(image)
+    at = out.find(b"GCOL")
+    while at >= 0:
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            place = at + rng.choice((8, 16, 18, 24, 32, 40, 56))
+            size = rng.choice((2, 8))
+            value = rng.choice((0, 0, 1, 7, 2**16 - 1, 2**31, 2**63 - 8, 2**64 - 1)) & ((1 << 8 * size) - 1)
+            out[place : place + size] = value.to_bytes(size, "little")
+        at = out.find(b"GCOL", at + 4)
+    return bytes(out)
+
+
+def forged(value: Any, rng: Random) -> Any:
+    """Return what JSON can hold with a few values put in the place of others."""
+    odd: tuple[Any, ...] = (
+        None,
+        -1,
+        0,
+        2**31,
+        2**60,
+        2**63,
+        10**400,
+        1e308,
+        -1e308,
+        float("nan"),
+        float("inf"),
+        "",
+        "x",
+        [],
+        {},
+        True,
+    )
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        name = rng.choice(list(value))
+        changed = {**value, name: forged(value[name], rng)}
+        if rng.random() < 0.1:
+            del changed[name]
+        return changed
+    if isinstance(value, list | tuple) and value and rng.random() < 0.7:
+        items = list(value)
+        at = rng.randrange(len(items))
+        items[at] = forged(items[at], rng)
+        return items
+    return rng.choice(odd)
+
+
+# ---- the inputs -------------------------------------------------------------------------------------------------
 
 
 def data_case(seeds: Seeds, rng: Random, folder: Path) -> Case:
     """Damage a data set, for training, prediction or inspection."""
     path = folder / "data.h5"
-    _write_hdf5(path, seeds.files[rng.choice(("plain.h5", "weighted.h5", "packed.h5"))], rng, seeds.baits)
+    if rng.random() < 0.15:
+        path.write_bytes(with_damaged_heap(seeds.files["packed.h5"], rng))
+    else:
+        _write_hdf5(path, seeds.files[rng.choice(("plain.h5", "weighted.h5", "packed.h5"))], rng, seeds.baits)
     command = rng.randrange(4)
     if command == 0:
         return Case(convert.main, ["--inspect", "data.h5"])
@@ -221,7 +277,14 @@ def checkpoint_case(seeds: Seeds, rng: Random, folder: Path) -> Case:
     """Damage a checkpoint, half of the time with a seal that fits what has become of it."""
     image = seeds.files["checkpoint.h5"]
     path = folder / "model.h5"
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:  # whole and signed, with other numbers
+        found, part = checkpoints.decode(image, "seed"), rng.choice(("config", "progress", "data", "versions"))
+        changed = {part: forged(getattr(found, part), rng)}
+        if rng.random() < 0.3:
+            changed["step"] = rng.choice((0, 1, 3, 2**62))
+        with contextlib.suppress(Exception):  # what JSON or the format itself refuses
+            image = bytes(checkpoints.encode(dataclasses.replace(found, **changed)))
+    elif rng.random() < 0.5:
         _write_hdf5(path, image, rng, seeds.baits)
         image = path.read_bytes()
         if rng.random() < 0.9 and len(image) > checkpoints.USER_BLOCK:
@@ -241,10 +304,43 @@ def checkpoint_case(seeds: Seeds, rng: Random, folder: Path) -> Case:
     return Case(train, [*RUN, "--run_dir", "run", "--max_steps", "1", "--init_from", "model.h5"])
 
 
+def weights_case(seeds: Seeds, rng: Random, folder: Path) -> Case:
+    """Damage a network of another program, to begin with."""
+    name = rng.choice([name for name in ("model.npz", "packed.npz", "model.safetensors") if name in seeds.files])
+    content = seeds.files[name]
+    if name == "packed.npz" and rng.random() < 0.5:  # the archive is whole, its members are not
+        made = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as new:
+            for member in old.namelist():
+                new.writestr(member, damaged(old.read(member), rng) if rng.random() < 0.5 else old.read(member))
+        content = made.getvalue()
+    else:
+        content = damaged(content, rng)
+    (folder / name).write_bytes(content)
+    (folder / "data.h5").write_bytes(seeds.files["plain.h5"])
+    return Case(train, [*RUN, "--run_dir", "run", "--max_steps", "1", "--init_from", name])
+
+
+def bomb(name: str, rng: Random) -> bytes:
+    """Return a configuration that is small and means much."""
+    depth, width = rng.choice((5, 20, 1000, 100_000)), rng.choice((2, 9, 50))
+    levels = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width)}]" for i in range(1, min(depth, 30)))
+    texts = (
+        f"a0: &a0 [1]\n{levels}\n",
+        "hidden: &a [*a, *a]\n",
+        "hidden" + (" = " if name.endswith("toml") else ": ") + "[" * depth,
+        '{"class_weight": ' + '{"a": ' * depth + "1" + "}" * (depth + 1),
+        "seed" + (" = " if name.endswith("toml") else ": ") + "9" * depth,
+        "".join(f"a{i}: 1\n" for i in range(depth)),
+        "# " + "x" * (depth * 20),
+    )
+    return rng.choice(texts).encode()
+
+
 def config_case(seeds: Seeds, rng: Random, folder: Path) -> Case:
     """Damage a configuration file in one of its languages."""
     name = rng.choice(("run.toml", "run.yaml", "run.json"))
-    (folder / name).write_bytes(reworded(seeds.files[name], rng))
+    (folder / name).write_bytes(bomb(name, rng) if rng.random() < 0.15 else reworded(seeds.files[name], rng))
     if rng.random() < 0.2:  # a language under another's name
         other = rng.choice(("run.toml", "run.yaml", "run.json"))
         (folder / name).rename(folder / other)
@@ -260,9 +356,11 @@ def convert_case(seeds: Seeds, rng: Random, folder: Path) -> Case:
         content = seeds.files[name]
         if name == names[-1] or rng.random() < 0.5:
             content = reworded(content, rng) if kind.endswith(("csv", "tsv")) else damaged(content, rng)
-        if rng.random() < 0.1:
-            content = gzip.compress(content)
-            content = damaged(content, rng) if rng.random() < 0.5 else content
+        if rng.random() < (0.5 if kind in ("idx", "npy") else 0.1):
+            content = gzip.compress(content, rng.choice((0, 9)))
+            if rng.random() < 0.3:  # its trailer: checksum and length
+                content = content[:-8] + rng.choice((b"", content[-8:-4], damaged(content[-8:], rng), content[-8:] * 2))
+            content = damaged(content, rng) if rng.random() < 0.4 else content
             names = [n + ".gz" if n == name else n for n in names]
             name += ".gz"
         (folder / name).write_bytes(content)
@@ -272,7 +370,13 @@ def convert_case(seeds: Seeds, rng: Random, folder: Path) -> Case:
     return Case(convert.main, [*names, "out.h5", *label, *order])
 
 
-INPUTS = {"data": data_case, "checkpoint": checkpoint_case, "config": config_case, "convert": convert_case}
+INPUTS = {
+    "data": data_case,
+    "checkpoint": checkpoint_case,
+    "config": config_case,
+    "convert": convert_case,
+    "weights": weights_case,
+}
 RUN = ["--data", "data.h5", "--hidden", "[3]", "--batch_size", "8", "--quiet", "--stall_seconds", "0"]
 
 
@@ -317,6 +421,16 @@ def make_seeds(folder: Path) -> Seeds:
     with contextlib.redirect_stdout(io.StringIO()):
         loop.train(config, SingleProcess())
     files["checkpoint.h5"] = next((folder / "run" / "checkpoints").glob("step-*.h5")).read_bytes()
+
+    network = weights.read(next((folder / "run" / "checkpoints").glob("step-*.h5")))
+    weights.write_npz(folder / "model.npz", network)
+    arrays: dict[str, Any] = dict(network.parameters)
+    np.savez_compressed(folder / "packed.npz", **arrays)
+    for name in ("model.npz", "packed.npz"):
+        keep(folder / name)
+    if importlib.util.find_spec("safetensors"):
+        weights.write_safetensors(folder / "model.safetensors", network)
+        keep(folder / "model.safetensors")
 
     keys: dict[str, Any] = {"hidden": [8, 4], "epochs": 3, "learning_rate": 0.01, "run_dir": "runs/x", "quiet": True}
     keys |= {"optimizer": "adamw", "weight_decay": 0.1, "batch_size": "full", "checkpoint_every": "2 epochs"}
@@ -390,7 +504,8 @@ def _confine(folder: Path, megabytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(CASE_SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (CASE_SECONDS, CASE_SECONDS))
+    signal.alarm(6 * CASE_SECONDS)
     home = [
         str(folder),
         sys.prefix,
@@ -409,6 +524,8 @@ def _confine(folder: Path, megabytes: int) -> None:
             if not path.startswith(tuple(home)) and os.path.exists(path):
                 os.write(2, f"opened {path}\n".encode())
                 os._exit(OPENED)
+        elif event == "subprocess.Popen" and arguments[0] == sys.executable:
+            return  # what reads attributes within limits
         elif event in ("os.system", "subprocess.Popen", "socket.connect"):
             os.write(2, f"{event} {arguments}\n".encode())
             os._exit(OPENED)
@@ -436,7 +553,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("--seconds", type=float, default=60, help="how long, over all inputs (60)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--inputs", default=",".join(INPUTS), help="which of data, checkpoint, config, convert (all)")
+    parser.add_argument("--inputs", default=",".join(INPUTS), help=f"which of {', '.join(INPUTS)} (all)")
     parser.add_argument("--megabytes", type=int, default=2048, help="address space of a child, as ulimit -v (2048)")
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="folder for what is found")
     parser.add_argument("--replay", type=int, metavar="NUMBER", help="run this case alone and show its stderr")

@@ -57,7 +57,7 @@ def test_what_must_be_found_is_found(run_python: Program, tmp_path: Path) -> Non
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify and /proc are Linux's")
 def test_a_few_seconds_find_nothing(run_python: Program, tmp_path: Path) -> None:
-    """All four inputs are refused or used, in one line, with the program's own exit codes."""
-    outcome = run_python(SCRIPT, "--seconds", "8", "--seed", "11", cwd=tmp_path)
+    """All inputs are refused or used, in one line, with the program's own exit codes."""
+    outcome = run_python(SCRIPT, "--seconds", "12", "--seed", "11", cwd=tmp_path)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-    assert all(f"{kind}: " in outcome.stdout for kind in ("data", "checkpoint", "config", "convert"))
+    assert all(f"{kind}: " in outcome.stdout for kind in ("data", "checkpoint", "config", "convert", "weights"))

@@ -18,6 +18,7 @@ from ddp_mlp.config import Config
 from ddp_mlp.data.access import Access, choose_access
 from ddp_mlp.errors import printable
 from ddp_mlp.inference.evaluate import EVALUATION_ROWS
+from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout
@@ -65,7 +66,10 @@ class Outline:
     batch_size: int
     K: int
     parameters: int
-    """Bytes of one copy of the parameters: one per node, or one per rank with reduction = allreduce."""
+    """Bytes of one copy of the parameters: one per node, or one per rank with reduction = allreduce.
+
+    In portable arithmetic with the rounded weights, in float64.
+    """
     ranks: list[RankOutline]
 
     @property
@@ -92,7 +96,12 @@ def outline(config: Config, communicator: Communicator) -> Outline:
     m = sum(int(n) - round(held_out * int(n)) for n in counts)
     batch_size = m if config.batch_size == "full" else min(config.batch_size, m)
     layout, dtype = Layout((info.features, *config.hidden, len(counts))), np.dtype(config.dtype)
-    if config.reduction == "exact":
+    arithmetic = arithmetics.called(config.arithmetic)
+    working = arithmetic.working(dtype)
+    if arithmetic.is_portable:  # a rank's share takes the place of its shards
+        K = communicator.size
+        part = exact_part(make_plan(K, layout.length, communicator.nodes), communicator)
+    elif config.reduction == "exact":
         K = automatic_shards(communicator.size) if config.shards == "auto" else config.shards
         part = exact_part(make_plan(K, layout.length, communicator.nodes), communicator)
     else:
@@ -100,6 +109,8 @@ def outline(config: Config, communicator: Communicator) -> Outline:
         part = plain_part(layout.length, communicator)
 
     batches = {batch_size, m % batch_size} - {0}
+    if arithmetic.is_portable:
+        batches = {piece for m in batches for piece in (min(m, config.chunk_rows), m % config.chunk_rows)} - {0}
     sizes = {size for batch in batches for size in _passes(part.subtrees, batch, K, config.chunk_rows)}
     evaluations = [(n,) for n in _evaluations(config, info, m)]
     weighted = info.splits["train"].weighted or config.class_weight is not None
@@ -108,11 +119,11 @@ def outline(config: Config, communicator: Communicator) -> Outline:
     sums = _gradient_sums(part.subtrees, layout, batches, K, config.chunk_rows)
     mine = RankOutline(
         examples=sum(len(rows(subtree, batch_size, K)) for subtree in part.subtrees),
-        gradients=(sums + part.exchanged) * dtype.itemsize,
+        gradients=(sums + part.exchanged) * working.itemsize,
         optimizer=(len(optimizer.slots) + bool(config.l2 or decay)) * part.slice_length * dtype.itemsize,
-        activations=sum(_pass_bytes(layout, size, info, weighted, dtype) for size in [*sizes, *evaluations]),
-        read=part.read * dtype.itemsize,
-        sent=part.sent * dtype.itemsize + part.tallies * np.dtype(np.float64).itemsize,
+        activations=sum(_pass_bytes(layout, size, info, weighted, working) for size in [*sizes, *evaluations]),
+        read=part.read * working.itemsize,
+        sent=part.sent * working.itemsize + part.tallies * np.dtype(np.float64).itemsize,
     )
     return Outline(
         info=info,
@@ -121,7 +132,7 @@ def outline(config: Config, communicator: Communicator) -> Outline:
         rows=m,
         batch_size=batch_size,
         K=K,
-        parameters=layout.length * dtype.itemsize,
+        parameters=layout.length * (dtype.itemsize + arithmetic.is_portable * working.itemsize),
         ranks=communicator.allgather(mine),
     )
 
@@ -262,10 +273,11 @@ def lines(config: Config, found: Outline, communicator: Communicator) -> Iterato
         f"{config.optimizer}, learning rate {config.learning_rate:g} ({config.schedule})"
     )
     per_shard = sorted({len(rows((i, i + 1), found.batch_size, found.K)) for i in range(found.K)})
-    yield (
-        f"ranks      P = {communicator.size} on {_counted(len(nodes), 'node')}, K = {found.K} shards of "
-        f"{' or '.join(f'{n:,}' for n in per_shard)} examples, {config.reduction} sum"
-    )
+    sizes = " or ".join(f"{n:,}" for n in per_shard)
+    shared = f"K = {found.K} shards of {sizes} examples, {config.reduction} sum"
+    if config.arithmetic == "portable":
+        shared = f"shares of {sizes} examples, portable arithmetic: no shards, the same bits on any machine"
+    yield f"ranks      P = {communicator.size} on {_counted(len(nodes), 'node')}, {shared}"
 
     data = f"data {byte_size(found.access.node_bytes)} (access = {found.access.kind})"
     if config.reduction == "exact":

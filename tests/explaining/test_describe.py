@@ -165,3 +165,13 @@ def test_many_ranks_are_two_lines(digits: Path) -> None:
     shown = list(lines(Config(data=str(digits)), replace(found, ranks=ranks), SingleProcess()))
     assert [line.split()[:2] for line in shown[-2:]] == [["least", "100"], ["most", "119"]]
     assert [line.split()[-2:] for line in shown[-2:]] == [["881", "B"], ["900", "B"]]
+
+
+def test_portable_arithmetic_has_no_shards(run_python: Program) -> None:
+    """Ranks share each batch, sums are float64, and the word shard stands in one place: that there are none."""
+    outcome = run_python("-m", "ddp_mlp.train", "--describe", "true", "--arithmetic", "portable")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "shares of 128 examples, portable arithmetic: no shards" in outcome.stdout
+    assert "K =" not in outcome.stdout
+    assert "67.3 KiB" in outcome.stdout  # 17,226 float32 parameters, and one partial of their sums in float64
+    assert "0          134.6 KiB" in outcome.stdout

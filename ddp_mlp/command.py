@@ -9,9 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ddp_mlp import __version__, streams
+from ddp_mlp.config.values import expand
 from ddp_mlp.errors import ConfigError, EnvironmentMismatch, ProgramError, StorageError
 from ddp_mlp.stopping import Session, Stopped, ignore_signals, session
 
@@ -119,6 +121,9 @@ def out_of_memory(error: MemoryError) -> EnvironmentMismatch:
 def _read(parser: Parser, argv: Sequence[str] | None, check: Check | None) -> argparse.Namespace:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     asked = parser.parse_intermixed_args(argv)  # flags may stand before, between and after file names
+    for name, value in vars(asked).items():  # a shell leaves --out=~/a.h5 as it is
+        if isinstance(value, Path):
+            setattr(asked, name, Path(expand(name, str(value))))
     if check is not None:
         check(asked)
     return asked

@@ -33,8 +33,8 @@ intervals = st.integers(1, 10**9) | st.builds(
 )
 configs = st.builds(
     Config,
-    data=texts,
-    run_dir=st.none() | texts,
+    x_name=texts,
+    y_name=texts,
     hidden=st.lists(st.integers(1, 4096), max_size=4).map(tuple),
     batch_size=st.just("full") | st.integers(1, 2**40),
     shards=st.just("auto") | st.integers(1, 1024),

@@ -32,6 +32,13 @@ def ready(pid: int) -> bool:
     return False
 
 
+def holds_open(pid: int, path: Path) -> bool:
+    """Tell whether a process has a file open."""
+    with suppress(OSError):
+        return str(path) in {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    return False
+
+
 def started(*command: str | Path) -> "subprocess.Popen[str]":
     """Start a command without any launcher's variables."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_PREFIXES)}
@@ -143,10 +150,15 @@ def test_a_signal_while_data_are_read_is_honoured(tmp_path: Path) -> None:
     path = tmp_path / "large.h5"
     with h5py.File(path, "w") as file:
         group = file.create_group("train")
-        group.create_dataset("X", (400_000, 500), np.float32, chunks=(1000, 500), compression="gzip", fillvalue=1.0)
-        group["y"] = np.arange(400_000) % 2
+        X = np.random.default_rng(0).standard_normal((5_000, 300)).astype(np.float32)
+        rows = group.create_dataset("X", (200_000, 300), np.float32, chunks=(5_000, 300))
+        for lo in range(0, len(rows), len(X)):
+            rows[lo : lo + len(X)] = X
+        group["y"] = np.arange(len(rows)) % 2
     process = started(sys.executable, "-m", "ddp_mlp.train", "--data", path, "--run_dir", tmp_path / "run")
-    code, stderr, seconds = stopped(process, signal.SIGTERM, 2.0)
+    while process.poll() is None and not holds_open(process.pid, path):
+        time.sleep(0.01)
+    code, stderr, seconds = stopped(process, signal.SIGTERM, 0.1)
     assert code == 75, stderr
     assert re.search(r"error: stopped by SIGTERM: there was nothing to save yet", stderr)
     assert seconds < HONOURED_SECONDS

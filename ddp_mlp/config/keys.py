@@ -103,6 +103,7 @@ class Config:
       on_save_error: what to do when a checkpoint cannot be written
       log_every: steps between step events in metrics.jsonl; 0 is none
       tensorboard: write TensorBoard event files too, to tensorboard in run_dir
+      private: let nobody else read what the run writes; if not given, the umask decides
       trace: write what each rank did when to this file, for chrome://tracing or Perfetto
       describe: show what would be trained, and end
       teach: work one step of a tiny network through in words, rank by rank, and end
@@ -186,6 +187,7 @@ class Config:
     on_save_error: Literal["stop", "continue"] = key("stop", resume="free")
     log_every: int = key(50, at_least=0, resume="free")
     tensorboard: bool = key(False, resume="free")
+    private: bool = key(False, resume="free")
     trace: str | None = key(None, resume="free")
     describe: bool = key(False, resume="free")
     teach: bool = key(False, resume="free")

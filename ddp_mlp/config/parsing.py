@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from ddp_mlp import __version__
 from ddp_mlp.config.keys import Config, check_key, from_dict, hints, to_dict, unknown_key
-from ddp_mlp.config.values import alternatives, cast, show, wording
+from ddp_mlp.config.values import alternatives, cast, expand, show, wording
 from ddp_mlp.errors import ConfigError
 
 LARGEST_FILE, LARGEST_YAML = 1 << 20, 1 << 16
@@ -25,6 +25,8 @@ LARGEST_FILE, LARGEST_YAML = 1 << 20, 1 << 16
 DEEPEST = 20
 """Brackets inside one another, or levels of YAML."""
 
+PATHS = {"data", "init_from", "run_dir", "resume", "trace"}
+"""Keys whose texts are paths: ~ and $VARIABLES in them are replaced, in a file as a shell does it for a flag."""
 PRINTED = ("", "skip_default", "skip_unset")
 """What may follow `--print_config=`; no key of a configuration is ever unset."""
 
@@ -88,6 +90,8 @@ def _read(name: str, value: Any) -> Any:
     elif isinstance(value, str) and value.isdecimal() and int in alternatives(hint):
         with suppress(ValueError):  # more digits than Python reads
             value = int(value)
+    if name in PATHS:
+        value = expand(name, value)
     return check_key(name, value)
 
 

@@ -5,6 +5,7 @@ Invariant: a value that does not fit is one line, a `ConfigError`: KEY = VALUE: 
 
 import math
 import operator
+import os
 import re
 import types
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,8 @@ def cast(value: Any, hint: Any) -> Any:
             return int(value)
         if kind is float and isinstance(value, Real) and not isbool and math.isfinite(value):
             return float(value)
+        if kind is str and isinstance(value, os.PathLike):
+            value = os.fsdecode(value)
         if kind is str and isinstance(value, str) and value:
             return value
         if origin is tuple and isinstance(value, list | tuple):
@@ -57,6 +60,18 @@ def cast(value: Any, hint: Any) -> Any:
             # YAML reads a class named 0 as a number
             return {str(cast(name, int | str)): cast(weight, get_args(kind)[1]) for name, weight in value.items()}
     raise TypeError(value)
+
+
+def expand(name: str, value: Any) -> Any:
+    """Return a path with ~ and $VARIABLES in it replaced, unless it is there as it is written. Raises ConfigError."""
+    if not isinstance(value, str) or os.path.lexists(value):
+        return value
+    found = os.path.expandvars(os.path.expanduser(value))
+    if found.startswith("~"):
+        reject(name, value, "there is no such home folder; write the path in full")
+    if "$" in found:
+        reject(name, value, "names a variable that is not set; set it, or write the path in full")
+    return found
 
 
 def _numbers(value: Any) -> Sequence[float]:

@@ -21,7 +21,7 @@ from ddp_mlp.run_dir.console import Console
 from ddp_mlp.run_dir.journal import Event, Journal
 from ddp_mlp.run_dir.narrator import result
 from ddp_mlp.run_dir.resuming import Start
-from ddp_mlp.run_dir.saving import Arrays, Saving, Snapshot
+from ddp_mlp.run_dir.saving import GO_ON, Arrays, Saving, Snapshot
 from ddp_mlp.run_dir.tensorboard import TensorBoard
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage.atomic import write_atomically
@@ -38,16 +38,23 @@ class RunFolder:
     """The outputs of a run in its claimed folder; a context manager. Collective, but where it says local."""
 
     def __init__(
-        self, communicator: Communicator, start: Start, like: Checkpoint, complete: bool, aside: bool = False
+        self,
+        communicator: Communicator,
+        start: Start,
+        like: Checkpoint,
+        complete: bool,
+        aside: bool = False,
+        again: str = GO_ON,
     ) -> None:
         """Open what is written, or raise StorageError or ConfigError on all ranks.
 
         `like` is what all checkpoints of the run have in common, at the step from which it begins; `complete` tells
-        that there is nothing left to do for this start but to say so; `aside` that nobody waits for its result.
+        that there is nothing left to do for this start but to say so; `aside` that nobody waits for its result; `again`
+        what makes it go on after a stop.
         """
         self._communicator = communicator
         desks: list[Desk] = []
-        communicator.on_rank_0(lambda: desks.append(Desk(start, like, complete, aside)))
+        communicator.on_rank_0(lambda: desks.append(Desk(start, like, complete, aside, again)))
         self._desk = desks[0] if desks else None
 
     def __enter__(self) -> Self:
@@ -115,7 +122,7 @@ class RunFolder:
 class Desk:
     """Rank 0's end of a run's folder: all its files, and the console. Local."""
 
-    def __init__(self, start: Start, like: Checkpoint, complete: bool, aside: bool) -> None:
+    def __init__(self, start: Start, like: Checkpoint, complete: bool, aside: bool, again: str) -> None:
         self._config, self._like = start.config, like
         config = start.config
         self.console = Console(config.quiet or aside, silent=aside)
@@ -129,6 +136,7 @@ class Desk:
             saved=self.console.saved,
             warn=self.console.warn,
             begun_from=None if start.resumed_from is None else (like.step, self._checkpoints / start.resumed_from),
+            again=again,
         )
         self._journal = Journal(start.run_dir / journal.FILE, start.journal_bytes)
         self._board: TensorBoard | None = None

@@ -100,7 +100,7 @@ class Journal:
 
 def _open(path: Path) -> int:
     """Open the file so that all is written at its end: where a line is cut off, the next one leaves no hole."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def _end_of_last_line(file: int, end: int) -> int:

@@ -40,6 +40,9 @@ class State(NamedTuple):
     """None is the optimizer's own beginning."""
 
 
+GO_ON = "run the same command again to go on"
+
+
 class BackgroundWriter:
     """Runs one write at a time in a thread, on rank 0; an error in it surfaces at the next `start` or `wait`. Local."""
 
@@ -87,14 +90,16 @@ class Saving:
         saved: Callable[[int], Any],
         warn: Callable[[str], Any],
         begun_from: tuple[int, Path] | None,
+        again: str = GO_ON,
     ) -> None:
         """With `go_on`, storage errors are counted, and told to `warn`; `saved` is told each step that is on the disk.
 
-        `begun_from` is the step and the file of the checkpoint that the run goes on from.
+        `begun_from` is the step and the file of the checkpoint that the run goes on from, `again` the words for what to
+        do that it goes on once more.
         """
         self._folder, self._keep, self._go_on, self._saved, self._warn = folder, keep, go_on, saved, warn
         self._writer = BackgroundWriter()
-        self._newest = begun_from
+        self._newest, self._again = begun_from, again
         self._errors = 0
 
     @property
@@ -148,4 +153,4 @@ class Saving:
             return "no checkpoint is saved"
         if not self._newest[1].exists():
             return f"{self._newest[1]} was saved, and is gone"
-        return f"{self._newest[1]} is saved: run the same command again to go on"
+        return f"{self._newest[1]} is saved: {self._again}"

@@ -113,7 +113,7 @@ def failpoint(name: str) -> bool:
 
 def _write_durably(path: Path, data: bytes | memoryview) -> None:
     failpoint("open")
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         failpoint("opened")
         rest = memoryview(data)

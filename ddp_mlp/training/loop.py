@@ -12,7 +12,7 @@ from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batch
 from ddp_mlp.data.opening import open_data
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.run_dir.claiming import claimed
+from ddp_mlp.run_dir.claiming import claimed, how_to_go_on
 from ddp_mlp.summing.tallies import RankSignal
 from ddp_mlp.training.interruption import Interruption, Signals
 from ddp_mlp.training.machine import settled
@@ -30,10 +30,12 @@ def train(config: Config, communicator: Communicator) -> dict[str, Any]:
     Collective. Raises a ProgramError on all ranks, such as Interrupted after a signal or at the time limit, with a
     checkpoint saved, or TrainingFailed when the loss is no longer finite.
     """
-    with Interruption(communicator.abort) as signals, settled(config, communicator) as machine:
-        data = open_data(config, communicator)
-        with claimed(config, communicator) as config, started(config, data, machine, communicator) as trainer:
-            return {**complete(trainer, signals), "run_dir": config.run_dir}
+    with settled(config, communicator) as machine:
+        data = open_data(config, communicator)  # until here a signal has nothing to save, and ends the command at once
+        with claimed(config, communicator) as named, Interruption(communicator.abort) as signals:
+            again = how_to_go_on(config, str(named.run_dir))
+            with started(named, data, machine, communicator, again=again) as trainer:
+                return {**complete(trainer, signals), "run_dir": named.run_dir}
 
 
 def complete(trainer: Trainer, signals: Signals) -> dict[str, Any]:

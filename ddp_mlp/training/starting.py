@@ -10,6 +10,7 @@ from ddp_mlp.data.opening import Data
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.folder import RunFolder, what_checkpoints_share
 from ddp_mlp.run_dir.resuming import open_run
+from ddp_mlp.run_dir.saving import GO_ON
 from ddp_mlp.training.building import (
     build_batches,
     build_schedule,
@@ -28,11 +29,11 @@ from ddp_mlp.training.watchdog import Watchdog
 
 @contextmanager
 def started(
-    config: Config, data: Data, machine: Machine, communicator: Communicator, aside: bool = False
+    config: Config, data: Data, machine: Machine, communicator: Communicator, aside: bool = False, again: str = GO_ON
 ) -> Iterator[Trainer]:
     """Start the run in a claimed folder, or go on with it; yield its trainer. Collective.
 
-    `aside`: it is one of many, and says nothing on the console but warnings.
+    `aside`: it is one of many, and says nothing on the console but warnings. `again`: what makes it go on after a stop.
     """
     start, state = open_run(config, data, machine.arithmetic, communicator)
     config = start.config
@@ -46,7 +47,7 @@ def started(
     versions = {**machine.versions, **machine.arithmetic, **kernels}
     like = what_checkpoints_share(config, data, versions, progress.step, progress.epoch)
     with (
-        RunFolder(communicator, start, like, complete, aside) as outputs,
+        RunFolder(communicator, start, like, complete, aside, again) as outputs,
         Watchdog(communicator, config.stall_seconds) as watchdog,
         closing(batches),
     ):

@@ -51,7 +51,7 @@ def test_dump_reads_back(tmp_path: Path, config: Config) -> None:
 @pytest.mark.parametrize("text", TRAPS)
 def test_texts_stay_texts(file: Callable[[str, str], str], text: str) -> None:
     """A text that looks like something else is still that text after a dump, as a value and as a class name."""
-    config = Config(data=text, run_dir=text, class_weight={text: 1.0})
+    config = Config(x_name=text, y_name=text, class_weight={text: 1.0})
     assert parse(["--config", file("run.yaml", dump(config))]) == config
 
 
@@ -257,3 +257,27 @@ def test_a_flag_cannot_multiply_either() -> None:
     """YAML on the command line has no aliases."""
     with pytest.raises(ConfigError, match="class_weight"):
         parse(["--class_weight", "{a: &x [1], b: *x}"])
+
+
+@pytest.mark.parametrize("key", ["data", "init_from", "run_dir", "resume", "trace"])
+def test_home_and_variables_in_paths(
+    key: str, file: Callable[[str, str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a file and in a flag they are what a shell would make of them; one that is not set is refused, not made."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    monkeypatch.delenv("NOT_SET", raising=False)
+    named = file("run.toml", f'{key} = "$SCRATCH/a"')
+    assert getattr(parse(["--config", named]), key) == "/scratch/a"
+    assert getattr(parse([f"--{key}=~/a"]), key) == "/home/somebody/a"
+    assert failure(lambda: parse([f"--{key}", "$NOT_SET/a"])).startswith(f"{key} = $NOT_SET/a: names a variable")
+    assert failure(lambda: parse([f"--{key}", "~nobody-of-this-name/a"])).endswith("write the path in full")
+    (tmp_path / "~odd$name").touch()
+    assert getattr(parse([f"--{key}", "~odd$name"]), key) == "~odd$name"
+
+
+def test_paths_of_python(tmp_path: Path) -> None:
+    """Where a text is a path, a path object will do."""
+    assert Config(data=tmp_path / "a.h5", run_dir=tmp_path) == Config(  # type: ignore[arg-type] # the cast under test
+        data=str(tmp_path / "a.h5"), run_dir=str(tmp_path)
+    )

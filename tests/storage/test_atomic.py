@@ -112,7 +112,7 @@ def test_order_of_the_system_calls(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert calls == ["write", "sync file", "rename", "sync folder"]
 
 
-@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o600), (0o000, 0o600), (0o277, 0o400)])
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o000, 0o666), (0o077, 0o600), (0o277, 0o400)])
 def test_mode_of_the_file(tmp_path: Path, umask: int, mode: int) -> None:
     """A file is for its owner alone, and the umask takes more away."""
     before = os.umask(umask)

@@ -1,7 +1,8 @@
-"""Classify the rows of a file: `python -m ddp_mlp.predict CHECKPOINT DATA -o OUT.h5`, alone or under mpirun."""
+"""Predict for the rows of a file: `python -m ddp_mlp.predict CHECKPOINT DATA -o OUT.h5`, alone or under mpirun."""
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from ddp_mlp.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from ddp_mlp.inference.ensemble import EnsembleScores
+    from ddp_mlp.inference.numbers import NumberScores
     from ddp_mlp.inference.scores import Scores
     from ddp_mlp.parallel.communicator import Communicator
     from ddp_mlp.storage.dataset import DatasetInfo
@@ -30,13 +32,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def _parser() -> Parser:
     parser = Parser(
         "predict",
-        "Classify the rows of a data-set file with a trained network. Where the file has labels, accuracy, "
-        "log-loss, precision and recall of each class and the confusion matrix go to standard output.",
+        "Predict classes or numbers for the rows of a data-set file with a trained network. Where the file has "
+        "targets, figures go to standard output: accuracy, log-loss, precision and recall of each class and the "
+        "confusion matrix, or RMSE, MAE and R² of each number in its own units.",
         epilog="The same bytes on any number of ranks: mpirun -n 4 python -m ddp_mlp.predict …",
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint file, or a run's folder")
     parser.add_argument("data", type=Path, metavar="DATA", help="HDF5 file with X, standardized or not as in training")
-    parser.add_argument("-o", "--out", type=Path, metavar="OUT", help="file for labels and probabilities: .h5 or .csv")
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="OUT", help="file for labels and probabilities, or numbers: .h5, .csv"
+    )
     parser.add_argument("--split", metavar="NAME", help="train, valid or test (test, else the only one there is)")
     parser.add_argument("--x_name", default="X", metavar="TEXT", help='name of the features; "/a/b": from the root (X)')
     parser.add_argument("--y_name", default="y", metavar="TEXT", help="name of the labels, if there are any (y)")
@@ -55,6 +60,8 @@ def _check(asked: argparse.Namespace) -> None:
 
 def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
     from ddp_mlp.inference.apply import classify
+    from ddp_mlp.inference.numbers import predict_numbers
+    from ddp_mlp.inference.scores import Scores
     from ddp_mlp.model import load, members_of
     from ddp_mlp.storage.atomic import write_atomically
     from ddp_mlp.storage.dataset import inspect
@@ -66,18 +73,22 @@ def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
         _run_together(asked, info, split, communicator)
         return
     model = communicator.on_rank_0(load, asked.checkpoint)
-    scores = classify(model.network, info, split, communicator, asked.out)
+    apply = classify if model.classes else predict_numbers
+    scores = apply(model.network, info, split, communicator, asked.out)
     if communicator.rank != 0:
         return
     rows = info.splits[split].rows
+    names = {"classes": model.classes} if model.classes else {"targets": model.targets.names}
     if scores is not None:
-        for line in describe(scores, model.classes):
+        lines = describe(scores, model.classes) if isinstance(scores, Scores) else describe_numbers(scores)
+        for line in lines:
             print(printable(line))
         if asked.scores is not None:
-            text = json.dumps({"classes": model.classes, **asdict(scores)}, indent=1)
+            text = json.dumps(finite_or_none({**names, **asdict(scores)}), indent=1)
             write_atomically(asked.scores, text.encode() + b"\n")
     if asked.out is not None:
-        print(f"{asked.out}: {rows:,} rows of {split}, {len(model.classes)} classes", file=sys.stderr, flush=True)
+        [(kind, found)] = names.items()
+        print(f"{asked.out}: {rows:,} rows of {split}, {len(found)} {kind}", file=sys.stderr, flush=True)
 
 
 def _run_together(asked: argparse.Namespace, info: "DatasetInfo", split: str, communicator: "Communicator") -> None:
@@ -148,6 +159,27 @@ def describe(scores: "Scores", classes: Sequence[str]) -> Iterator[str]:
         yield from _aligned(
             [["", *classes], *([name, *row] for name, row in zip(classes, scores.confusion, strict=True))]
         )
+
+
+def describe_numbers(scores: "NumberScores") -> Iterator[str]:
+    """Yield the scores as lines for people: the figures of all targets, and a table of each."""
+    figures = ", ".join(f"{name} {value:.6g}" for name, value in scores.figures.items())
+    yield f"rows {scores.rows:,}, loss {scores.loss:.6g}, {figures}"
+    yield ""
+    heads = list(next(iter(scores.of_each.values())))
+    table: list[Sequence[Any]] = [("target", *heads)]
+    for name, of_target in scores.of_each.items():
+        table.append([name, *("-" if math.isnan(value) else f"{value:.6g}" for value in of_target.values())])
+    yield from _aligned(table)
+
+
+def finite_or_none(value: Any) -> Any:
+    """Return a value with null in place of figures that are not defined, as JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: finite_or_none(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_none(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _aligned(table: Sequence[Sequence[Any]]) -> Iterator[str]:

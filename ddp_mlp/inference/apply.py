@@ -49,8 +49,7 @@ def classify(
     structure, n_L = info.splits[split], len(network.classes)
     writer = None
     with communicator.in_agreement():
-        if info.features != network.features:
-            raise DataError(f"{info.path}: has {info.features} features, but the network takes {network.features}")
+        check_features(network, info)
         numbers = class_numbers(info, network.classes)
         reader = Reader(info, split)
         if out is not None and communicator.rank == 0:
@@ -80,6 +79,12 @@ def classify(
     return scores_of(together, [sums for _, found in everyone for sums in found])
 
 
+def check_features(network: Network, info: DatasetInfo) -> None:
+    """Raise DataError where a file has another number of features than the network takes."""
+    if info.features != network.features:
+        raise DataError(f"{info.path}: has {info.features} features, but the network takes {network.features}")
+
+
 def class_numbers(info: DatasetInfo, classes: tuple[str, ...]) -> NDArray[np.int64]:
     """Return the network's number of each class of a file, by name where the file names them. Raises DataError."""
     names = info.classes or classes
@@ -98,7 +103,7 @@ def rounds(m: int, slab_rows: int, size: int) -> Iterator[list[tuple[int, int]]]
 
 def slab_rows(network: Network) -> int:
     """Return how many rows a rank takes at a time, a whole number of blocks."""
-    row_bytes = network.dtype.itemsize * max(network.features, len(network.classes))
+    row_bytes = network.dtype.itemsize * max(network.features, network.targets.outputs)
     return EVALUATION_ROWS * max(1, SLAB_BYTES // (EVALUATION_ROWS * row_bytes))
 
 
@@ -113,14 +118,20 @@ class RowsRead(NamedTuple):
     """(k,)."""
 
 
-def read_rows(reader: Reader, lo: int, hi: int, numbers: NDArray[np.int64]) -> RowsRead:
-    """Return the rows [lo, hi), their labels mapped by `numbers`. Local. Raises DataError for what cannot be used."""
-    structure = reader.info.splits[reader.split]
+def finite_rows(reader: Reader, lo: int, hi: int) -> NDArray[Any]:
+    """Return the rows [lo, hi) of X; DataError where a number is not finite."""
     X = reader.X(lo, hi)
     if X.dtype.kind == "f" and not np.isfinite(X).all():
         row, column = np.argwhere(~np.isfinite(X))[0]
         found = f"row {lo + row}, column {column} is {X[row, column]}: must be a finite number"
         raise reader.refusal(reader.info.x_name, found)
+    return X
+
+
+def read_rows(reader: Reader, lo: int, hi: int, numbers: NDArray[np.int64]) -> RowsRead:
+    """Return the rows [lo, hi), their labels mapped by `numbers`. Local. Raises DataError for what cannot be used."""
+    structure = reader.info.splits[reader.split]
+    X = finite_rows(reader, lo, hi)
     y = np.zeros(hi - lo, np.int64)
     if structure.labelled:
         given = reader.y(lo, hi)

@@ -109,6 +109,11 @@ class Network:
         return self.layout.widths[0]
 
     @property
+    def flat(self) -> NDArray[Any]:
+        """The flat parameter vector (length,), read-only."""
+        return self._flat
+
+    @property
     def parameters(self) -> dict[str, NDArray[Any]]:
         """The parameters {"W1": (n_1, n_0), "b1": (n_1,), …}, read-only."""
         return self.layout.arrays(self._flat)

@@ -6,6 +6,13 @@ predictions alone, however many rows are appended at a time.
     OUT.h5     label (m,) class numbers, probability (m, n_L); root attribute classes, their names
     OUT.csv    label,<class>,<class>,…: the name of the class, and each class's probability in digits that are exact
 
+Of numbers, in their own units:
+
+    OUT.h5     value (m, n_L) float64; root attribute targets, the names of the outputs
+    OUT.csv    <target>,<target>,…
+
+Of labels, each yes or no: OUT.h5 has label (m, n_L) of 0 and 1 and probability (m, n_L), OUT.csv probabilities.
+
 An ensemble's file has in addition, of the members' probabilities, the standard deviation and some quantiles:
 
     OUT.h5     deviation (m, n_L), quantile (m, n_L, Q); attribute levels of the latter
@@ -34,32 +41,47 @@ class PredictionsWriter:
     """A new file of predictions, there when `finish` returns; a context manager. Local; methods raise StorageError."""
 
     def __init__(
-        self, path: Path, rows: int, classes: Sequence[str], dtype: np.dtype[Any], levels: Sequence[float] = ()
+        self,
+        path: Path,
+        rows: int,
+        classes: Sequence[str],
+        dtype: np.dtype[Any],
+        levels: Sequence[float] = (),
+        loss: str = "cross_entropy",
     ) -> None:
         """Begin the file; its suffix, .h5 or .csv, is its format. Raises ConfigError for any other.
 
-        `levels` are those of an ensemble's quantiles; none for one network.
+        `levels` are those of an ensemble's quantiles; none for one network. `loss` says whether the outputs of the
+        names `classes` are classes, labels or numbers.
         """
         self._path = path
         self._part = path.with_name(f".{path.name}.tmp-{os.getpid()}")
         try:
             if path.suffix in (".h5", ".hdf5"):
-                self._format: _HDF5 | _CSV = _HDF5(self._part, rows, classes, dtype, levels)
+                self._format: _HDF5 | _CSV | _HDF5Numbers | _CSVNumbers
+                if loss == "cross_entropy":
+                    self._format = _HDF5(self._part, rows, classes, dtype, levels)
+                else:
+                    self._format = _HDF5Numbers(self._part, rows, classes, dtype, loss)
             elif path.suffix == ".csv":
-                self._format = _CSV(self._part, classes, dtype, levels)
+                is_class = loss == "cross_entropy"
+                self._format = (
+                    _CSV(self._part, classes, dtype, levels) if is_class else _CSVNumbers(self._part, classes)
+                )
             else:
                 raise ConfigError(f"{path}: must end in .h5 or .csv, which is the format to write")
         except OSError as error:
             self._part.unlink(missing_ok=True)
             raise self._refusal(error) from error
 
-    def append(self, labels: NDArray[np.int64], probabilities: NDArray[Any], *spread: NDArray[Any]) -> None:
+    def append(self, *found: NDArray[Any]) -> None:
         """Write the next rows: class numbers (k,) and probabilities (k, n_L).
 
-        Of an ensemble also the standard deviations (k, n_L) and the quantiles (k, n_L, Q).
+        Of an ensemble also the standard deviations (k, n_L) and the quantiles (k, n_L, Q). Of numbers, and of labels'
+        probabilities, these alone: (k, n_L).
         """
         try:
-            self._format.append(labels, probabilities, *spread)
+            self._format.append(*found)
         except (OSError, RuntimeError) as error:
             raise self._refusal(error) from error
 
@@ -85,6 +107,40 @@ class PredictionsWriter:
     def _refusal(self, error: Exception) -> StorageError:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
         return StorageError(f"{self._path}: cannot be written: {reason}")
+
+
+class _HDF5Numbers:
+    def __init__(self, path: Path, rows: int, names: Sequence[str], dtype: np.dtype[Any], loss: str) -> None:
+        shape = rows, len(names)
+        self._file = h5py.File(path, "w", libver=("v108", "v108"))
+        self._file.attrs["targets"] = fixed_length(names)
+        kinds = {"value": np.dtype(np.float64)}
+        if loss == "binary_cross_entropy":
+            kinds = {"label": np.dtype(np.uint8), "probability": dtype}
+        self._arrays = {name: self._file.create_dataset(name, shape, kind) for name, kind in kinds.items()}
+        self._written = 0
+
+    def append(self, found: NDArray[Any]) -> None:
+        rows = slice(self._written, self._written + len(found))
+        for name, array in self._arrays.items():
+            array[rows] = found > 0.5 if name == "label" else found
+        self._written = rows.stop
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _CSVNumbers:
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="")
+        csv.writer(self._file, lineterminator="\n").writerow(names)
+        self._row = ",".join(["%.17g"] * len(names))  # as many digits as give every number back
+
+    def append(self, found: NDArray[Any]) -> None:
+        self._file.writelines(f"{self._row % tuple(row)}\n" for row in found.tolist())
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class _HDF5:

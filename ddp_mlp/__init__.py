@@ -4,7 +4,7 @@
     ddp_mlp.search(ddp_mlp.Config(...), space, ...)  train many, and return the best
     ddp_mlp.load(path)                               the model of a checkpoint or a run's folder
     ddp_mlp.load_ensemble(path)                      the members of a search as one model
-    ddp_mlp.MLPClassifier(...)                       scikit-learn's interface
+    ddp_mlp.MLPClassifier(...), MLPRegressor(...)    scikit-learn's interface
 
 Importing this starts neither MPI nor threads, and loads nothing: each name is imported when it is first used.
 """
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ddp_mlp.config import Config
     from ddp_mlp.estimator import MLPClassifier
     from ddp_mlp.model import EnsembleModel, Model, load, load_ensemble
+    from ddp_mlp.regressor import MLPRegressor
     from ddp_mlp.search import CallableModule as Search
     from ddp_mlp.train import CallableModule
 
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
     train: CallableModule
 
 __version__ = "0.1.0"
-__all__ = ["Config", "EnsembleModel", "MLPClassifier", "Model", "__version__"]
+__all__ = ["Config", "EnsembleModel", "MLPClassifier", "MLPRegressor", "Model", "__version__"]
 __all__ += ["load", "load_ensemble", "search", "train"]
 
-_HOMES = {"Config": "config", "MLPClassifier": "estimator"}
+_HOMES = {"Config": "config", "MLPClassifier": "estimator", "MLPRegressor": "regressor"}
 _HOMES |= dict.fromkeys(("EnsembleModel", "Model", "load", "load_ensemble"), "model")
 
 

@@ -45,6 +45,8 @@ def configuration(estimator: Any, epochs: int | None, dtype: np.dtype[Any], m: i
     stops = epochs is not None and estimator.n_iter_no_change < np.inf
     return Config(
         hidden=tuple(hidden) if np.iterable(hidden) else (hidden,),
+        activation=in_our_words(estimator.activation),
+        **loss_keys(estimator),
         dtype="float32" if dtype == np.float32 or portable else "float64",
         arithmetic="portable" if portable else "native",
         epochs=1 if epochs is None else epochs,
@@ -62,17 +64,37 @@ def configuration(estimator: Any, epochs: int | None, dtype: np.dtype[Any], m: i
         weight_decay=estimator.weight_decay,
         clip_norm=estimator.clip_norm,
         dropout=estimator.dropout,
-        label_smoothing=estimator.label_smoothing,
+        label_smoothing=getattr(estimator, "label_smoothing", 0.0),
         valid_fraction=estimator.validation_fraction if estimator.early_stopping and epochs is not None else 0.0,
         patience=int(estimator.n_iter_no_change) + 1 if stops else None,  # scikit-learn stops after more than these
         min_delta=estimator.tol,
-        monitor="valid_accuracy" if estimator.early_stopping and epochs is not None else "train_loss",
+        monitor=_monitored(estimator) if estimator.early_stopping and epochs is not None else "train_loss",
         restore_best=bool(estimator.early_stopping) and epochs is not None,
         shards="auto" if portable else automatic_shards(ranks.size),
         log_every=0,
         quiet=not estimator.verbose,
         stall_seconds=0.0,
     )
+
+
+def in_our_words(activation: str) -> str:
+    """Return the name of an activation, of which scikit-learn calls one otherwise."""
+    return "sigmoid" if activation == "logistic" else activation
+
+
+def loss_keys(estimator: Any) -> dict[str, Any]:
+    """Return the keys of a regressor's loss; none for a classifier, whose loss follows from its labels."""
+    if not hasattr(estimator, "loss"):
+        return {}
+    keys = {name: getattr(estimator, name) for name in ("loss", "output_activation", "huber_delta")}
+    keys["quantiles"] = tuple(estimator.quantiles)
+    keys["standardize_targets"] = estimator.standardize_targets
+    return keys
+
+
+def _monitored(estimator: Any) -> str:
+    """Return what early stopping watches, as scikit-learn does: R² of numbers, accuracy of classes."""
+    return "valid_r2" if hasattr(estimator, "loss") else "valid_accuracy"
 
 
 def _refuse_what_is_named_otherwise(estimator: Any) -> None:

@@ -161,7 +161,7 @@ def _settle_targets(
             standardization = Standardization(given.standardization["mean"], given.standardization["scale"])
     if found.numbers is None or numbers is None:
         return _Settled(Targets(classes=classes), (standardization, None))
-    targets = targets_of(config, loss, names_of(info), found.numbers)
+    targets = targets_of(config, loss, names_of(info), found.numbers.mean, found.numbers.scale)
     if given is not None and given.targets is not None and given.targets.count == targets.count:
         targets = replace(targets, mean=given.targets.mean, scale=given.targets.scale)
     weight_sum = found.weight_sum if numbers is found.numbers else _weight_sum(info, config)

@@ -101,19 +101,25 @@ def names_of(info: DatasetInfo) -> tuple[str, ...]:
     return (name,) if info.numbers == 1 else tuple(f"{name}{i}" for i in range(info.numbers))
 
 
-def targets_of(config: Config, loss: str, names: tuple[str, ...], found: NumberSurvey) -> Targets:
-    """Return the numbers that are to be predicted, with the map into their units."""
+def targets_of(
+    config: Config,
+    loss: str,
+    names: tuple[str, ...],
+    found_mean: NDArray[np.float64],
+    found_scale: NDArray[np.float64],
+) -> Targets:
+    """Return the numbers that are to be predicted, with the map into their units; mean and scale (n_T,) of train."""
     n = len(names)
     mean, scale = np.zeros(n), np.ones(n)
     if loss in STANDARDIZED and config.standardize_targets:
-        scale = found.scale
+        scale = found_scale
         constraints = config.output_activation.replace(" ", "").split(",")
         shifted = np.array([name == "identity" for name in constraints * (n if len(constraints) == 1 else 1)])
         if len(shifted) != n:
             raise ConfigError(
                 f"output_activation = {config.output_activation}: must be one for all, or one for each of {n} targets"
             )
-        mean = np.where(shifted, found.mean, 0.0)
+        mean = np.where(shifted, found_mean, 0.0)
     quantiles = config.quantiles if loss == "quantile" else ()
     return Targets(loss, (), names, tuple(mean.tolist()), tuple(scale.tolist()), quantiles)
 

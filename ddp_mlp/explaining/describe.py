@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.access import Access, choose_access
+from ddp_mlp.data.targets import names_of, settle
 from ddp_mlp.errors import printable
 from ddp_mlp.inference.evaluate import EVALUATION_ROWS
+from ddp_mlp.nn import architecture, optimizers
 from ddp_mlp.nn import arithmetic as arithmetics
-from ddp_mlp.nn import optimizers
+from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, Reader, inspect
 from ddp_mlp.summing.plan import Plan, make_plan
@@ -32,6 +35,8 @@ from ddp_mlp.units import byte_size
 
 LABELS = 1 << 20
 """Labels read at a time."""
+OUTPUT_FUNCTIONS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid", "poisson": "exp"}
+"""f_L of the losses that have one of their own."""
 LINES_AT_MOST = 16
 """Of a table with one line per rank; beyond that it shows the least and the most."""
 
@@ -60,7 +65,8 @@ class Outline:
 
     info: DatasetInfo
     access: Access
-    layout: Layout
+    network: Architecture
+    targets: Targets
     rows: int
     """Rows to train on."""
     batch_size: int
@@ -71,6 +77,11 @@ class Outline:
     In portable arithmetic with the rounded weights, in float64.
     """
     ranks: list[RankOutline]
+
+    @property
+    def layout(self) -> Layout:
+        """Where the parameters lie."""
+        return self.network.layout
 
     @property
     def steps_per_epoch(self) -> int:
@@ -90,12 +101,13 @@ def describe(config: Config, communicator: Communicator) -> None:
 
 def outline(config: Config, communicator: Communicator) -> Outline:
     """Return what a run would do, from its start. Collective."""
-    info, counts = communicator.on_rank_0(_look, config)
+    info, targets, counts = communicator.on_rank_0(_look, config)
     access = choose_access(config, info, communicator)
     held_out = 0.0 if "valid" in info.splits else config.valid_fraction
     m = sum(int(n) - round(held_out * int(n)) for n in counts)
     batch_size = m if config.batch_size == "full" else min(config.batch_size, m)
-    layout, dtype = Layout((info.features, *config.hidden, len(counts))), np.dtype(config.dtype)
+    network = architecture.create(info.features, config.hidden, targets, activation=config.activation)
+    layout, dtype = network.layout, np.dtype(config.dtype)
     arithmetic = arithmetics.called(config.arithmetic)
     working = arithmetic.working(dtype)
     if arithmetic.is_portable:  # a rank's share takes the place of its shards
@@ -112,7 +124,8 @@ def outline(config: Config, communicator: Communicator) -> Outline:
     if arithmetic.is_portable:
         batches = {piece for m in batches for piece in (min(m, config.chunk_rows), m % config.chunk_rows)} - {0}
     sizes = {size for batch in batches for size in _passes(part.subtrees, batch, K, config.chunk_rows)}
-    evaluations = [(n,) for n in _evaluations(config, info, m)]
+    passes = [(size, working, True) for size in sizes]
+    passes += [((n,), working, False) for n in _evaluations(config, info, m)]
     weighted = info.splits["train"].weighted or config.class_weight is not None
     optimizer = optimizers.create(config.optimizer)
     decay = optimizer.default_weight_decay if config.weight_decay is None else config.weight_decay
@@ -121,14 +134,15 @@ def outline(config: Config, communicator: Communicator) -> Outline:
         examples=sum(len(rows(subtree, batch_size, K)) for subtree in part.subtrees),
         gradients=(sums + part.exchanged) * working.itemsize,
         optimizer=(len(optimizer.slots) + bool(config.l2 or decay)) * part.slice_length * dtype.itemsize,
-        activations=sum(_pass_bytes(layout, size, info, weighted, working) for size in [*sizes, *evaluations]),
+        activations=sum(_pass_bytes(network.group(*each), info, weighted, working) for each in passes),
         read=part.read * working.itemsize,
         sent=part.sent * working.itemsize + part.tallies * np.dtype(np.float64).itemsize,
     )
     return Outline(
         info=info,
         access=access,
-        layout=layout,
+        network=network,
+        targets=targets,
         rows=m,
         batch_size=batch_size,
         K=K,
@@ -137,16 +151,24 @@ def outline(config: Config, communicator: Communicator) -> Outline:
     )
 
 
-def _look(config: Config) -> tuple[DatasetInfo, NDArray[np.int64]]:
-    """Return the structure of the data set, and how many rows of train each class has. On rank 0 alone."""
-    info = inspect(config.data, config.x_name, config.y_name)
+def _look(config: Config) -> tuple[DatasetInfo, Targets, NDArray[np.int64]]:
+    """Return the structure of the data set, what its targets are, and how many rows of train each class has.
+
+    On rank 0 alone. Rows whose targets are numbers count as one class.
+    """
+    loss, info = settle(config, inspect(config.data, config.x_name, config.y_name))
+    if info.numbers:
+        names, n = names_of(info), info.numbers
+        quantiles = config.quantiles if loss == "quantile" else ()
+        targets = Targets(loss, (), names, (0.0,) * n, (1.0,) * n, quantiles)
+        return info, targets, np.array([info.splits["train"].rows])
     counts = np.zeros(len(info.classes or ()), np.int64)
     with Reader(info, "train") as reader:
         for lo in range(0, reader.rows, LABELS):
             found = np.bincount(reader.y(lo, min(lo + LABELS, reader.rows)), minlength=len(counts))
             found[: len(counts)] += counts
             counts = found
-    return info, counts
+    return info, Targets(classes=info.classes or tuple(map(str, range(len(counts))))), counts
 
 
 # ---- one rank's part of a sum ----------------------------------------------------------------------------------------
@@ -224,9 +246,8 @@ def _evaluations(config: Config, info: DatasetInfo, m: int) -> set[int]:
     return {size for n in splits for size in (min(n, EVALUATION_ROWS), n % EVALUATION_ROWS) if size}
 
 
-def _pass_bytes(layout: Layout, sizes: tuple[int, ...], info: DatasetInfo, weighted: bool, dtype: np.dtype[Any]) -> int:
+def _pass_bytes(group: Group, info: DatasetInfo, weighted: bool, dtype: np.dtype[Any]) -> int:
     """Return the bytes of a pass's buffers, and of the one in which rows of another dtype arrive."""
-    group = Group(layout.widths, sizes, dtype)
     raw = np.dtype(info.splits["train"].dtype)
     arriving = 0 if raw == dtype else group.m * info.features * raw.itemsize
     return group.nbytes + arriving + weighted * group.m * dtype.itemsize
@@ -256,13 +277,19 @@ def lines(config: Config, found: Outline, communicator: Communicator) -> Iterato
     splits = ", ".join(f"{split.rows:,} {name}" for name, split in info.splits.items())
     held_out = info.splits["train"].rows - found.rows
     apart = f" ({held_out:,} of them held out for validation)" if held_out else ""
-    features, classes = f"{info.features:,} features ({info.splits['train'].dtype})", f"{layout.widths[-1]:,} classes"
-    yield f"data       {info.path}: {splits}{apart}; {features}, {classes}"
+    targets, network = found.targets, found.network
+    features = f"{info.features:,} features ({info.splits['train'].dtype})"
+    kinds = f"{len(targets.classes):,} classes" if targets.classes else _counted(targets.count, "target")
+    yield f"data       {info.path}: {splits}{apart}; {features}, {kinds}"
 
     yield "network    layer              weights     biases"
+    shown = {**{f.name: f.name for f in network.activations}, "relu": "ReLU"}
+    last_function = OUTPUT_FUNCTIONS.get(targets.loss, config.output_activation)
+    functions = [*(shown[f.name] for f in network.activations), last_function]
     for l, (n_prev, n) in enumerate(pairwise(layout.widths), start=1):
-        shape = f"{l}  {n_prev} → {n}"
-        yield f"           {shape:<14} {n * n_prev:>11,} {n:>10,}  {'ReLU' if l < layout.L else 'softmax'}"
+        shape, start = f"{l}  {n_prev} → {n}", "Glorot" if l in network.starts_as_glorot else "He"
+        yield f"           {shape:<14} {n * n_prev:>11,} {n:>10,}  {functions[l - 1]}, begins as {start} has it"
+    yield f"           loss = {targets.loss}" + (f", {_levels(targets)}" if targets.quantiles else "")
     taken = byte_size(layout.count * np.dtype(config.dtype).itemsize)
     yield f"           {layout.count:,} parameters, {config.dtype}, {taken}"
 
@@ -297,6 +324,10 @@ def lines(config: Config, found: Outline, communicator: Communicator) -> Iterato
     idle = sum(not r.examples for r in found.ranks)
     if idle:
         yield f"           {_counted(idle, 'rank')} of {communicator.size} without examples: raise shards or batch_size"
+
+
+def _levels(targets: Targets) -> str:
+    return f"levels {', '.join(f'{q:g}' for q in targets.quantiles)} of each target"
 
 
 def _table(heads: Sequence[str], figures: list[tuple[int, ...]]) -> Iterator[str]:

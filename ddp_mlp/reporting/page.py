@@ -181,7 +181,9 @@ def _origin(run: RunLog) -> str:
     start, config = run.start, run.config
     defaults = configuration.to_dict(configuration.Config())
     rows = ", ".join(f"{count:,} {split}" for split, count in start["data"]["rows"].items())
-    widths = "-".join(map(str, [start["data"].get("features"), *config["hidden"], start["data"].get("classes")]))
+    widths = "-".join(
+        map(str, [start["data"].get("features"), *config["hidden"], start.get("outputs", start["data"].get("classes"))])
+    )
     facts = [
         ["data", f"{start['data'].get('path')}: {rows}"],
         *(

@@ -28,7 +28,7 @@ class Narrator:
         self._start = event
         config, data = event["config"], event["data"]
         splits = ", ".join(f"{rows:,} {split}" for split, rows in data["rows"].items())
-        widths = "-".join(map(str, [data["features"], *config["hidden"], event["outputs"]]))
+        widths = "-".join(map(str, [data["features"], *config["hidden"], event.get("outputs", data.get("classes"))]))
         resumed = event.get("resumed_from")
         lines = [
             f"data      {data['path']}: {splits}; {data['features']} features, {_of_targets(data)}",

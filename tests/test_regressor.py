@@ -1,0 +1,121 @@
+"""Tests of the regressor, and of the classifier of several labels: scikit-learn's own checks, units, and the chain."""
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+from sklearn.datasets import make_friedman1, make_multilabel_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LinearRegression, PoissonRegressor
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ddp_mlp import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings(f"ignore::{ConvergenceWarning.__module__}.{ConvergenceWarning.__name__}")
+
+
+@parametrize_with_checks([MLPRegressor()])  # type: ignore[untyped-decorator]
+def test_scikit_learn_s_checks(estimator: Any, check: Any) -> None:
+    """All of check_estimator."""
+    check(estimator)
+
+
+def test_predictions_are_in_the_units_of_y() -> None:
+    """A shifted and scaled target gives shifted and scaled predictions; one column is 1-D, several are 2-D."""
+    X, y = make_friedman1(400, noise=0, random_state=0)
+    settings: dict[str, Any] = {"hidden_layer_sizes": (32,), "activation": "tanh", "max_iter": 30, "random_state": 0}
+    plain = MLPRegressor(**settings).fit(X, y)
+    both = MLPRegressor(**settings).fit(X, np.c_[y, 1e6 + 1e3 * y])
+    assert plain.predict(X).shape == (400,)
+    assert both.predict(X).shape == (400, 2)
+    assert plain.score(X, y) > 0.9
+    found = both.predict(X)
+    assert np.abs((found[:, 1] - 1e6) / 1e3 - found[:, 0]).std() < 1
+    assert both.model_.loss == "squared_error"
+    assert pickle.loads(pickle.dumps(both)).predict(X).tobytes() == found.tobytes()
+
+
+def test_without_hidden_layers_it_is_least_squares() -> None:
+    """A full-batch descent to the end finds scikit-learn's linear regression, with sample weights."""
+    random = np.random.default_rng(0)
+    X = random.standard_normal((80, 3))
+    y, w = X @ [1.0, -2, 3] + 5 + random.standard_normal(80), random.random(80) + 0.1
+    settings: dict[str, Any] = {"batch_size": "full", "solver": "sgd", "learning_rate_init": 0.2, "tol": 0}
+    found = MLPRegressor((), max_iter=400, n_iter_no_change=np.inf, **settings).fit(X, y, w)
+    expected = LinearRegression().fit(X, y, w)
+    np.testing.assert_allclose(found.predict(X), expected.predict(X), rtol=1e-6)
+
+
+def test_poisson_is_scikit_learn_s() -> None:
+    """Without hidden layers and penalty the rates are those of PoissonRegressor, to 1e-4."""
+    random = np.random.default_rng(0)
+    X = random.standard_normal((300, 3))
+    y = random.poisson(np.exp(X @ [0.5, -0.3, 0.2] + 0.4)).astype(float)
+    settings: dict[str, Any] = {"batch_size": "full", "solver": "sgd", "learning_rate_init": 0.2, "tol": 0}
+    found = MLPRegressor((), loss="poisson", max_iter=1500, n_iter_no_change=np.inf, **settings).fit(X, y)
+    expected = PoissonRegressor(alpha=0, tol=1e-10, max_iter=1000).fit(X, y)
+    np.testing.assert_allclose(found.predict(X), expected.predict(X), rtol=1e-4)
+    with pytest.raises(ValueError, match="y has -1: counts and rates"):
+        found.fit(X, np.r_[-1, y[1:]])
+
+
+def test_quantiles() -> None:
+    """Each level covers its share of the rows; predict returns the median."""
+    random = np.random.default_rng(0)
+    X = random.uniform(-1, 1, (4000, 1))
+    y = 3 * X[:, 0] + random.standard_normal(4000)
+    levels = (0.1, 0.5, 0.9)
+    found = MLPRegressor((16,), loss="quantile", quantiles=levels, max_iter=40, random_state=0).fit(X, y)
+    at = found.predict_quantiles(X)
+    assert at.shape == (4000, 1, 3)
+    assert (y[:, None] <= at[:, 0]).mean(axis=0) == pytest.approx(levels, abs=0.03)
+    assert found.predict(X).tolist() == at[:, 0, 1].tolist()
+
+
+def test_non_negative_outputs_and_weights_of_targets() -> None:
+    """A softplus output is never below 0; a target of weight 0 is not learnt."""
+    random = np.random.default_rng(0)
+    X = random.standard_normal((500, 2))
+    y = np.c_[np.maximum(X[:, 0], 0), np.abs(X[:, 1])]
+    found = MLPRegressor((32,), output_activation="softplus", max_iter=60, random_state=0).fit(X, y)
+    assert found.predict(10 * X).min() >= 0
+    assert found.score(X, y) > 0.9
+    one = MLPRegressor((32,), target_weight=(1, 0), max_iter=60, random_state=0).fit(X, y)
+    assert one.score(X, y) < 0.6
+    with pytest.raises(ValueError, match="must be 2 weights"):
+        MLPRegressor(target_weight=(1,)).fit(X, y)
+
+
+def test_early_stopping_watches_r2() -> None:
+    """As scikit-learn's regressor does."""
+    X, y = make_friedman1(300, noise=0.5, random_state=0)
+    found = MLPRegressor((32,), early_stopping=True, max_iter=40, random_state=0).fit(X, y)
+    assert found.best_validation_score_ == max(found.validation_scores_)
+    assert found.best_loss_ is None
+
+
+def test_partial_fit_goes_on() -> None:
+    """Twenty calls learn; another number of targets is refused."""
+    X, y = make_friedman1(300, noise=0, random_state=0)
+    found = MLPRegressor((32,), learning_rate_init=0.01, random_state=0)
+    for _ in range(20):
+        found.partial_fit(X, y)
+    assert found.score(X, y) > 0.8
+    with pytest.raises(ValueError, match="2 targets, the first call had 1"):
+        found.partial_fit(X, np.c_[y, y])
+
+
+def test_several_labels() -> None:
+    """An indicator matrix in, one out; probabilities of every label; another loss than one class's."""
+    X, Y = make_multilabel_classification(400, n_labels=2, random_state=0)
+    found = MLPClassifier((32,), learning_rate_init=0.01, max_iter=60, random_state=0).fit(X, Y)
+    assert found.predict(X).shape == Y.shape
+    assert np.mean(found.predict(X) == Y) > 0.9
+    assert found.predict_proba(X).shape == Y.shape
+    assert found.out_activation_ == "logistic"
+    assert found.model_.loss == "binary_cross_entropy"
+    with pytest.raises(ValueError, match="several labels"):
+        MLPClassifier(class_weight="balanced").fit(X, Y)

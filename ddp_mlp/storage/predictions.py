@@ -114,7 +114,7 @@ class _HDF5Numbers:
         shape = rows, len(names)
         self._file = h5py.File(path, "w", libver=("v108", "v108"))
         self._file.attrs["targets"] = fixed_length(names)
-        kinds = {"value": np.dtype(np.float64)}
+        kinds: dict[str, np.dtype[Any]] = {"value": np.dtype(np.float64)}
         if loss == "binary_cross_entropy":
             kinds = {"label": np.dtype(np.uint8), "probability": dtype}
         self._arrays = {name: self._file.create_dataset(name, shape, kind) for name, kind in kinds.items()}

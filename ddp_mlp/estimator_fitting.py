@@ -4,7 +4,7 @@ import functools
 import hashlib
 import sys
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from inspect import signature
 from typing import Any
 
@@ -42,7 +42,7 @@ DENSE_ROWS = 1024
 _HIDDEN = {"_parameters", "_optimizer", "_steps", "_dtype", "_standardization", "_targets", "_single", "_weight"}
 
 
-class Perceptron(BaseEstimator):  # type: ignore[misc] # scikit-learn ships no annotations
+class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships no annotations
     """The part of an estimator that does not depend on what is predicted."""
 
     @property

@@ -60,7 +60,7 @@ def _work(chosen: "Config", communicator: "Communicator") -> None:
     if chosen.private:
         os.umask(0o077)
     if chosen.teach:
-        teach.teach(communicator)
+        teach.teach(communicator, "cross_entropy" if chosen.loss == "auto" else chosen.loss)
     elif chosen.describe:
         describe.describe(chosen, communicator)
     else:

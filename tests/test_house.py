@@ -105,7 +105,7 @@ LARGER = {
     ("ddp_mlp/data/opening.py", "open_data"): "what is asked of a data set, in its order",
     ("ddp_mlp/estimator.py", "MLPClassifier"): "scikit-learn wants each parameter by name, three times",
     ("ddp_mlp/estimator.py", "__init__"): "scikit-learn wants each parameter by name, three times",
-    ("ddp_mlp/regressor.py", "MLPRegressor"): "scikit-learn wants each parameter by name, three times",
+    ("ddp_mlp/regressor.py", "__init__"): "scikit-learn wants each parameter by name, three times",
     ("ddp_mlp/storage/checkpoint.py", ""): "a file's format in one place, from both sides",
     ("ddp_mlp/storage/dataset.py", ""): "a file's format in one place, from both sides",
     ("ddp_mlp/training/portable_step.py", "PortableStep"): "a step, and what ranks exchange between its pieces",

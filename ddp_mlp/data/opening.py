@@ -37,7 +37,7 @@ from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage import weights
 from ddp_mlp.storage.dataset import DatasetInfo, Reader, SplitInfo, inspect
-from ddp_mlp.storage.survey import NumberSurvey, Survey
+from ddp_mlp.storage.survey import NumberRule, NumberSurvey, Survey
 from ddp_mlp.storage.weights import Weights
 from ddp_mlp.summing.totals import total
 
@@ -74,13 +74,7 @@ def open_data(config: Config, communicator: Communicator) -> Data:
     access = choose_access(config, info, communicator)
     loss, info = communicator.on_rank_0(settle, config, info)
     arithmetic = arithmetics.called(config.arithmetic)
-    surveys = {}
-    classes = None if info.classes is None else len(info.classes)
-    for split in info.splits:  # train first: where the file names no classes, the labels of train do
-        rule = rule_of(config, loss)
-        surveys[split] = survey(info, split, classes, communicator, not config.quiet, rule, arithmetic)
-        classes = None if info.numbers else len(surveys[split].class_counts)
-        _check_weights(surveys[split].weight_sum, f"{config.data}: {split}", config)
+    surveys = _surveyed(config, info, rule_of(config, loss), communicator)
     found = surveys["train"]
     names = info.classes or tuple(str(label) for label in range(len(found.class_counts)))
     if len(names) < 2 and not info.numbers:
@@ -136,6 +130,18 @@ def open_data(config: Config, communicator: Communicator) -> Data:
         weight=settled.weight,
         notes=settled.notes,
     )
+
+
+def _surveyed(config: Config, info: DatasetInfo, rule: NumberRule, communicator: Communicator) -> dict[str, Survey]:
+    """Return what each split holds, every row checked. Collective."""
+    surveys: dict[str, Survey] = {}
+    classes = None if info.classes is None else len(info.classes)
+    arithmetic = arithmetics.called(config.arithmetic)
+    for split in info.splits:  # train first: where the file names no classes, the labels of train do
+        surveys[split] = survey(info, split, classes, communicator, not config.quiet, rule, arithmetic)
+        classes = None if info.numbers else len(surveys[split].class_counts)
+        _check_weights(surveys[split].weight_sum, f"{config.data}: {split}", config)
+    return surveys
 
 
 class _Settled(NamedTuple):

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn import backprop
-from ddp_mlp.nn.buffers import Group
-from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
+from ddp_mlp.nn import architecture, backprop
+from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.tree import Subtree, children, cut
@@ -27,7 +27,11 @@ PARAMETERS = {
 }
 INPUTS = np.array([[1.0, 2.0], [2.0, 0.0], [0.0, 1.0], [3.0, 1.0], [1.0, 1.0]])
 LABELS = np.array([0, 1, 1, 0, 1])
-"""Repeated for as many examples as it takes."""
+"""Repeated for as many examples as it takes; as the inputs, and the numbers."""
+NUMBERS = np.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0], [3.0, 0.0], [0.0, 1.0]])
+"""Targets of the other losses; for labels, yes where they are above 0."""
+DZ = {"huber": "clip(A − Y, −1, 1)", "absolute_error": "sign(A − Y)", "quantile": "[A > Y] − ½"}
+"""At the output, of the losses for which it is not A − Y."""
 ALONE = 3
 """Shards where there is one process: it plays as many ranks, one after the other."""
 SHOWN = 4
@@ -45,15 +49,16 @@ class Local(NamedTuple):
     loss_sum: float
 
 
-def teach(communicator: Communicator) -> None:
-    """Work one step through on all ranks, in words, printed by rank 0. Collective."""
+def teach(communicator: Communicator, loss: str = "cross_entropy") -> None:
+    """Work one step with this loss through on all ranks, in words, printed by rank 0. Collective."""
+    network = network_of(loss)
     K = communicator.size if communicator.size > 1 else ALONE
     m = 2 * K - 1
     theta = np.zeros(LAYOUT.length)
     LAYOUT.fill(theta, PARAMETERS)
     owned, bounds = cut(K, communicator.size), cut(m, K)
     mine = range(owned[communicator.rank], owned[communicator.rank + 1])
-    local = {shard: _pass(theta, range(bounds[shard], bounds[shard + 1])) for shard in mine}
+    local = {shard: _pass(network, theta, range(bounds[shard], bounds[shard + 1])) for shard in mine}
 
     def tree_sum(subtree: Subtree) -> NDArray[np.float64]:
         if subtree[1] - subtree[0] == 1:
@@ -74,18 +79,30 @@ def teach(communicator: Communicator) -> None:
         total = reduction.parameters.copy()
         everyone = [found for part in communicator.allgather(list(local.values())) for found in part]
     if communicator.rank == 0:
-        print("\n".join(_words(everyone, total, loss_sum, int(m_global), _pass(theta, range(m)), communicator.size)))
+        whole = _pass(network, theta, range(m))
+        print("\n".join(_words(loss, everyone, total, loss_sum, int(m_global), whole, communicator.size)))
 
 
-def _pass(theta: NDArray[np.float64], rows: range) -> Local:
+def network_of(loss: str) -> Architecture:
+    """Return the lesson's network, with the output layer of a loss."""
+    targets = Targets(classes=("0", "1"))
+    if loss != "cross_entropy":
+        targets = Targets(loss, (), ("a", "b"), (0.0, 0.0), (1.0, 1.0), (0.5,) if loss == "quantile" else ())
+    return architecture.create(2, (2,), targets)
+
+
+def _pass(network: Architecture, theta: NDArray[np.float64], rows: range) -> Local:
     """Return the sums over some rows, forward and back, as a training step forms them. Local."""
-    group = Group(LAYOUT.widths, (len(rows),), theta.dtype)
+    group = network.group((len(rows),), theta.dtype)
     group.A[0].whole[...] = _inputs(rows).T
-    group.y[...] = _labels(rows)
+    if network.targets:
+        group.Y.whole[...] = targets_of(network.output.loss, rows)
+    else:
+        group.y[...] = targets_of(network.output.loss, rows)[0]
     W, b = LAYOUT.views(theta)
     gradient = np.zeros(LAYOUT.length)
     dW, db = LAYOUT.views(gradient)
-    loss_sum, _ = backprop.gradient_sum(W, b, group, SoftmaxCrossEntropy(), dW, db)
+    loss_sum, _ = backprop.gradient_sum(W, b, group, network.output, dW, db)
     return Local(rows, {l: dz.whole for l, dz in group.dz.items()}, gradient, loss_sum)
 
 
@@ -93,15 +110,21 @@ def _inputs(rows: range) -> NDArray[np.float64]:
     return INPUTS[np.arange(rows.start, rows.stop) % len(INPUTS)]
 
 
-def _labels(rows: range) -> NDArray[np.int64]:
-    return LABELS[np.arange(rows.start, rows.stop) % len(LABELS)]
+def targets_of(loss: str, rows: range) -> NDArray[Any]:
+    """Return what some rows are to be mapped to: class numbers (1, m), or numbers (2, m)."""
+    places = np.arange(rows.start, rows.stop) % len(LABELS)
+    if loss == "cross_entropy":
+        return LABELS[places][None, :]
+    numbers = NUMBERS[places].T
+    return (numbers > 0).astype(np.float64) if loss == "binary_cross_entropy" else numbers
 
 
 def _words(
-    everyone: list[Local], total: NDArray[Any], loss_sum: float, m: int, whole: Local, size: int
+    loss: str, everyone: list[Local], total: NDArray[Any], loss_sum: float, m: int, whole: Local, size: int
 ) -> Iterator[str]:
     """Yield the lines of the lesson."""
     K = len(everyone)
+    name = "y" if loss == "cross_entropy" else "Y"
     yield f"One step of a 2-2-2 network on m = {m} examples, shared out among {K} ranks"
     if size == 1:
         yield f"(there is one process: it plays {K} ranks in turn; mpirun -n {K} gives the same numbers)"
@@ -116,9 +139,9 @@ def _words(
         rows = list(found.rows)
         yield f"\nRANK {rank} has m_local = {len(rows)} of them, number {', '.join(map(str, rows))}"
         yield ""
-        yield from _matrices({"X": _inputs(found.rows).T, "y": _labels(found.rows)[None, :]})
+        yield from _matrices({"X": _inputs(found.rows).T, name: targets_of(loss, found.rows)})
         yield "  its loss, a sum over its examples: " + f"{found.loss_sum:.4f}"
-        yield "  dz = A − Y at the output, dA ⊙ [z > 0] below; not divided by anything:"
+        yield f"  dz = {DZ.get(loss, 'A − Y')} at the output, dA ⊙ [z > 0] below; not divided by anything:"
         yield from _matrices({f"dz{l}": found.dz[l] for l in sorted(found.dz, reverse=True)})
         yield "  dW = dz A_prevᵀ and db = Σ dz, sums over its own examples:"
         yield from _gradient(found.gradient)

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from ddp_mlp.config import Config
-from ddp_mlp.data.opening import open_data
+from ddp_mlp.data.opening import data_of_arrays, open_data, standardization_of
 from ddp_mlp.errors import StorageError
-from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.nn.targets import LOSSES, Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.journal import utc_now
 from ddp_mlp.storage.atomic import write_atomically
 from ddp_mlp.storage.dataset import DatasetWriter
+from ddp_mlp.training.building import architecture_of
 from ddp_mlp.training.machine import Machine, settled
 from ddp_mlp.verification import checks, golden
 from ddp_mlp.verification.checks import Check
@@ -74,14 +75,29 @@ def _check(config: Config, made_up: bool, folder: Path, communicator: Communicat
         with communicator:
             data = open_data(replace(config, dtype=dtype), communicator)
             source = data.train[0]
-            layout = Layout((data.info.features, *config.hidden, len(data.classes)))
+            network = architecture_of(config, data)
             m = min(ROWS, source.m)
             if dtype == "float64":
-                found.append(checks.gradient(source, layout, m, communicator))
+                found.append(checks.gradient(source, network, m, communicator))
             else:
-                found.append(checks.exact_sum(source, layout, sorted({m, m // 2, min(5, m), 1} - {0}), communicator))
+                found.append(checks.exact_sum(source, network, sorted({m, m // 2, min(5, m), 1} - {0}), communicator))
+    if made_up:
+        found += [_gradient_of_numbers(loss, config, communicator) for loss in LOSSES[1:]]
     found.extend(checks.training(config, folder, communicator))
     return communicator.broadcast(found)  # all ranks pass, or none
+
+
+def _gradient_of_numbers(loss: str, config: Config, communicator: Communicator) -> Check:
+    """Check the gradient of another loss, on made-up numbers, in float64. Collective."""
+    X, y = golden.examples()
+    names, n = ("a", "b"), golden.CLASSES
+    of_two = np.stack([y, n - 1 - y], axis=1).astype(np.float64)
+    Y = (of_two > n // 2).astype(np.float64) if loss == "binary_cross_entropy" else of_two
+    targets = Targets(loss, (), names, (0.0, 0.0), (1.0, 1.0), (0.25, 0.75) if loss == "quantile" else ())
+    chosen: dict[str, Any] = {"loss": loss, "dtype": "float64", "activation": "tanh"}
+    asked = replace(config, **chosen)
+    data = data_of_arrays(X, Y, None, targets, standardization_of(X, None), asked)
+    return checks.gradient(data.train[0], architecture_of(asked, data), golden.ROWS, communicator)
 
 
 def _write_examples(folder: Path) -> str:

@@ -18,9 +18,7 @@ from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batch, Source
 from ddp_mlp.nn import backprop
 from ddp_mlp.nn.architecture import Architecture
-from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.optimizers import Array, Optimizer
-from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.parallel.communicator import Communicator
@@ -58,12 +56,16 @@ GRADIENT = Optimizer("gradient", _take_gradient)
 
 
 def _step(
-    communicator: Communicator, layout: Layout, source: Source, optimizer: Optimizer, dtype: np.dtype[np.floating]
+    communicator: Communicator,
+    network: Architecture,
+    source: Source,
+    optimizer: Optimizer,
+    dtype: np.dtype[np.floating],
 ) -> TrainingStep:
-    reduction = ExactSum(communicator, layout.length, dtype, automatic_shards(communicator.size))
+    reduction = ExactSum(communicator, network.layout.length, dtype, automatic_shards(communicator.size))
     return TrainingStep(
         communicator,
-        Architecture(layout),
+        network,
         reduction,
         source,
         optimizer,
@@ -91,18 +93,18 @@ def _start(layout: Layout, dtype: np.dtype[np.floating]) -> NDArray[np.floating]
     return flat
 
 
-def gradient(source: Source, layout: Layout, m: int, communicator: Communicator) -> Check:
+def gradient(source: Source, network: Architecture, m: int, communicator: Communicator) -> Check:
     """Compare the gradient that all ranks form together with central differences of their loss. Collective.
 
     In float64, over the first m rows, along random directions. `source` fills float64 groups.
     """
-    f64 = np.dtype(np.float64)
+    f64, layout = np.dtype(np.float64), network.layout
     theta = _start(layout, f64)
     batch = Batch(0, 1, np.arange(m))
     directions = generator(0, Purpose.CANARY, 2).standard_normal((DIRECTIONS, layout.length))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)  # in the gaps between W and b nothing moves
     with communicator:
-        step = _step(communicator, layout, source, GRADIENT, f64)
+        step = _step(communicator, network, source, GRADIENT, f64)
 
         def loss(flat: NDArray[np.floating]) -> float:
             _place(step, flat)
@@ -115,26 +117,26 @@ def gradient(source: Source, layout: Layout, m: int, communicator: Communicator)
             for d in directions
         ]
     error = max(map(abs, errors)) / float(np.linalg.norm(found))
-    what = f"gradient against central differences of the loss, {DIRECTIONS} directions"
+    what = f"gradient of {network.output.loss} against central differences, {DIRECTIONS} directions"
     return Check(what, f"{error:.1e}", f"at most {ERROR_AT_MOST:.0e}", bool(error <= ERROR_AT_MOST))
 
 
-def exact_sum(source: Source, layout: Layout, sizes: list[int], communicator: Communicator) -> Check:
+def exact_sum(source: Source, network: Architecture, sizes: list[int], communicator: Communicator) -> Check:
     """Compare the ranks' mean gradients with the tree by its definition, formed in one process, to the bit. Collective.
 
     In float32, over the first rows, as many as `sizes` says. `source` fills float32 groups.
     """
-    f32 = np.dtype(np.float32)
+    f32, layout = np.dtype(np.float32), network.layout
     theta = _start(layout, f32)
     different = 0
     with communicator:
-        step = _step(communicator, layout, source, GRADIENT, f32)
+        step = _step(communicator, network, source, GRADIENT, f32)
         for number, m in enumerate(sizes, start=1):
             _place(step, theta)
             loop.take_step(step, Batch(0, number, np.arange(m)), 0.0)
             found = step.reduction.parameters.copy()
             if communicator.rank == 0:
-                expected = _sum_by_definition(source, layout, theta, m, step.reduction.K, (0, step.reduction.K))
+                expected = _sum_by_definition(source, network, theta, m, step.reduction.K, (0, step.reduction.K))
                 assert expected is not None, "a batch has rows"
                 np.divide(expected, f32.type(m), out=expected)
                 different += int(np.count_nonzero(found.view(np.uint32) != expected.view(np.uint32)))
@@ -146,21 +148,22 @@ def exact_sum(source: Source, layout: Layout, sizes: list[int], communicator: Co
 
 
 def _sum_by_definition(
-    source: Source, layout: Layout, theta: NDArray[np.floating], m: int, K: int, subtree: Subtree
+    source: Source, network: Architecture, theta: NDArray[np.floating], m: int, K: int, subtree: Subtree
 ) -> NDArray[np.float32] | None:
     """Return the gradient sum (length,) of a subtree: a shard's own, or its two halves' added; None without rows."""
     span = rows(subtree, m, K)
     if not span:
         return None
     if subtree[1] - subtree[0] > 1:
-        left, right = (_sum_by_definition(source, layout, theta, m, K, child) for child in children(subtree))
+        left, right = (_sum_by_definition(source, network, theta, m, K, child) for child in children(subtree))
         return right if left is None else left if right is None else np.add(left, right)
+    layout = network.layout
     W, b = layout.views(theta)
     flat = np.zeros(layout.length, np.float32)
     dW, db = layout.views(flat)
-    group = Group(layout.widths, (len(span),), flat.dtype)
+    group = network.group((len(span),), flat.dtype)
     source.gather(np.arange(span.start, span.stop), group)
-    backprop.gradient_sum(W, b, group, SoftmaxCrossEntropy(), dW, db)
+    backprop.gradient_sum(W, b, group, network.output, dW, db)
     return flat
 
 

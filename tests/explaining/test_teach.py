@@ -3,8 +3,10 @@
 import re
 
 import numpy as np
+import pytest
 
 from ddp_mlp.explaining import teach
+from ddp_mlp.nn import reference
 from tests.conftest import Program
 from tests.reference import loss_and_gradient
 
@@ -32,6 +34,23 @@ def assert_gradient(part: str, expected: dict[str, np.ndarray]) -> None:
     for l in (1, 2):
         for name in ("W", "b"):
             np.testing.assert_allclose(found[f"d{name}{l}"], expected[f"{name}{l}"].ravel(), atol=5.1e-5)
+
+
+@pytest.mark.parametrize("loss", [loss for loss in reference.LOSS if loss != "cross_entropy"])
+def test_the_lesson_of_another_loss(run_python: Program, loss: str) -> None:
+    """Its sum and its mean are those of the reference."""
+    outcome = run_python("-m", "ddp_mlp.train", "--teach", "--loss", loss)
+    assert outcome.returncode == 0, outcome.stderr
+    _, rest = outcome.stdout.split("\nTHE SUM")
+    total, mean, _ = re.split(r"\nTHE ONE DIVISION|\nA MEAN OF", rest)
+    W = {l: teach.PARAMETERS[f"W{l}"] for l in (1, 2)}
+    b = {l: teach.PARAMETERS[f"b{l}"][:, None] for l in (1, 2)}
+    Y = teach.targets_of(loss, range(M))
+    expected, dW, db = reference.loss_and_gradient(W, b, teach.INPUTS.T, Y, loss=loss)
+    gradient = {name: array for l in (1, 2) for name, array in ((f"W{l}", dW[l]), (f"b{l}", db[l]))}
+    assert_gradient(total, {name: M * array for name, array in gradient.items()})
+    assert_gradient(mean, gradient)
+    assert f"mean loss, {expected:.4f}" in mean
 
 
 def test_the_lesson_s_numbers_are_those_of_the_formulas(run_python: Program) -> None:

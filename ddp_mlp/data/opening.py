@@ -109,10 +109,8 @@ def open_data(config: Config, communicator: Communicator) -> Data:
             block_rows=config.block_rows,
         )
         held_out = {split: FileSource(info, split, dtype, *maps) for split in info.splits}
-    valid: tuple[Source, Rows] | None = None
-    if "valid" in info.splits:
-        valid = held_out["valid"], None
-    elif valid_rows is not None:
+    valid: tuple[Source, Rows] | None = (held_out["valid"], None) if "valid" in info.splits else None
+    if valid_rows is not None:
         valid = (train if access.kind == "memory" else held_out["train"]), valid_rows
     if config.class_weight is not None:
         train = train.weighted_by_class(class_weights(config.class_weight, names, counts))

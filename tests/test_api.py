@@ -65,7 +65,7 @@ def test_train_is_a_function_in_any_order_of_imports(lines: str, run_python: Pro
     assert outcome.stdout.endswith("final True\n"), outcome.stderr
 
 
-@pytest.mark.parametrize("name", ["ddp_mlp.train", "ddp_mlp.model", "ddp_mlp.estimator"])
+@pytest.mark.parametrize("name", ["ddp_mlp.train", "ddp_mlp.search", "ddp_mlp.model", "ddp_mlp.estimator"])
 def test_the_examples_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they stand in the docstrings, from the checkout's folder."""
     if name == "ddp_mlp.estimator":

@@ -59,11 +59,12 @@ class Weights:
             blocks = [slice(start, start + width) for start in range(0, n_prev, width)]
             high = np.zeros((rows.stop - rows.start, 1))
             for block in blocks:
-                np.maximum(high, largest(W_l[rows, block], 1), out=high)
+                np.copyto(self.W[l][rows, block], W_l[rows, block])
+                np.maximum(high, largest(self.W[l][rows, block], 1), out=high)
             unit = units(exponents(high), self.bits[l].W)
             self.unit[l][rows] = unit
             for block in blocks:
-                round_to(W_l[rows, block], unit, self.W[l][rows, block])
+                round_to(self.W[l][rows, block], unit, self.W[l][rows, block])
 
     def share(self) -> None:
         """Take note of what all parts have set. Local, once all are done."""

@@ -1,6 +1,6 @@
 """Random networks, exported, compiled and compared with predict: every activation, loss and output in turn.
 
-Usage: python scripts/tools/many_exports.py [--networks 1000] [--seed 0] [--compilers gcc,clang,gfortran]
+Usage: python scripts/tools/many_exports.py [--networks 1000] [--first 0] [--seed 0] [--compilers gcc,clang,gfortran]
 
 Each network is compiled by one of the compilers, in turn, optimized for this processor. Its outputs for 40 rows, all
 together and one by one, must be predict's to 1e-6 · max(1, the largest value of the output).
@@ -39,13 +39,14 @@ def main() -> int:
     """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--networks", type=int, default=1000, metavar="N")
+    parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="the number of the first network")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compilers", default="gcc,clang,gfortran")
     arguments = parser.parse_args()
     compilers = arguments.compilers.split(",")
     worst, failed = 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(arguments.networks):
+        for number in range(arguments.first, arguments.first + arguments.networks):
             random = np.random.default_rng([arguments.seed, number])
             network = random_network(random, number)
             compiler = compilers[number % len(compilers)]
@@ -96,7 +97,9 @@ def difference(network: Network, compiler: str, folder: Path, random: np.random.
     source = folder / ("model.f90" if fortran else "model.c")
     write(network, source)
     command = [compiler, *FLAGS[compiler], "-O3", "-march=native", "-shared", "-fPIC", "-o", "model.so", source.name]
-    subprocess.run([*command, *([] if fortran else ["-lm"])], cwd=folder, check=True, timeout=300)
+    built = subprocess.run([*command, *([] if fortran else ["-lm"])], cwd=folder, check=False, timeout=300)
+    if built.returncode != 0:
+        return float("inf")
     library = ctypes.CDLL(str(folder / "model.so"))
     start = "__model_MOD_" if fortran else "model_"
     standardization = network.standardization

@@ -46,9 +46,9 @@ contains
             z(1:panels * lanes) = 0
             do i = 1, width(l - 1), chunk
                 n = min(chunk, width(l - 1) - i + 1)
-                do p = 1, panels - 3, 4
-                    call multiply_row_4(n, width(l - 1), weights(at_w(l) + (p - 1) * stride + (i - 1) * lanes), &
-                        a(i), z((p - 1) * lanes + 1))
+                do p = 1, panels / 4
+                    call multiply_row_4(n, width(l - 1), weights(at_w(l) + (p - 1) * 4 * stride + (i - 1) * lanes), &
+                        a(i), z((p - 1) * 4 * lanes + 1))
                 end do
                 do p = panels - mod(panels, 4) + 1, panels
                     call multiply_row(n, weights(at_w(l) + (p - 1) * stride + (i - 1) * lanes), &

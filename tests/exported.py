@@ -69,6 +69,7 @@ def described(
         "feature_names": tuple(f"f{i} */ /* ??/ %s \\ \\n" for i in range(n)),
         "output_names": tuple(f'o{k} "it\'s" ç犬\n' for k in range(n_L)),
         "classes": output == "softmax",
+        "exact": False,
     }
     found |= changes
     X = example_rows(found["mean"], found["scale"], n)

@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ddp_mlp import __version__
+from ddp_mlp.exporting import exact
 from ddp_mlp.exporting.description import Description, about, variables
 from ddp_mlp.exporting.literals import c_numbers, c_string, comment, fill, identifier, template, wrapped
 from ddp_mlp.exporting.panels import CHUNK, in_a_file, in_panels
@@ -29,6 +30,22 @@ ACTIVATIONS = {
     "exp": "exp(z)",
 }
 """f(z), written so that a z that is no number stays none; of hidden layers and of outputs."""
+SETTLED_ONE = "    settle(@M@_FEATURES, 1, a, layers[0].bits);\n"
+SETTLE_ONE = """\
+        if (l + 1 < LAYERS) {
+            settle(layer.n, 1, z, layers[l + 1].bits);
+        }
+"""
+SETTLED_MANY = """\
+        for (size_t g = 0; g < groups; g++) {
+            settle(@M@_FEATURES, ROWS, buffers[0] + g * WIDEST * ROWS, layers[0].bits);
+        }
+"""
+SETTLE_MANY = """\
+        for (size_t g = 0; l + 1 < LAYERS && g < groups; g++) {
+            settle(layer.n, ROWS, Z + g * WIDEST * ROWS, layers[l + 1].bits);
+        }
+"""
 FUNCTIONS = ("expm1", "log1p", "exp", "tanh", "fabs", "erf")
 
 SOFTMAX = """\
@@ -43,6 +60,24 @@ SOFTMAX = """\
     }
     for (size_t k = 0; k < @M@_OUTPUTS; k++) {
         y[k] /= total;
+    }"""
+
+EXACT_SOFTMAX = """\
+    double largest = z[0], sums[@M@_OUTPUTS];
+    for (size_t k = 1; k < @M@_OUTPUTS; k++) {
+        largest = z[k * stride] > largest ? z[k * stride] : largest;
+    }
+    for (size_t k = 0; k < @M@_OUTPUTS; k++) {
+        y[k] = exact_exp(z[k * stride] - largest);
+        sums[k] = y[k];
+    }
+    for (size_t n = @M@_OUTPUTS; n > 1; n -= n / 2) { /* the last n / 2 terms are added to the first */
+        for (size_t k = 0; k < n / 2; k++) {
+            sums[k] += sums[n - n / 2 + k];
+        }
+    }
+    for (size_t k = 0; k < @M@_OUTPUTS; k++) {
+        y[k] = narrowed(y[k] / sums[0]);
     }"""
 
 ELEMENTWISE = """\
@@ -145,7 +180,14 @@ class _Values:
             "groups": str(panels.groups),
             "chunk": str(CHUNK),
             "weights": self._weights_in_a_file() if self._beside else self._weights_here(),
+            "bits_member": "\n    int bits;" if network.exact else "",
+            "include_float": "#include <float.h>\n" if network.exact else "",
             "table": self._table(),
+            "exact": self._exact(),
+            "settled_one": self._fill(SETTLED_ONE) if network.exact else "",
+            "settle_one": SETTLE_ONE if network.exact else "",
+            "settled_many": self._fill(SETTLED_MANY) if network.exact else "",
+            "settle_many": SETTLE_MANY if network.exact else "",
             "standardization": _vectors(network.mean, "mean", "double")
             + _vectors(None if network.scale is None else network.scale.astype(network.dtype), "scale", "real"),
             "target": _vectors(network.target_mean, "target_mean", "double")
@@ -211,16 +253,27 @@ class _Values:
         rows = []
         for l, (W, _) in enumerate(self._network.layers, start=1):
             where = [f"weights + {self._panels.offset(n)}" if self._beside else n for n in (f"W{l}", f"b{l}")]
+            where += [str(self._panels.bits[l - 1])] if self._network.exact else []
             rows.append(f"    {{{W.shape[1]}, {W.shape[0]}, {', '.join(where)}}},")
         return "\n".join(rows)
 
     def _function(self, name: str) -> str:
         """Return f(z) with the functions of libm for this type."""
+        if self._network.exact:
+            return exact.C[name]
         text = ACTIVATIONS[name]
         if self._real == "float":
             for function in FUNCTIONS:
                 text = text.replace(f"{function}(", f"{function}f(")
         return text
+
+    def _exact(self) -> str:
+        """Return what exact arithmetic needs besides."""
+        network = self._network
+        if not network.exact:
+            return ""
+        more = ("product",) if network.target_scale is not None else ()
+        return exact.c_functions((*network.activations, *network.outputs), more)
 
     def _activation(self) -> str:
         network = self._network
@@ -243,6 +296,8 @@ class _Values:
 
     def _output(self) -> str:
         network = self._network
+        if network.softmax and network.exact:
+            return self._fill(EXACT_SOFTMAX)
         if network.softmax:
             return self._fill(SOFTMAX, exp="expf" if self._real == "float" else "exp")
         names, z = list(dict.fromkeys(network.outputs)), "z[k * stride]"
@@ -254,10 +309,12 @@ class _Values:
             for number, name in enumerate(names[:-1]):
                 value = f"which[k] == {number} ? {z if name == 'identity' else f'f_{name}({z})'} : {value}"
             value = f"({value})"
+        if network.exact:  # predict's outputs have the parameters' type, before they are put into their units
+            value = f"narrowed({value})"
         if self._real == "float":
             value = f"(double){value}"
         if network.target_scale is not None:
-            value = f"target_scale[k] * {value}"
+            value = f"product(target_scale[k], {value})" if network.exact else f"target_scale[k] * {value}"
         if network.target_mean is not None:
             value = f"target_mean[k] + {value}"
         return table + self._fill(ELEMENTWISE, value=value)

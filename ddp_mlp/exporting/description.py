@@ -120,6 +120,7 @@ def describe(network: Network) -> Description:
         target_scale=target_scale,
         output_names=targets.output_names,
         classes=bool(targets.classes),
+        exact=network.arithmetic.is_portable,
         examples=(X, network.predictions(X)),
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ddp_mlp import __version__
+from ddp_mlp.exporting import exact
 from ddp_mlp.exporting.description import Description, about, variables
 from ddp_mlp.exporting.literals import comment, fill, fortran_numbers, fortran_string, identifier, template, wrapped
 from ddp_mlp.exporting.panels import CHUNK, in_a_file, in_panels
@@ -63,6 +64,30 @@ SOFTMAX = """\
             y(k) = y(k) / total
         end do"""
 
+EXACT_SOFTMAX = """\
+        real(real64) :: sums(outputs)
+        real(wp) :: largest
+        integer :: k, n
+
+        largest = z(1)
+        do k = 1, outputs
+            if (z(k) > largest) largest = z(k)
+        end do
+        do k = 1, outputs
+            y(k) = exact_exp(z(k) - largest)
+        end do
+        sums = y
+        n = outputs
+        do while (n > 1) ! the last n / 2 terms are added to the first
+            do k = 1, n / 2
+                sums(k) = sums(k) + sums(n - n / 2 + k)
+            end do
+            n = n - n / 2
+        end do
+        do k = 1, outputs
+            y(k) = narrowed(y(k) / sums(1))
+        end do"""
+
 ELEMENTWISE = """\
         real(wp) :: v
         integer :: k
@@ -81,6 +106,21 @@ ACTIVATE = """
 @cases@
     end subroutine
 """
+
+SETTLED_ONE = """
+        call settle(features, 1, a, bits(1))"""
+SETTLE_ONE = """
+            if (l < layers) call settle(width(l), 1, z, bits(l + 1))"""
+SETTLED_MANY = """
+            do g = 1, used
+                call settle(features, group, a(1, 1, g), bits(1))
+            end do"""
+SETTLE_MANY = """
+                do g = 1, used
+                    call settle(width(l), group, z(1, 1, g), bits(l + 1))
+                end do"""
+
+BITS = "\n    integer, parameter :: bits(layers) = [{}]"
 
 CALL_ONE = """
             if (l < layers) call activate(l, panels * lanes, z)"""
@@ -128,14 +168,14 @@ def fortran_source(network: Description, stem: str) -> str:
     wp = {4: "real32", 8: "real64"}[network.dtype.itemsize]
     beside = in_a_file(network)
     bits = {"real32": "int32", "real64": "int64"}[wp]
-    kinds = ["real64", *([wp] if wp != "real64" else []), *(["int8", "int64", *{bits} - {"int64"}] if beside else [])]
+    kinds = {"real64", wp, *(["real32"] if network.exact else []), *(["int8", "int64", bits] if beside else [])}
     digest = panels.sha256()
     words = (f"{int(digest[k : k + 8], 16)}_int64" for k in range(0, 64, 8))
     constants = (f"{constant}_int64" for constant in _sha256_constants())
     load = {"hash": wrapped(words, " " * 12, " &"), "constants": wrapped(constants, " " * 12, " &"), "bits": bits}
     values = {
         **_common(network, stem),
-        "kinds": ", ".join(sorted(kinds)) + (USE_NAN if beside else ""),
+        "kinds": ", ".join(sorted(kinds)) + (USE_NAN if beside or network.exact else ""),
         "public": _public(network, beside),
         "features": str(network.widths[0]),
         "outputs": str(network.widths[-1]),
@@ -152,8 +192,8 @@ def fortran_source(network: Description, stem: str) -> str:
         + _names("output_names", "outputs", network.output_names),
         "weights": f"    real(wp), save :: weights({panels.size})"
         + ("\n    logical, save :: loaded = .false." if beside else "\n" + _data("weights", panels.flat())),
-        "standardization": _vector("mean", "features", "real64", network.mean)
-        + _vector("scale", "features", "wp", None if network.scale is None else network.scale.astype(network.dtype)),
+        "standardization": _vector("input_mean", "features", "real64", network.mean)
+        + _vector("input_scale", "features", "wp", _narrow(network)),
         "target": _vector("target_mean", "outputs", "real64", network.target_mean)
         + _vector("target_scale", "outputs", "real64", network.target_scale),
         "standardized_one": _standardized(network, "x(i)"),
@@ -161,13 +201,20 @@ def fortran_source(network: Description, stem: str) -> str:
         "guard": GUARD if beside else "",
         "label": LABEL if network.classes else "",
         "activation": _functions(network),
+        "exact": _exact(network),
+        "settled_one": SETTLED_ONE if network.exact else "",
+        "settle_one": SETTLE_ONE if network.exact else "",
+        "settled_many": SETTLED_MANY if network.exact else "",
+        "settle_many": SETTLE_MANY if network.exact else "",
+        "bits": BITS.format(", ".join(map(str, panels.bits))) if network.exact else "",
         "activate": _activate(network),
         "activate_one": CALL_ONE if network.activations else "",
         "activate_many": CALL_MANY if network.activations else "",
         "output": _output(network),
         "loading": fill(template("load.f90"), load) if beside else "",
     }
-    return fill(template("model.f90"), values)
+    text = fill(template("model.f90"), values)
+    return _impure(text) if network.exact else text
 
 
 def fortran_selftest(network: Description, stem: str) -> str:
@@ -188,6 +235,11 @@ def fortran_selftest(network: Description, stem: str) -> str:
         "load": fill(LOAD, {"bin": fortran_string(f"{stem}.bin")}) if beside else "",
     }
     return fill(template("selftest.f90"), values)
+
+
+def _narrow(network: Description) -> NDArray[Any] | None:
+    """Return the scale of the inputs in the type of the layers."""
+    return None if network.scale is None else network.scale.astype(network.dtype)
 
 
 def _common(network: Description, stem: str) -> dict[str, str]:
@@ -212,18 +264,33 @@ def _public(network: Description, beside: bool) -> str:
 
 
 def _standardized(network: Description, x: str) -> str:
-    value = f"real({x}, wp)" if network.mean is None else f"real({x} - mean(i), wp)"
-    return value if network.scale is None else f"{value} / scale(i)"
+    value = f"real({x}, wp)" if network.mean is None else f"real({x} - input_mean(i), wp)"
+    return value if network.scale is None else f"{value} / input_scale(i)"
 
 
 def _functions(network: Description) -> str:
     wanted = dict.fromkeys((*network.activations, *network.outputs))
     texts = []
     for name in (name for name in wanted if name not in ("softmax", "identity")):
-        lines = ACTIVATIONS[name]
+        lines = exact.FORTRAN[name] if network.exact else ACTIVATIONS[name]
         body = "\n".join(f"        {line}" for line in lines)
         texts.append(fill(FUNCTION, {"name": name, "local": ", e" if len(lines) > 1 else "", "body": body}))
     return "\n".join(texts)
+
+
+def _exact(network: Description) -> str:
+    """Return what exact arithmetic needs besides."""
+    if not network.exact:
+        return ""
+    more = ("product",) if network.target_scale is not None else ()
+    return exact.fortran_functions((*network.activations, *network.outputs), more)
+
+
+def _impure(text: str) -> str:
+    """Return the source without pure procedures, which may have no volatile variable."""
+    return re.sub(
+        r"^( +)elemental ", r"\1impure elemental ", re.sub(r"^( +)pure ", r"\1", text, flags=re.M), flags=re.M
+    )
 
 
 def _activate(network: Description) -> str:
@@ -247,10 +314,10 @@ def _cases(names: Sequence[str], number: str, statement: str, unchanged: str) ->
 
 def _output(network: Description) -> str:
     if network.softmax:
-        return SOFTMAX
-    value = "real(v, real64)"
+        return EXACT_SOFTMAX if network.exact else SOFTMAX
+    value = "narrowed(v)" if network.exact else "real(v, real64)"
     if network.target_scale is not None:
-        value = f"target_scale(k) * {value}"
+        value = f"times(target_scale(k), {value})" if network.exact else f"target_scale(k) * {value}"
     if network.target_mean is not None:
         value = f"target_mean(k) + {value}"
     cases = _cases(network.outputs, "k", "v = f_{}(z(k))", "v = z(k)").replace("\n", "\n    ")

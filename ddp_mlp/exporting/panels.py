@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.exporting import exact
 from ddp_mlp.exporting.description import Description
 
 VECTOR_BYTES = 64
@@ -39,6 +40,8 @@ class Panels:
     widest: int
     """The largest width, rounded up to whole panels."""
     groups: int
+    bits: tuple[int, ...] = ()
+    """(L,): to which what a layer multiplies is rounded; of exact networks alone."""
 
     @property
     def size(self) -> int:
@@ -68,7 +71,8 @@ def in_panels(network: Description) -> Panels:
     """Return the network's parameters in panels."""
     lanes = VECTOR_BYTES // network.dtype.itemsize
     parts: dict[str, NDArray[Any]] = {}
-    for l, (W, b) in enumerate(network.layers, start=1):
+    layers, bits = exact.rounded(network.layers) if network.exact else (network.layers, [])
+    for l, (W, b) in enumerate(layers, start=1):
         n, n_prev = W.shape
         count = -(-n // lanes)
         padded = np.zeros((count * lanes, n_prev + 1), network.dtype)
@@ -77,7 +81,8 @@ def in_panels(network: Description) -> Panels:
         parts[f"b{l}"] = padded[:, -1].reshape(count, lanes).copy()
     widest = -(-max(network.widths) // lanes) * lanes
     group_bytes = 2 * widest * ROWS * network.dtype.itemsize
-    return Panels(parts, lanes, widest, groups=max(1, min(GROUPS, STACK_BYTES // group_bytes)))
+    groups = max(1, min(GROUPS, STACK_BYTES // group_bytes))
+    return Panels(parts, lanes, widest, groups, tuple(bits))
 
 
 def in_a_file(network: Description) -> bool:

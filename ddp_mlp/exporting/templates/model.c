@@ -8,7 +8,7 @@
 @variables@
  */
 @declarations@
-#include <math.h>
+@include_float@#include <math.h>
 #include <string.h>
 
 typedef @real@ real;
@@ -42,7 +42,7 @@ enum { STEP = sizeof(lanes) / sizeof(real) };
 
 struct layer {
     size_t n_prev, n;
-    const real *W, *b;
+    const real *W, *b;@bits_member@
 };
 
 static const struct layer layers[LAYERS] = {
@@ -121,7 +121,7 @@ static void multiply_row_4(size_t n, size_t stride, const real *restrict W, cons
         store(out + 3 * LANES, load(out + 3 * LANES) + s3);
     }
 }
-@activation@
+@exact@@activation@
 /* Turn the output layer's z, of one row in z[0], z[stride], ..., into y. */
 static void finish(const real *z, size_t stride, double *y)
 {
@@ -135,7 +135,7 @@ void @P@_predict_one(const double x[@M@_FEATURES], double y[@M@_OUTPUTS])
 @guard_one@    for (size_t i = 0; i < @M@_FEATURES; i++) {
         a[i] = @standardized_one@;
     }
-    for (size_t l = 0; l < LAYERS; l++) {
+@settled_one@    for (size_t l = 0; l < LAYERS; l++) {
         const struct layer layer = layers[l];
         const size_t stride = layer.n_prev * LANES, panels = (layer.n + LANES - 1) / LANES;
         memset(z, 0, panels * LANES * sizeof(real));
@@ -153,7 +153,7 @@ void @P@_predict_one(const double x[@M@_FEATURES], double y[@M@_OUTPUTS])
         for (size_t j = 0; j < panels * LANES; j++) {
             z[j] += layer.b[j];
         }
-@activate_one@        real *const other = a;
+@activate_one@@settle_one@        real *const other = a;
         a = z;
         z = other;
     }
@@ -190,7 +190,7 @@ static real *forward(size_t groups, real *A, real *Z)
                 }
             }
         }
-        real *const other = A;
+@settle_many@        real *const other = A;
         A = Z;
         Z = other;
     }
@@ -209,7 +209,7 @@ void @P@_predict_many(size_t rows, const double *x, double *y)
                 a[i * ROWS] = @standardized_many@;
             }
         }
-        const real *const z = forward(groups, buffers[0], buffers[1]);
+@settled_many@        const real *const z = forward(groups, buffers[0], buffers[1]);
         for (size_t r = 0; r < block; r++) {
             finish(z + r / ROWS * (WIDEST * ROWS) + r % ROWS, ROWS, y + r * @M@_OUTPUTS);
         }

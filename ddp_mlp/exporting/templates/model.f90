@@ -24,7 +24,7 @@ module @module@
     integer, parameter :: groups = @groups@ ! that a block has: a panel stays in the cache for all of them
     integer, parameter :: chunk = @chunk@ ! inputs whose products are added one after the other; sums of chunks after that
     integer, parameter :: at_w(layers) = [@at_w@] ! where W and b begin in the weights
-    integer, parameter :: at_b(layers) = [@at_b@]
+    integer, parameter :: at_b(layers) = [@at_b@]@bits@
 @names@
 @weights@
 @standardization@@target@
@@ -39,7 +39,7 @@ contains
 @guard@
         do i = 1, features
             a(i) = @standardized_one@
-        end do
+        end do@settled_one@
         do l = 1, layers
             stride = width(l - 1) * lanes
             panels = (width(l) + lanes - 1) / lanes
@@ -57,7 +57,7 @@ contains
             end do
             do j = 1, panels * lanes
                 z(j) = z(j) + weights(at_b(l) + j - 1)
-            end do@activate_one@
+            end do@activate_one@@settle_one@
             if (l < layers) a(1:panels * lanes) = z(1:panels * lanes)
         end do
         call finish(z(1:outputs), y)
@@ -83,7 +83,7 @@ contains
                         a(k, i, g) = @standardized_many@
                     end do
                 end do
-            end do
+            end do@settled_many@
             call forward(used, a, z)
             do r = 1, block
                 call finish(z(mod(r - 1, group) + 1, 1:outputs, (r - 1) / group + 1), y(:, start + r))
@@ -123,7 +123,7 @@ contains
                     end do
                 end do
             end do
-            if (l < layers) then
+            if (l < layers) then@settle_many@
                 do g = 1, used
                     do j = 1, width(l)
                         do r = 1, group
@@ -217,7 +217,7 @@ contains
         end do
     end subroutine
 
-@activate@
+@exact@@activate@
 @activation@
     !> Turn the output layer's z of one row into y.
     pure subroutine finish(z, y)

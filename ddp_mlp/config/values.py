@@ -48,7 +48,7 @@ def cast(value: Any, hint: Any) -> Any:
             return value
         if kind is int and isinstance(value, Integral) and not isbool:
             return int(value)
-        if kind is float and isinstance(value, Real) and not isbool and math.isfinite(value):
+        if kind is float and isinstance(value, Real) and not isbool and _is_finite(value):
             return float(value)
         if kind is str and isinstance(value, os.PathLike):
             value = os.fsdecode(value)
@@ -72,6 +72,14 @@ def expand(name: str, value: Any) -> Any:
     if "$" in found:
         reject(name, value, "names a variable that is not set; set it, or write the path in full")
     return found
+
+
+def _is_finite(value: Real) -> bool:
+    """Tell whether a float holds the number: not infinity, not NaN, and no integer beyond all floats."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _numbers(value: Any) -> Sequence[float]:

@@ -44,7 +44,7 @@ class Progress:
             numbers += [watch.best for watch in watches.values() if watch.best is not None]
             if not all(type(count) is int and count >= 0 for count in counts) or not all(map(math.isfinite, numbers)):
                 raise ValueError
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):  # an integer that no float holds
             raise DataError(f"the checkpoint's progress is not that of a run: {str(values)[:200]}") from None
         return found
 

@@ -281,3 +281,10 @@ def test_paths_of_python(tmp_path: Path) -> None:
     assert Config(data=tmp_path / "a.h5", run_dir=tmp_path) == Config(  # type: ignore[arg-type] # the cast under test
         data=str(tmp_path / "a.h5"), run_dir=str(tmp_path)
     )
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "-" + "9" * 400, "1e400"])
+def test_a_number_that_no_float_holds_is_refused(text: str) -> None:
+    """In a key that holds a number, one line."""
+    with pytest.raises(ConfigError, match="learning_rate"):
+        parse(["--learning_rate", text])

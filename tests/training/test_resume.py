@@ -321,6 +321,7 @@ def test_a_checkpoint_that_is_not_its_configurations(run_python: Any, whole: Pat
         "'epoch_totals': [0.0, 0.0, 0, -128]": replace(
             good, progress={**good.progress, "epoch_totals": [0.0, 0.0, 0, -128]}
         ),
+        "the checkpoint's progress is not that of a run": replace(good, progress={**good.progress, "seconds": 10**400}),
         "its configuration is not one of this version": replace(good, config={**good.config, "hiden": 1}),
     }
     for i, (said, forgery) in enumerate(forged.items()):

@@ -55,8 +55,8 @@ def test_poisson_is_scikit_learn_s() -> None:
     random = np.random.default_rng(0)
     X = random.standard_normal((300, 3))
     y = random.poisson(np.exp(X @ [0.5, -0.3, 0.2] + 0.4)).astype(float)
-    settings: dict[str, Any] = {"batch_size": "full", "solver": "sgd", "learning_rate_init": 0.2, "tol": 0}
-    found = MLPRegressor((), loss="poisson", max_iter=1500, n_iter_no_change=np.inf, **settings).fit(X, y)
+    settings: dict[str, Any] = {"batch_size": "full", "solver": "sgd", "learning_rate_init": 0.05, "tol": 0}
+    found = MLPRegressor((), loss="poisson", max_iter=4000, n_iter_no_change=np.inf, **settings).fit(X, y)
     expected = PoissonRegressor(alpha=0, tol=1e-10, max_iter=1000).fit(X, y)
     np.testing.assert_allclose(found.predict(X), expected.predict(X), rtol=1e-4)
     with pytest.raises(ValueError, match="y has -1: counts and rates"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ddp_mlp import __version__, streams
 from ddp_mlp.config.values import expand
-from ddp_mlp.errors import ConfigError, EnvironmentMismatch, ProgramError, StorageError
+from ddp_mlp.errors import ConfigError, EnvironmentMismatch, Interrupted, ProgramError, StorageError
 from ddp_mlp.stopping import Session, Stopped, ignore_signals, session
 
 if TYPE_CHECKING:
@@ -157,6 +157,10 @@ def start(
             exit_code = work(communicator)
         except MemoryError as error:
             raise out_of_memory(error) from error
+        except Interrupted as error:  # of a run that verify, say, makes for itself: nobody goes on with it
+            if ours.saves or error.signal is None:
+                raise
+            raise Stopped(error.signal) from error
     except Stopped:
         raise
     except ProgramError as error:

@@ -61,6 +61,8 @@ class Interrupted(ProgramError):
     """Stopped before the end with a checkpoint to continue from (exit code 75, EX_TEMPFAIL)."""
 
     exit_code = 75
+    signal: int | None = None
+    """The number of the signal that did it."""
 
 
 class RunInUse(ProgramError):

@@ -37,7 +37,7 @@ class Session:
     """One command in this process: what its printing and a signal do. Entered once, by `session`."""
 
     def __init__(self, saves: bool) -> None:
-        self._saves = saves
+        self.saves = saves
         self._told = threading.Lock()
         self._ending = threading.Event()
         self._stopped = False
@@ -46,7 +46,7 @@ class Session:
 
     def exit_code(self, number: int) -> int:
         """Return what a signal ends the command with: as a shell has it, or 75 where the same command goes on."""
-        return Interrupted.exit_code if self._saves else 128 + number
+        return Interrupted.exit_code if self.saves else 128 + number
 
     def tell(self, number: int) -> None:
         """Say why all ends. Rank 0 is first: the others end with it, unless it knows of nothing."""
@@ -57,7 +57,7 @@ class Session:
             time.sleep(TURN_SECONDS)
             if number == signal.SIGTERM:  # so Open MPI's mpirun ends ranks when another one has, which has said why
                 return
-        rest = ": there was nothing to save yet; the same command starts again" if self._saves else ""
+        rest = ": there was nothing to save yet; the same command starts again" if self.saves else ""
         print(f"error: stopped by {signals.name(number)}{rest}", file=sys.stderr, flush=True)
 
     def note(self, number: int, frame: Any) -> None:

@@ -76,11 +76,11 @@ def run_dir(run_python: Program, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def commands(run_dir: Path, tmp_path: Path) -> dict[str, list[str | Path]]:
     """Return arguments of each command that take some seconds, if they are not stopped."""
     table = tmp_path / "table.csv"
-    table.write_text("\n".join(["a,b,y", *(f"{i},{i * i},{i % 3}" for i in range(100_000))]) + "\n")
+    table.write_text("\n".join(["a,b,y", *(f"{i % 1000},{i * i % 997},{i % 3}" for i in range(100_000))]) + "\n")
     digits = ROOT / "data" / "digits.h5"
     return {
         "predict": [run_dir, digits, "-o", tmp_path / "out.csv"],
-        "convert": [table, tmp_path / "out.h5", "--label", "y"],
+        "convert": [table, tmp_path / "out.h5", "--label", "y", "--overwrite"],
         "export": [run_dir, tmp_path / "out.npz"],
         "verify": ["--certificate", tmp_path / "certificate.json"],
         "doctor": ["--run_dir", tmp_path / "none"],

@@ -196,7 +196,9 @@ class Trainer:
         self.tell("interrupted", reason=reason)
         self._save()
         kept = self.outputs.settle()
-        raise by_all_ranks(Interrupted(_joined(f"stopped by {reason} after step {self.progress.step}", kept)))
+        error = Interrupted(_joined(f"stopped by {reason} after step {self.progress.step}", kept))
+        error.signal = caught[0] if caught else None
+        raise by_all_ranks(error)
 
     def finish(self) -> dict[str, Any]:
         """Have the last step kept, evaluate the parameters that count, and return the final event."""

@@ -60,6 +60,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships
         """The trained network."""
         used = {"mean": self._standardization.mean, "scale": self._standardization.scale}
         targets = self._own_targets
+        functions: dict[str, Any]
         functions = {name: in_our_words(getattr(self, name, default)) for name, default in _FUNCTIONS.items()}
         standardization = used if self._standardization.used else None
         return Model(

@@ -29,13 +29,15 @@ class Model:
         activation: str = "relu",
         output_activation: str = "identity",
         arithmetic: str = "native",
+        inputs: Mapping[str, Any] | None = None,
     ) -> None:
         """Copy {"W1": (n_1, n_0), …} and, if wanted, standardization {"mean": …, "scale": …}, both (n_0,).
 
-        The outputs are the classes of these names, or the numbers that `targets` says.
+        The outputs are the classes of these names, or the numbers that `targets` says. `inputs` is what a checkpoint
+        knows of the inputs: the names of the features, their shape, a recipe.
         """
         functions = activation, output_activation, arithmetics.called(arithmetic)
-        self.network = Network(parameters, classes, standardization, targets, *functions)
+        self.network = Network(parameters, classes, standardization, targets, *functions, inputs)
 
     @classmethod
     def of(cls, network: Network) -> Self:
@@ -88,6 +90,11 @@ class Model:
     def features(self) -> int:
         """The number of features, n_0."""
         return self.network.features
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the features, where training's data had them; predict_proba takes columns in this order."""
+        return self.network.feature_names
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -3,8 +3,11 @@
 import argparse
 import json
 import math
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from ddp_mlp.inference.ensemble import EnsembleScores
     from ddp_mlp.inference.numbers import NumberScores
     from ddp_mlp.inference.scores import Scores
+    from ddp_mlp.model import Model
     from ddp_mlp.parallel.communicator import Communicator
     from ddp_mlp.storage.dataset import DatasetInfo
 
@@ -38,7 +42,8 @@ def _parser() -> Parser:
         epilog="The same bytes on any number of ranks: mpirun -n 4 python -m ddp_mlp.predict …",
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint file, or a run's folder")
-    parser.add_argument("data", type=Path, metavar="DATA", help="HDF5 file with X, standardized or not as in training")
+    what = "HDF5 (a pattern: several), or a raw CSV, Parquet, NPY"
+    parser.add_argument("data", type=Path, metavar="DATA", help=what)
     parser.add_argument(
         "-o", "--out", type=Path, metavar="OUT", help="file for labels and probabilities, or numbers: .h5, .csv"
     )
@@ -66,15 +71,20 @@ def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
     from ddp_mlp.storage.atomic import write_atomically
     from ddp_mlp.storage.dataset import inspect
 
-    info = communicator.on_rank_0(inspect, asked.data, asked.x_name, asked.y_name, False)
-    with communicator.in_agreement():
-        split = _chosen_split(info, asked)
     if len(communicator.on_rank_0(members_of, asked.checkpoint)) > 1:
+        info = communicator.on_rank_0(inspect, asked.data, asked.x_name, asked.y_name, False)
+        with communicator.in_agreement():
+            split = _chosen_split(info, asked)
         _run_together(asked, info, split, communicator)
         return
     model = communicator.on_rank_0(load, asked.checkpoint)
     apply = classify if model.classes else predict_numbers
-    scores = apply(model.network, info, split, communicator, asked.out)
+    with _rows_made_of(asked, model, communicator) as data:
+        info = communicator.on_rank_0(inspect, data, asked.x_name, asked.y_name, False)
+        with communicator.in_agreement():
+            split = _chosen_split(info, asked)
+        scores = apply(model.network, info, split, communicator, asked.out)
+        communicator.barrier()  # every rank has read the rows
     if communicator.rank != 0:
         return
     rows = info.splits[split].rows
@@ -133,6 +143,34 @@ def describe_together(scores: "EnsembleScores", classes: Sequence[str]) -> Itera
     yield from _aligned(bins)
 
 
+@contextmanager
+def _rows_made_of(asked: argparse.Namespace, model: "Model", communicator: "Communicator") -> "Iterator[Path]":
+    """Yield the data-set file to read: DATA itself, or what rank 0 makes of a raw table, which goes in the end.
+
+    It is made beside OUT, or in the run's folder, where every node can read it. Collective.
+    """
+    made: list[Path] = []
+
+    def make() -> Path:
+        from ddp_mlp.conversion.raw import is_raw, write_raw
+
+        if not asked.data.exists() or not is_raw(asked.data):  # a pattern, or a file of HDF5
+            return Path(asked.data)
+        beside = asked.checkpoint if asked.checkpoint.is_dir() else asked.checkpoint.parent
+        folder = Path(tempfile.mkdtemp(prefix=".predict-", dir=asked.out.parent if asked.out else beside))
+        made.append(folder)
+        network = model.network
+        for line in write_raw(asked.data, network.inputs.get("recipe"), network.feature_names, folder / "rows.h5"):
+            print(printable(line), file=sys.stderr, flush=True)
+        return folder / "rows.h5"
+
+    try:
+        yield communicator.on_rank_0(make)
+    finally:
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _chosen_split(info: "DatasetInfo", asked: argparse.Namespace) -> str:
     names = list(info.splits)
     split: str = asked.split or ("test" if "test" in names else names[0])
@@ -148,6 +186,9 @@ def _chosen_split(info: "DatasetInfo", asked: argparse.Namespace) -> str:
 def describe(scores: "Scores", classes: Sequence[str]) -> Iterator[str]:
     """Yield the scores as lines for people: the figures, a table of the classes, the confusion matrix."""
     yield f"rows {scores.rows:,}, accuracy {scores.accuracy:.4f}, log-loss {scores.log_loss:.4f}"
+    if scores.unseen:
+        listed = ", ".join(f"{name} {count:,}" for name, count in scores.unseen.items())
+        yield f"rows of classes that training never saw, in no figure: {listed}"
     yield ""
     table: list[Sequence[Any]] = [("class", "precision", "recall", "rows")]
     for row in zip(classes, scores.precision, scores.recall, scores.support, strict=True):

@@ -4,8 +4,18 @@ Invariants: a key has one spelling (file key = flag = attribute); each `Config` 
 with a configuration is one line, a `ConfigError`; nothing here starts MPI or loads an array library.
 """
 
-from ddp_mlp.config.keys import Config, first_difference, from_dict, to_dict
+from ddp_mlp.config.keys import Config, first_difference, from_dict, standardize_word, to_dict
 from ddp_mlp.config.parsing import dump, parse
 from ddp_mlp.config.values import Interval, parse_interval
 
-__all__ = ["Config", "Interval", "dump", "first_difference", "from_dict", "parse", "parse_interval", "to_dict"]
+__all__ = [
+    "Config",
+    "Interval",
+    "dump",
+    "first_difference",
+    "from_dict",
+    "parse",
+    "parse_interval",
+    "standardize_word",
+    "to_dict",
+]

@@ -40,11 +40,13 @@ class Config:
     """What one run does.
 
     Data:
-      data: HDF5 file with the group train and, if wanted, valid and test
-      x_name: data set of each group that holds the features, one row per example
+      data: HDF5 file with the group train and, if wanted, valid and test; a pattern in quotes is several files as one
+      valid_data: file or pattern of the validation rows, where they are in files of their own
+      test_data: file or pattern of the test rows, likewise
+      x_name: data set of each group that holds the features, one row per example; several side by side as T,q,ps
       y_name: data set of each group that holds the labels, one class number per row, or numbers (rows, targets)
       valid_fraction: share of train held out for validation where the file has no valid; 0 is none
-      standardize: subtract the mean and divide by the standard deviation of train
+      standardize: mean 0, deviation 1 on train: each feature, or all as one (global); auto by feature_shape of the file
       standardize_targets: the same for numbers to be predicted, undone wherever they come out
       missing_targets: take NaN in y for a number that was not observed; if false, it is refused
       access: hold the data in memory, one copy per node, or stream it from the file; auto decides by size
@@ -120,10 +122,12 @@ class Config:
     """
 
     data: str = key("data/digits.h5", resume="free")
+    valid_data: str | None = key(None, resume="free")
+    test_data: str | None = key(None, resume="free")
     x_name: str = key("X")
     y_name: str = key("y")
     valid_fraction: float = key(0.0, at_least=0, below=1)
-    standardize: bool = key(True)
+    standardize: Literal["auto", "features", "global", "none"] | bool = key("auto")
     standardize_targets: bool = key(True)
     missing_targets: bool = key(False)
     access: Literal["auto", "memory", "stream"] = key("auto", resume="free")
@@ -276,10 +280,22 @@ def first_difference(stored: Config, asked: Config) -> tuple[str, Any, Any] | No
     An asked "auto" agrees with any stored value: it leaves the choice to the program, and the stored run has made it.
     """
     for field in dataclasses.fields(Config):
-        before, now = getattr(stored, field.name), getattr(asked, field.name)
+        before, now = (_meaning(field.name, getattr(config, field.name)) for config in (stored, asked))
         fixed = field.metadata["resume"] == "fixed" or not asked.resume_override
         if field.name in FREE_IF_PORTABLE and stored.arithmetic == asked.arithmetic == "portable":
             continue
         if field.metadata["resume"] != "free" and fixed and before != now and not now == field.default == "auto":
             return field.name, before, now
     return None
+
+
+def _meaning(name: str, value: Any) -> Any:
+    """Return a value by the one word that it has today: standardize was true or false before it had words."""
+    return standardize_word(value) if name == "standardize" else value
+
+
+def standardize_word(value: str | bool) -> Literal["auto", "features", "global", "none"]:
+    """Return what `standardize` says as auto, features, global or none."""
+    words: dict[str | bool, Literal["auto", "features", "global", "none"]]
+    words = {"auto": "auto", "global": "global", "none": "none", False: "none"}
+    return words.get(value, "features")

@@ -8,7 +8,7 @@ the rows keep the order of the source.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,7 +101,7 @@ def convert(asked: Conversion) -> Converted:
         labels.classes if first.labelled else None,
         weighted,
         labels.names,
-        _attributes(asked, first),
+        _attributes(asked, first, dtype),
         targets=first.targets,
     ) as writer:
         tally: dict[str, NDArray[np.int64]] = {}
@@ -195,7 +195,9 @@ def _fit(sources: Mapping[str, ForeignRows], labels: Labels, division: _Division
             source.fit_as(first)
 
 
-def _attributes(asked: Conversion, first: ForeignRows) -> dict[str, str | int | Sequence[str] | Sequence[int]]:
+def _attributes(
+    asked: Conversion, first: ForeignRows, dtype: np.dtype[np.generic]
+) -> dict[str, str | int | Sequence[str] | Sequence[int]]:
     found: dict[str, str | int | Sequence[str] | Sequence[int]] = {
         "sources": [path.name for path in asked.sources],
         "sources_sha256": [_sha256(path) for path in asked.sources],
@@ -208,7 +210,7 @@ def _attributes(asked: Conversion, first: ForeignRows) -> dict[str, str | int | 
     if first.feature_shape:
         found["feature_shape"] = first.feature_shape
     if isinstance(first, TableRows):
-        found["recipe"] = first.recipe(asked.text).to_json()
+        found["recipe"] = replace(first.recipe(asked.text), dtype=dtype.name).to_json()
     return found
 
 
@@ -235,9 +237,10 @@ def _sha256(path: Path) -> str:
 def _told(sources: Mapping[str, ForeignRows], labels: Labels, tally: Mapping[str, NDArray[np.int64]]) -> Iterator[str]:
     """Yield what was taken: columns, classes with their rows in each split, and classes that a split has none of."""
     first = sources["train"]
-    yield from first.said
     if isinstance(first, TableRows):
         yield from first.told()
+    else:
+        yield from first.said
     if not labels.classes:
         return
     names = labels.names or tuple(map(str, range(labels.classes)))

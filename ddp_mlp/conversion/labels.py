@@ -9,14 +9,14 @@ _WHOLE = re.compile(r"0|-?[1-9]\d*")
 """A whole number as it is usually written: "02139" and "1e5" are names."""
 
 
-def number_classes(labels: Sequence[str], name: str) -> tuple[dict[str, int], tuple[str, ...] | None]:
+def number_classes(labels: Sequence[str], name: str, least: int = 2) -> tuple[dict[str, int], tuple[str, ...] | None]:
     """Return the class number of each label, and the classes' names; None where the labels are 0, 1, 2, … themselves.
 
-    Whole numbers keep their order, text is sorted. Raises DataError for a single class.
+    Whole numbers keep their order, text is sorted. Raises DataError for fewer than `least` classes.
     """
     whole = all(_WHOLE.fullmatch(label) for label in labels)
     ordered = sorted(labels, key=int) if whole else sorted(labels)
-    if len(ordered) < 2:
+    if len(ordered) < least:
         raise DataError(f"{name}: every label is {labels[0]!r}: expected at least two classes")
     numbers = {label: number for number, label in enumerate(ordered)}
     plain = ordered == [str(number) for number in range(len(ordered))]

@@ -116,6 +116,8 @@ class Recipe:
     decimal: str | None = None
     encoding: str | None = None
     missing: tuple[str, ...] | None = None
+    dtype: str | None = None
+    """The type of X in the file that was made."""
 
     @property
     def features(self) -> tuple[str, ...]:

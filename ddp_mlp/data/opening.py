@@ -4,14 +4,15 @@ From a file, collectively, or from arrays in memory, on each rank for itself.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
 from ddp_mlp.data.access import Access, choose_access
 from ddp_mlp.data.batches import Batches, Source
@@ -31,16 +32,23 @@ from ddp_mlp.data.targets import (
 from ddp_mlp.errors import ConfigError, DataError, by_all_ranks
 from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn.arithmetic import Arithmetic
-from ddp_mlp.nn.standardization import Standardization
+from ddp_mlp.nn.standardization import Standardization, one_for_all
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage import checkpoint as checkpoints
 from ddp_mlp.storage import weights
+from ddp_mlp.storage.checkpoint import Checkpoint
 from ddp_mlp.storage.dataset import DatasetInfo, Reader, SplitInfo, inspect
 from ddp_mlp.storage.survey import NumberRule, NumberSurvey, Survey
 from ddp_mlp.storage.weights import Weights
 from ddp_mlp.summing.totals import total
 
+Mode: TypeAlias = Literal["features", "global", "none"]
+"""How inputs are standardized."""
+FEW_CLASSES = 20
+"""Up to this many, classes without rows are no sign that labels are not class numbers."""
+FAR_OUTSIDE = 50
+"""Standard deviations that a feature may be from its mean before there is a warning."""
 Rows = NDArray[np.int64] | None
 """Row numbers of a source; None is all of them."""
 
@@ -66,20 +74,35 @@ class Data(NamedTuple):
     """(n_T,): the same in evaluation."""
     notes: tuple[str, ...] = ()
     """What a user should hear about the data."""
+    standardize: Mode = "features"
+    """features, global or none."""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What is known of the inputs beyond numbers, as a checkpoint keeps it: their names, shape, recipe."""
+        info = self.info
+        known = {"features": info.names, "feature_shape": info.feature_shape, "recipe": info.recipe}
+        return {
+            name: value if isinstance(value, str) else list(value) for name, value in known.items() if value is not None
+        }
 
 
 def open_data(config: Config, communicator: Communicator) -> Data:
     """Inspect, check and load the data set. Raises DataError, StorageError or ConfigError on all ranks."""
-    info = communicator.on_rank_0(inspect, config.data, config.x_name, config.y_name)
+    info = communicator.on_rank_0(
+        inspect, config.data, config.x_name, config.y_name, True, config.valid_data, config.test_data
+    )
     access = choose_access(config, info, communicator)
     loss, info = communicator.on_rank_0(settle, config, info)
     arithmetic = arithmetics.called(config.arithmetic)
     surveys = _surveyed(config, info, rule_of(config, loss), communicator)
     found = surveys["train"]
     names = info.classes or tuple(str(label) for label in range(len(found.class_counts)))
+    _check_gaps(info, found.class_counts)
     if len(names) < 2 and not info.numbers:
         raise by_all_ranks(DataError(f"{config.data}: all labels are of one class: there is nothing to learn"))
 
+    mode = communicator.on_rank_0(_standardize_mode, config, info)
     train_rows, valid_rows, counts, numbers = None, None, found.class_counts, found.numbers
     if "valid" not in info.splits and config.valid_fraction:
         fraction = config.valid_fraction
@@ -87,28 +110,10 @@ def open_data(config: Config, communicator: Communicator) -> Data:
         train_rows, valid_rows, counts, numbers = hold_out(info, *asked, communicator, arithmetic)
         if len(valid_rows) == 0:
             raise by_all_ranks(ConfigError(f"valid_fraction = {fraction}: leaves no rows to validate on"))
-    settled = communicator.on_rank_0(_settle_targets, config, loss, info, names, found, numbers)
+    settled = communicator.on_rank_0(_settle_targets, config, mode, loss, info, names, found, numbers)
     targets, maps = settled.targets, settled.maps
-    dtype = arithmetic.working(np.dtype(config.dtype))
-
-    train: MemorySource | StreamSource
-    held_out: dict[str, Source]
-    if access.kind == "memory":
-        train, *others = (load_split(info, split, communicator, dtype, *maps) for split in info.splits)
-        held_out = dict(zip(list(info.splits)[1:], others, strict=True))
-    else:
-        assert isinstance(config.batch_size, int), "checked by choose_access"
-        train = StreamSource(
-            info,
-            "train",
-            found.count if train_rows is None else train_rows,
-            communicator,
-            dtype,
-            *maps,
-            batch_size=config.batch_size,
-            block_rows=config.block_rows,
-        )
-        held_out = {split: FileSource(info, split, dtype, *maps) for split in info.splits}
+    rows = found.count if train_rows is None else train_rows
+    train, held_out = _sources(config, info, access, communicator, maps, rows, arithmetic)
     valid: tuple[Source, Rows] | None = (held_out["valid"], None) if "valid" in info.splits else None
     if valid_rows is not None:
         valid = (train if access.kind == "memory" else held_out["train"]), valid_rows
@@ -126,7 +131,8 @@ def open_data(config: Config, communicator: Communicator) -> Data:
         targets=targets,
         factor=settled.factor,
         weight=settled.weight,
-        notes=settled.notes,
+        standardize=mode,
+        notes=(*settled.notes, *_missing_classes(names, counts, surveys), *_far_outside(mode, found, info)),
     )
 
 
@@ -142,6 +148,41 @@ def _surveyed(config: Config, info: DatasetInfo, rule: NumberRule, communicator:
     return surveys
 
 
+def _sources(
+    config: Config,
+    info: DatasetInfo,
+    access: Access,
+    communicator: Communicator,
+    maps: tuple[Standardization, Standardization | None],
+    train_rows: NDArray[np.int64] | int,
+    arithmetic: Arithmetic,
+) -> tuple[MemorySource | StreamSource, dict[str, Source]]:
+    """Return the source of the rows to train on, and those of the splits to evaluate on. Collective."""
+    dtype = arithmetic.working(np.dtype(config.dtype))
+    if access.kind == "memory":
+        train, *others = (load_split(info, split, communicator, dtype, *maps) for split in info.splits)
+        return train, dict(zip(list(info.splits)[1:], others, strict=True))
+    assert isinstance(config.batch_size, int), "checked by choose_access"
+    batch_size, block_rows = config.batch_size, config.block_rows
+    ring = StreamSource(
+        info, "train", train_rows, communicator, dtype, *maps, batch_size=batch_size, block_rows=block_rows
+    )
+    return ring, {split: FileSource(info, split, dtype, *maps) for split in info.splits}
+
+
+def _check_gaps(info: DatasetInfo, counts: NDArray[np.int64]) -> None:
+    """Raise DataError where labels without names are so far apart that most classes would have no row."""
+    there = np.flatnonzero(counts)
+    if info.classes is None and len(counts) > FEW_CLASSES and 2 * len(there) < len(counts):
+        listed = ", ".join(map(str, there[:4])) + (", …" if len(there) > 4 else "")
+        raise by_all_ranks(
+            DataError(
+                f"{info.path}: labels are {listed}: would be {len(counts):,} classes, {len(there):,} with rows; "
+                "`python -m ddp_mlp.convert` numbers them"
+            )
+        )
+
+
 class _Settled(NamedTuple):
     """What is settled of a run's targets and maps on rank 0."""
 
@@ -154,13 +195,19 @@ class _Settled(NamedTuple):
 
 
 def _settle_targets(
-    config: Config, loss: str, info: DatasetInfo, classes: tuple[str, ...], found: Survey, numbers: NumberSurvey | None
+    config: Config,
+    mode: Mode,
+    loss: str,
+    info: DatasetInfo,
+    classes: tuple[str, ...],
+    found: Survey,
+    numbers: NumberSurvey | None,
 ) -> _Settled:
     """Return what rows are mapped to, from the survey of train and the numbers of the rows that are trained on."""
-    standardization = Standardization(found.mean, found.std, config.standardize)
+    standardization = standardization_by(mode, found)
     given: Weights | None = None
     if config.init_from is not None:  # weights are worth nothing without the maps that they were trained with
-        given = _given_with_init_from(config, info.features)
+        given = _given_with_init_from(config, info, classes)
         if given.standardization is not None:
             standardization = Standardization(given.standardization["mean"], given.standardization["scale"])
     if found.numbers is None or numbers is None:
@@ -181,21 +228,83 @@ def _weight_sum(info: DatasetInfo, config: Config) -> float:
     return math.fsum(w[stratified(y, config.valid_fraction, config.seed)[0]])
 
 
-def _given_with_init_from(config: Config, features: int) -> Weights:
+def _given_with_init_from(config: Config, info: DatasetInfo, classes: tuple[str, ...]) -> Weights:
     """Return what came with init_from: a run that goes on has it, and needs the file no more."""
+    going_on = _checkpoint_to_go_on_from(config)
+    if going_on is not None:
+        source, found = going_on[0], weights.of_checkpoint(going_on[1])
+    else:
+        source, found = f"init_from = {config.init_from}", given_weights(config, classes or None, info.names)
+    if found.standardization is not None and len(found.standardization["mean"]) != info.features:
+        taken = len(found.standardization["mean"])
+        raise ConfigError(f"{source}: takes {taken} features, but the data have {info.features}")
+    return found
+
+
+def standardization_by(mode: Mode, found: Survey) -> Standardization:
+    """Return the map of the inputs, by the statistics of train: features, global or none."""
+    if mode == "global":
+        return one_for_all(found.mean, found.variance)
+    return Standardization(found.mean, found.std, mode == "features")
+
+
+def _standardize_mode(config: Config, info: DatasetInfo) -> Mode:
+    """Return how inputs are mapped: as a run that goes on has them, else as `standardize` says, or as the data are."""
+    asked = configuration.standardize_word(config.standardize)
+    going_on = _checkpoint_to_go_on_from(config) if asked == "auto" else None
+    if going_on is not None:
+        asked = configuration.standardize_word(going_on[1].config.get("standardize", True))
+    if asked == "auto":
+        return "global" if info.feature_shape else "features"
+    return asked
+
+
+def _far_outside(mode: Mode, found: Survey, info: DatasetInfo) -> Iterator[str]:
+    """Warn of a feature that is seldom far outside, of which its own deviation makes something very large.
+
+    Cantelli's inequality: at most 1 / (1 + d²) of all rows are d deviations above the mean.
+    """
+    if mode != "features":
+        return
+    deviations = np.maximum(found.maximum - found.mean, found.mean - found.minimum) / found.std
+    deviations[found.variance == 0] = 0
+    far = np.flatnonzero(deviations > FAR_OUTSIDE)
+    if far.size:
+        worst = int(np.argmax(deviations))
+        name = f"feature {worst}" + (f" ({info.names[worst]!r})" if info.names else "")
+        how = f"{deviations[worst]:.0f} standard deviations from its mean"
+        share = f"at most one row of {1 + round(deviations[worst] ** 2):,}"
+        remedy = "where features are of one kind, such as pixels, --standardize global helps"
+        yield f"{name} is up to {how}, in {share} ({far.size:,} such features): {remedy}"
+
+
+def _missing_classes(names: tuple[str, ...], counts: NDArray[np.int64], surveys: Mapping[str, Survey]) -> Iterator[str]:
+    """Warn of classes that have no row to train on, or none in another split."""
+    for split, counted in {**{split: found.class_counts for split, found in surveys.items()}, "train": counts}.items():
+        none = [name for name, count in zip(names, counted, strict=False) if not count]
+        if none and (split == "train" or len(none) < len(names)):
+            listed = ", ".join(none[:10]) + (", …" if len(none) > 10 else "")
+            yield f"{split} has no row of {len(none)} of {len(names)} classes: {listed}"
+
+
+def given_weights(config: Config, classes: tuple[str, ...] | None, names: tuple[str, ...] | None) -> Weights:
+    """Return the network of init_from, its classes and features in the order of the data, by name. Local.
+
+    Raises ConfigError, DataError or StorageError.
+    """
     assert config.init_from is not None, "asked by the caller"
+    found = weights.read(config.init_from)
+    return weights.arranged(found, classes, names, f"init_from = {config.init_from}")
+
+
+def _checkpoint_to_go_on_from(config: Config) -> tuple[str, Checkpoint] | None:
+    """Return the checkpoint that a run goes on from, and its name; None where it begins."""
     newest = None if config.run_dir is None else checkpoints.newest(Path(config.run_dir) / "checkpoints")
     if newest is not None:
-        source, found = str(newest.path), weights.of_checkpoint(newest.checkpoint)
-    elif config.resume not in ("auto", "never"):
-        source, found = config.resume, weights.of_checkpoint(checkpoints.load(Path(config.resume)))
-    else:
-        source, found = f"init_from = {config.init_from}", weights.read(config.init_from)
-    if found.standardization is not None and len(found.standardization["mean"]) != features:
-        raise ConfigError(
-            f"{source}: takes {len(found.standardization['mean'])} features, but the data have {features}"
-        )
-    return found
+        return str(newest.path), newest.checkpoint
+    if config.resume not in ("auto", "never"):
+        return config.resume, checkpoints.load(Path(config.resume))
+    return None
 
 
 def class_weights(

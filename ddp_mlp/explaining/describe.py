@@ -156,7 +156,9 @@ def _look(config: Config) -> tuple[DatasetInfo, Targets, NDArray[np.int64]]:
 
     On rank 0 alone. Rows whose targets are numbers count as one class.
     """
-    loss, info = settle(config, inspect(config.data, config.x_name, config.y_name))
+    called = config.x_name, config.y_name
+    inspected = inspect(config.data, *called, True, config.valid_data, config.test_data)
+    loss, info = settle(config, inspected)
     if info.numbers:
         names, n = names_of(info), info.numbers
         quantiles = config.quantiles if loss == "quantile" else ()

@@ -118,6 +118,7 @@ def describe(network: Network) -> Description:
         scale=scale,
         target_mean=target_mean,
         target_scale=target_scale,
+        feature_names=network.feature_names,
         output_names=targets.output_names,
         classes=bool(targets.classes),
         exact=network.arithmetic.is_portable,

@@ -19,7 +19,7 @@ from ddp_mlp.inference.evaluate import EVALUATION_ROWS, loss_totals
 from ddp_mlp.inference.network import Network
 from ddp_mlp.inference.scores import Confusion, Scores, scores_of
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage.dataset import DatasetInfo, Reader
+from ddp_mlp.storage.dataset import DatasetInfo, Reader, arranged
 from ddp_mlp.storage.predictions import PredictionsWriter
 
 SLAB_BYTES = 8 << 20
@@ -36,7 +36,9 @@ class Slab(NamedTuple):
     losses: list[tuple[float, float]]
     """Of each block: the sum of its losses and of its weights; empty where the rows have no labels."""
     y: NDArray[np.int64]
-    """(k,): the rows' own class numbers; zeros where they have none."""
+    """(k,): the rows' own class numbers, -1 for a class that training never saw; zeros where they have none."""
+    unseen: NDArray[np.int64]
+    """Per class of the file: its rows, where training never saw it."""
 
 
 def classify(
@@ -44,25 +46,29 @@ def classify(
 ) -> Scores | None:
     """Write labels and probabilities of a split's rows to `out`; return the scores where it has labels. Collective.
 
-    Raises DataError, StorageError or ConfigError on all ranks.
+    Features are taken in the order of training by their names, where both sides have names. Raises DataError,
+    StorageError or ConfigError on all ranks.
     """
+    info, _ = communicator.on_rank_0(arranged, info, network.feature_names)
     structure, n_L = info.splits[split], len(network.classes)
     writer = None
     with communicator.in_agreement():
         check_features(network, info)
-        numbers = class_numbers(info, network.classes)
+        numbers = class_numbers(info, network.classes) if structure.labelled else np.arange(n_L)
         reader = Reader(info, split)
         if out is not None and communicator.rank == 0:
             writer = PredictionsWriter(out, structure.rows, network.classes, network.dtype)
 
-    confusion = Confusion(n_L)
+    confusion, unseen = Confusion(n_L), np.zeros(len(numbers), np.int64)
     losses: list[tuple[float, float]] = []
     with reader, writer or nullcontext():
         for bounds in rounds(structure.rows, slab_rows(network), communicator.size):
             with communicator.in_agreement():
                 slab = _classify_slab(network, reader, *bounds[communicator.rank], numbers)
             if structure.labelled:
-                confusion.add(slab.y, slab.labels)
+                seen = slab.y >= 0
+                confusion.add(slab.y[seen], slab.labels[seen])
+                unseen += slab.unseen
                 losses += slab.losses
             if out is not None:
                 sizes = [hi - lo for lo, hi in bounds]
@@ -72,11 +78,13 @@ def classify(
         communicator.on_rank_0(_finish, writer)
     if not structure.labelled:
         return None
-    everyone = communicator.allgather((confusion, losses))
+    everyone = communicator.allgather((confusion, unseen, losses))
     together = Confusion(n_L)
-    for counted, _ in everyone:
+    for counted, _, _ in everyone:
         together.join(counted)
-    return scores_of(together, [sums for _, found in everyone for sums in found])
+    total = np.sum([counts for _, counts, _ in everyone], axis=0).tolist()
+    strangers = {name: count for name, count in zip(info.classes or (), total, strict=False) if count}
+    return scores_of(together, [sums for _, _, found in everyone for sums in found], strangers)
 
 
 def check_features(network: Network, info: DatasetInfo) -> None:
@@ -86,12 +94,29 @@ def check_features(network: Network, info: DatasetInfo) -> None:
 
 
 def class_numbers(info: DatasetInfo, classes: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return the network's number of each class of a file, by name where the file names them. Raises DataError."""
-    names = info.classes or classes
-    for name in names:
-        if name not in classes:
-            raise DataError(f"{info.path}: has the class {name!r}, but the network knows {', '.join(classes)}")
-    return np.array([classes.index(name) for name in names])
+    """Return the network's number of each class of a file, by name, -1 for one that training never saw.
+
+    A file that names no classes has 0, 1, …: the network's own numbers where it has no such names itself. Raises
+    DataError where both could be meant.
+    """
+    if info.classes is None:
+        plain = classes == tuple(map(str, range(len(classes))))
+        if not plain and any(name.removeprefix("-").isdecimal() for name in classes):
+            raise DataError(
+                f"{info.path}: names no classes, and the network's are {_listed(classes)}: is label 0 the first of "
+                "them, or called 0? name them in the root attribute classes"
+            )
+        return np.arange(len(classes))
+    places = {name: number for number, name in enumerate(classes)}
+    numbers = np.array([places.get(name, -1) for name in info.classes])
+    if (numbers < 0).all():
+        theirs = _listed(info.classes)
+        raise DataError(f"{info.path}: has the classes {theirs}, but the network knows {_listed(classes)}")
+    return numbers
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
 
 
 def rounds(m: int, slab_rows: int, size: int) -> Iterator[list[tuple[int, int]]]:
@@ -113,9 +138,11 @@ class RowsRead(NamedTuple):
     X: NDArray[Any]
     """(k, n_0), as in the file."""
     y: NDArray[np.int64]
-    """(k,): the network's class numbers; zeros where the rows have no labels."""
+    """(k,): the network's class numbers, -1 for a class that training never saw; zeros where rows have no labels."""
     w: NDArray[np.float64] | None
     """(k,)."""
+    unseen: NDArray[np.int64]
+    """Per class of the file: its rows, where training never saw it."""
 
 
 def finite_rows(reader: Reader, lo: int, hi: int) -> NDArray[Any]:
@@ -132,7 +159,7 @@ def read_rows(reader: Reader, lo: int, hi: int, numbers: NDArray[np.int64]) -> R
     """Return the rows [lo, hi), their labels mapped by `numbers`. Local. Raises DataError for what cannot be used."""
     structure = reader.info.splits[reader.split]
     X = finite_rows(reader, lo, hi)
-    y = np.zeros(hi - lo, np.int64)
+    y, unseen = np.zeros(hi - lo, np.int64), np.zeros(len(numbers), np.int64)
     if structure.labelled:
         given = reader.y(lo, hi)
         wrong = np.flatnonzero((given < 0) | (given >= len(numbers)))
@@ -140,19 +167,24 @@ def read_rows(reader: Reader, lo: int, hi: int, numbers: NDArray[np.int64]) -> R
             found = f"row {lo + wrong[0]} is {given[wrong[0]]}: must be a class number from 0 to {len(numbers) - 1}"
             raise reader.refusal(reader.info.y_name, found)
         y = numbers[given]
-    return RowsRead(X, y, reader.w(lo, hi) if structure.weighted else None)
+        unseen = np.bincount(given[y < 0], minlength=len(numbers))
+    w = reader.w(lo, hi) if structure.weighted else None
+    if unseen.any():  # such a row has predictions, and no score
+        w = np.ones(hi - lo) if w is None else w
+        w[y < 0] = 0
+    return RowsRead(X, y, w, unseen)
 
 
 def _classify_slab(network: Network, reader: Reader, lo: int, hi: int, numbers: NDArray[np.int64]) -> Slab:
     structure = reader.info.splits[reader.split]
-    X, y, w = read_rows(reader, lo, hi, numbers)
+    X, y, w, unseen = read_rows(reader, lo, hi, numbers)
     probabilities = np.empty((hi - lo, len(network.classes)), network.dtype)
     losses, output = [], network.architecture.scoring
-    for block, group in network.forward(network.source(X, y, w)):
+    for block, group in network.forward(network.source(X, np.maximum(y, 0), w)):
         output.values(group, probabilities[block])
         if structure.labelled:
             losses.append(loss_totals(output, group, network.arithmetic)[:2])
-    return Slab(np.argmax(probabilities, axis=1), probabilities, losses, y)
+    return Slab(np.argmax(probabilities, axis=1), probabilities, losses, y, unseen)
 
 
 def _append(writer: PredictionsWriter, labels: NDArray[np.int64], probabilities: NDArray[Any]) -> None:

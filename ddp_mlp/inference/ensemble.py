@@ -22,7 +22,7 @@ from ddp_mlp.inference.network import Network
 from ddp_mlp.inference.scores import Confusion, Scores, scores_of
 from ddp_mlp.nn.elementary import log
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage.dataset import DatasetInfo, Reader
+from ddp_mlp.storage.dataset import DatasetInfo, Reader, arranged
 from ddp_mlp.storage.predictions import PredictionsWriter
 from ddp_mlp.summing.totals import total
 
@@ -133,6 +133,7 @@ def classify_together(
 
     Raises DataError, StorageError or ConfigError on all ranks.
     """
+    info, _ = communicator.on_rank_0(arranged, info, ensemble.networks[0].feature_names)
     structure, n_L = info.splits[split], len(ensemble.classes)
     writer = None
     with communicator.in_agreement():
@@ -140,7 +141,9 @@ def classify_together(
             raise DataError(f"loss = {ensemble.targets.loss}: predict puts classes in files, numbers by load_ensemble")
         if info.features != ensemble.features:
             raise DataError(f"{info.path}: has {info.features} features, but the networks take {ensemble.features}")
-        numbers = class_numbers(info, ensemble.classes)
+        numbers = class_numbers(info, ensemble.classes) if structure.labelled else np.arange(n_L)
+        if (numbers < 0).any():
+            raise DataError(f"{info.path}: has classes that training never saw: take their rows out")
         reader = Reader(info, split)
         if out is not None and communicator.rank == 0:
             writer = PredictionsWriter(out, structure.rows, ensemble.classes, ensemble.dtype, QUANTILES)

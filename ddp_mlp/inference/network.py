@@ -41,14 +41,17 @@ class Network:
         activation: str = "relu",
         output_activation: str = "identity",
         arithmetic: Arithmetic = NATIVE,
+        inputs: Mapping[str, Any] | None = None,
     ) -> None:
         """Copy {"W1": (n_1, n_0), …} and, if wanted, standardization {"mean": …, "scale": …}, both (n_0,).
 
         `classes` are those of the outputs, or they are the numbers of `targets`; the functions of the layers are as the
-        configuration has them.
+        configuration has them. `inputs` is what a checkpoint knows of the inputs: the names of the features, their
+        shape, a recipe.
         """
         widths = weights.widths(parameters)
         self.arithmetic = arithmetic
+        self.inputs = dict(inputs or {})
         self.targets = Targets(classes=classes) if targets is None else targets
         self.output_activation = output_activation
         whole = architecture.create(
@@ -74,10 +77,19 @@ class Network:
         targets = Targets.from_dict(found.targets, found.classes)
         functions = weights.of_checkpoint(found).functions or {}
         arithmetic = arithmetics.called(found.config.get("arithmetic", NATIVE.name))
-        return cls(found.parameters, found.classes, found.standardization, targets, **functions, arithmetic=arithmetic)
+        return cls(
+            found.parameters,
+            found.classes,
+            found.standardization,
+            targets,
+            **functions,
+            arithmetic=arithmetic,
+            inputs=found.inputs,
+        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what was pickled; version 0.1 had networks of ReLU and classes alone."""
+        state = {"inputs": {}, **state}
         if "architecture" not in state:
             classes = state.pop("classes")
             of_0_1 = {"targets": Targets(classes=classes), "output_activation": "identity", "arithmetic": NATIVE}
@@ -112,6 +124,12 @@ class Network:
     def flat(self) -> NDArray[Any]:
         """The flat parameter vector (length,), read-only."""
         return self._flat
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names of the features, where training's data had them."""
+        names = self.inputs.get("features")
+        return None if names is None else tuple(names)
 
     @property
     def parameters(self) -> dict[str, NDArray[Any]]:

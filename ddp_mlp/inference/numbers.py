@@ -17,7 +17,7 @@ from ddp_mlp.inference.evaluate import ForwardPass, Totals, forward_blocks
 from ddp_mlp.inference.metrics import Figures, Metrics, metrics_of
 from ddp_mlp.inference.network import Network
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage.dataset import DatasetInfo, Reader
+from ddp_mlp.storage.dataset import DatasetInfo, Reader, arranged
 from ddp_mlp.storage.predictions import PredictionsWriter
 from ddp_mlp.summing.totals import total
 
@@ -42,6 +42,7 @@ def predict_numbers(
 
     Raises DataError, StorageError or ConfigError on all ranks.
     """
+    info, _ = communicator.on_rank_0(arranged, info, network.feature_names)
     structure, targets = info.splits[split], network.targets
     writer = None
     with communicator.in_agreement():

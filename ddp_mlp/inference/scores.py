@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,9 +91,13 @@ class Scores:
     """Per class: its rows."""
     confusion: list[list[int]] | None
     """confusion[i][j]: the rows of class i that are labelled j; None beyond CONFUSION_CLASSES classes."""
+    unseen: dict[str, int] = field(default_factory=dict)
+    """The rows of classes that training never saw, by name: they are in no other figure."""
 
 
-def scores_of(confusion: Confusion, losses: Sequence[tuple[float, float]]) -> Scores:
+def scores_of(
+    confusion: Confusion, losses: Sequence[tuple[float, float]], unseen: dict[str, int] | None = None
+) -> Scores:
     """Return the scores of rows from their counts, and the sums of losses and of weights of their blocks."""
     loss_sum = total(loss for loss, _ in losses)
     weight_sum = total(weight for _, weight in losses)
@@ -105,4 +109,5 @@ def scores_of(confusion: Confusion, losses: Sequence[tuple[float, float]]) -> Sc
         recall=confusion.recall(),
         support=confusion.support.tolist(),
         confusion=None if confusion.matrix is None else confusion.matrix.tolist(),
+        unseen=unseen or {},
     )

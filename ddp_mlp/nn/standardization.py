@@ -1,5 +1,6 @@
 """The map of the inputs that makes features alike: x ↦ (x − mean) / scale."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,19 @@ class Standardization:
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
     used: bool = True
+
+
+def one_for_all(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> Standardization:
+    """Return one mean and scale for all features, from those (n_0,) of each over as many rows.
+
+    By the law of total variance; the scale is 1 where everything is constant.
+    """
+    together = math.fsum(mean) / len(mean)
+    spread = math.fsum(variance + np.square(mean - together)) / len(mean)
+    scale = math.sqrt(spread)
+    n = len(mean)
+    constant = scale <= 4 * np.finfo(np.float64).eps * abs(together)
+    return Standardization(np.full(n, together), np.full(n, 1.0 if constant else scale))
 
 
 class Standardizer:

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from ddp_mlp.data.survey import survey
 from ddp_mlp.errors import ProgramError, StorageError
+from ddp_mlp.inference.apply import class_numbers
 from ddp_mlp.inference.evaluate import EVALUATION_ROWS
 from ddp_mlp.inference.network import Network
 from ddp_mlp.inference.scores import Confusion
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.reporting.runs import RunLog
 from ddp_mlp.storage import checkpoint as checkpoints
-from ddp_mlp.storage.dataset import DatasetInfo, Reader, inspect
+from ddp_mlp.storage.dataset import DatasetInfo, Reader, arranged, inspect
 
 READ_BYTES = 64 << 20
 SMALLEST_IMAGE = 64
@@ -81,7 +82,9 @@ def outcome_on_test(run: RunLog, data: Path | None, mistakes: int) -> Outcome | 
         if survey(info, "test", len(found.classes), SingleProcess()).fingerprint != found.data.get("test"):
             return f"the test split of {info.path} is not what the run has been tested with"
         kept = Network.of(found)
-        confusion, wrong = _count(kept, info, mistakes)
+        info, _ = arranged(info, kept.feature_names)
+        numbers = class_numbers(info, kept.classes)
+        confusion, wrong = _count(kept, info, numbers, mistakes)
         with Reader(info, "test") as reader:
             pictured = [Mistake(*mistake, reader.X(mistake[0], mistake[0] + 1)[0]) for mistake in wrong]
         return Outcome(found.classes, confusion, pictured, found.step, found.parameters_sha256)
@@ -91,7 +94,9 @@ def outcome_on_test(run: RunLog, data: Path | None, mistakes: int) -> Outcome | 
         return str(error)
 
 
-def _count(kept: Network, info: DatasetInfo, mistakes: int) -> tuple[Confusion, list[tuple[int, int, int, float]]]:
+def _count(
+    kept: Network, info: DatasetInfo, numbers: NDArray[np.int64], mistakes: int
+) -> tuple[Confusion, list[tuple[int, int, int, float]]]:
     n, rows = len(kept.classes), info.splits["test"].rows
     confusion = Confusion(n, most=n)
     wrong: list[tuple[int, int, int, float]] = []
@@ -100,7 +105,7 @@ def _count(kept: Network, info: DatasetInfo, mistakes: int) -> tuple[Confusion, 
     with Reader(info, "test") as reader:
         for lo in range(0, rows, piece):
             hi = min(lo + piece, rows)
-            probabilities, y = kept.outputs(reader.X(lo, hi)), reader.y(lo, hi)
+            probabilities, y = kept.outputs(reader.X(lo, hi)), numbers[reader.y(lo, hi)]
             predicted = np.argmax(probabilities, axis=1)
             confusion.add(y, predicted)
             for i in np.flatnonzero(predicted != y):

@@ -237,4 +237,5 @@ def what_checkpoints_share(config: Config, data: Data, versions: dict[str, Any],
         targets=data.targets.to_dict(),
         data=data.fingerprint,
         versions=versions,
+        inputs=data.inputs,
     )

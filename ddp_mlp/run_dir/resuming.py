@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
-from ddp_mlp.data.opening import Data
+from ddp_mlp.data.opening import Data, given_weights
 from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.schedules import Patience
@@ -69,7 +69,7 @@ def _open_run(config: Config, data: Data, arithmetic: Mapping[str, str], size: i
             shards = automatic_shards(size)
         if config.init_from is not None:
             found.append(State(_starting_parameters(config, data), None))
-        settled: dict[str, Any] = {"shards": shards, "loss": data.targets.loss}
+        settled: dict[str, Any] = {"shards": shards, "loss": data.targets.loss, "standardize": data.standardize}
         resolved = replace(config, **settled)
         return Start(resolved, run_dir, None, None, [], is_given_a_state=config.init_from is not None)
 
@@ -94,13 +94,14 @@ def _open_run(config: Config, data: Data, arithmetic: Mapping[str, str], size: i
                 f"{config.data}: its {split} is not what the run of {path} has been trained with: "
                 "put that file back, or choose another run_dir"
             )
+    _check_names(checkpoint, path, data)
     _check_arrays(checkpoint, path, stored, data)
     kernels = _kernels(checkpoint, path, arithmetic, config.resume_override)
     found.append(State(checkpoint.parameters, checkpoint.optimizer))
     warnings = [f"{reason}; going on from {path.name}" for _, reason in passed_over]
     if kernels:
         warnings.append(f"the bits of this run are of several kernels: {'; '.join(kernels)}")
-    resolved = replace(config, shards=stored.shards, loss=stored.loss)
+    resolved = replace(config, shards=stored.shards, loss=stored.loss, standardize=data.standardize)
     progress = dict(checkpoint.progress)
     journal_bytes = progress.pop("journal_bytes", None)
     if type(journal_bytes) is not int or journal_bytes < 0:
@@ -157,6 +158,18 @@ def _find_checkpoint(config: Config, run_dir: Path) -> Newest | None:
     return newest
 
 
+def _check_names(checkpoint: Checkpoint, path: Path, data: Data) -> None:
+    """Raise DataError where the data call classes or features otherwise than those that the run has learnt."""
+    known, found = checkpoint.inputs.get("features"), data.inputs.get("features")
+    for what, before, now in (("classes", list(checkpoint.classes), list(data.classes)), ("features", known, found)):
+        if before is not None and now is not None and before != now:
+            first = next((pair for pair in zip(before, now, strict=False) if pair[0] != pair[1]), (before, now))
+            raise DataError(
+                f"{data.info.path}: its {what} are not those of the run of {path}, which has {first[0]!r} where the "
+                f"data have {first[1]!r}: put that file back, or choose another run_dir"
+            )
+
+
 def _check_arrays(checkpoint: Checkpoint, path: Path, config: Config, data: Data) -> None:
     """Raise DataError unless parameters and optimizer state have the names, shapes and dtype of the configuration."""
     widths = (data.info.features, *config.hidden, data.targets.outputs)
@@ -178,7 +191,7 @@ def _check_arrays(checkpoint: Checkpoint, path: Path, config: Config, data: Data
 def _starting_parameters(config: Config, data: Data) -> dict[str, NDArray[Any]]:
     """Return the parameters of the file init_from, checked against the network that is asked for."""
     assert config.init_from is not None, "asked by the caller"
-    read = weights.read(config.init_from)
+    read = given_weights(config, data.targets.classes or None, data.info.names)
     found = read.parameters
     for name, function in (read.functions or {}).items():
         if function != getattr(config, name):

@@ -23,7 +23,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,12 +38,13 @@ from ddp_mlp.storage.atomic import listing, remove, write_atomically
 from ddp_mlp.storage.regular import open_regular
 
 FORMAT_VERSION = 2
-"""The newest; a network of ReLU and classes is written in format 1, which version 0.1 reads, any other in format 2."""
+"""The newest. A network of ReLU and classes, of whose inputs no names are known, is written in format 1, which version
+0.1 reads; any other in format 2."""
 USER_BLOCK = 512  # bytes; the smallest user block that HDF5 has
 BEST = "best.h5"
 
 _JSON_ATTRIBUTES = {"config": dict, "progress": dict, "classes": list, "data": dict, "versions": dict}
-_OPTIONAL = {"targets": dict}
+_OPTIONAL = {"targets": dict, "inputs": dict}
 """JSON attributes that are there where there is something to say."""
 _ATTRIBUTES = {"format": str, "parameters_sha256": str, "epoch": int, "step": int, **_JSON_ATTRIBUTES}
 _ROOM_FOR_STRUCTURE = 8 * 1024  # bytes; more than what HDF5 adds to the file, to a group or to an array
@@ -86,11 +87,14 @@ class Checkpoint:
     """Versions of the libraries that computed this state."""
     targets: dict[str, Any] | None = None
     """The numbers that the outputs are, as `nn.targets.Targets` has them; None for classes."""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    """What is known of the inputs beyond numbers, JSON: `features`, their n_0 names; `feature_shape`; `recipe`."""
 
     @property
     def format_version(self) -> int:
         """The oldest format in which it can be understood."""
-        return 2 if self.targets is not None or self.config.get("activation", "relu") != "relu" else 1
+        new = self.targets is not None or self.inputs or self.config.get("activation", "relu") != "relu"
+        return 2 if new else 1
 
     @property
     def parameters_sha256(self) -> str:
@@ -118,8 +122,9 @@ def encode(checkpoint: Checkpoint) -> memoryview:
     if min(checkpoint.epoch, checkpoint.step) < 0:
         raise ValueError(f"epoch {checkpoint.epoch}, step {checkpoint.step}: must not be negative")
     texts = {name: json.dumps(getattr(checkpoint, name), sort_keys=True) for name in _JSON_ATTRIBUTES}
-    if checkpoint.targets is not None:
-        texts["targets"] = json.dumps(checkpoint.targets, sort_keys=True)
+    for name in _OPTIONAL:
+        if getattr(checkpoint, name):
+            texts[name] = json.dumps(getattr(checkpoint, name), sort_keys=True)
     groups = {"parameters": checkpoint.parameters, "optimizer": {}}
     groups |= {f"optimizer/{slot}": arrays for slot, arrays in sorted(checkpoint.optimizer.items())}
     if checkpoint.standardization is not None:
@@ -332,7 +337,7 @@ def _check_user_block(block: bytes, file_size: int, name: str) -> int:
     """Return the format of the checkpoint of `file_size` bytes that `block` announces. Raises DataError."""
     magic = re.match(rb"ddp_mlp checkpoint ([1-9][0-9]{0,8})\n", block)
     if magic is None:
-        raise DataError(f"{name}: not a ddp_mlp checkpoint, or damaged in its first line; {_REMEDY}")
+        raise DataError(f"{name}: {_foreign(block)}")
     if int(magic[1]) > FORMAT_VERSION:
         raise DataError(
             f"{name}: checkpoint format {int(magic[1])}, this version reads formats up to {FORMAT_VERSION}: "
@@ -344,6 +349,23 @@ def _check_user_block(block: bytes, file_size: int, name: str) -> int:
     if file_size != USER_BLOCK + int(length[1]):
         raise DataError(f"{name}: has {file_size} bytes, must have {USER_BLOCK + int(length[1])}; {_REMEDY}")
     return int(magic[1])
+
+
+def _foreign(block: bytes) -> str:
+    """Say what a file is that does not begin as a checkpoint does."""
+    for magic, kind in _FOREIGN.items():
+        if block.startswith(magic):
+            return f"is no checkpoint of ddp_mlp but {kind}; init_from takes .safetensors, .npz and checkpoints"
+    return f"not a ddp_mlp checkpoint, or damaged in its first line; {_REMEDY}"
+
+
+_FOREIGN = {
+    b"\x89HDF\r\n\x1a\n": "another HDF5 file (Keras writes such ones, and convert)",
+    b"PK\x03\x04": "a ZIP archive (PyTorch's .pt, Keras's .keras, an .npz)",
+    b"\x80\x02": "a pickle (PyTorch's older .pt)",
+    b"\x80\x04": "a pickle",
+    b"\x08": "another program's file (ONNX begins so)",
+}
 
 
 # --- Reading what anybody may have written ---
@@ -458,7 +480,18 @@ def _read_attributes(file: h5py.File, texts: dict[str, h5py.Dataset], file_size:
         raise _InvalidError(f"epoch {values['epoch']}, step {values['step']}: must not be negative")
     if not all(isinstance(label, str) for label in values["classes"]):
         raise _InvalidError("attribute classes must be a JSON array of texts")
+    _check_inputs(values.get("inputs", {}))
     return values | {"classes": tuple(values["classes"])}
+
+
+def _check_inputs(inputs: dict[str, Any]) -> None:
+    names, shape, recipe = (inputs.get(name) for name in ("features", "feature_shape", "recipe"))
+    if not (names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
+        raise _InvalidError("inputs: features must be an array of texts")
+    if not (shape is None or (isinstance(shape, list) and all(isinstance(extent, int) for extent in shape))):
+        raise _InvalidError("inputs: feature_shape must be an array of integers")
+    if not (recipe is None or isinstance(recipe, str)):
+        raise _InvalidError("inputs: recipe must be a text")
 
 
 # --- What fits together, the same for both directions ---

@@ -14,13 +14,14 @@ Kept here:
 - A file that is written here appears under its name when it is whole and on the disk, or not at all.
 """
 
+import glob
 import math
 import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,8 @@ from numpy.typing import NDArray
 from ddp_mlp.errors import DataError, ProgramError, StorageError
 from ddp_mlp.storage.atomic import put_in_place
 from ddp_mlp.storage.attributes import read_attribute
+from ddp_mlp.storage.variables import Variable, describe_variable, joined_dtype, names_of
+from ddp_mlp.storage.variables import feature_names as variable_names
 from ddp_mlp.units import byte_size
 
 SPLITS = ("train", "valid", "test")
@@ -47,9 +50,23 @@ _FILTERS = {
     h5py.h5z.FILTER_SCALEOFFSET: "scaleoffset",
     h5py.h5z.FILTER_LZF: "lzf",
 }
+OPEN_FILES = 128  # of a data set of many, each with a cache of its own
 _CHUNK_BYTES_AT_MOST = 1 << 30  # a filtered chunk is unpacked whole, whatever part of it is asked for
 DEFLATE_RATIO = 1032  # the most that DEFLATE can shrink anything (zlib's technical notes)
 _HARMLESS_BYTES = 64 << 20  # below this, how well a data set is compressed is nobody's danger
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """The rows of a split that one file has."""
+
+    path: str
+    size_mtime: tuple[int, int]
+    """(bytes, nanoseconds since 1970), by which a change is noticed."""
+    group: str
+    """The path of the group that holds the split; "/" for the root."""
+    rows: int
+    variables: tuple[Variable, ...]
 
 
 @dataclass(frozen=True)
@@ -62,6 +79,8 @@ class SplitInfo:
     labelled: bool = True
     columns: int = 0
     """Of y: 0 where it is (rows,)."""
+    parts: "tuple[FilePart, ...]" = field(default=(), compare=False)
+    """Where the rows are, in their order."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +88,8 @@ class DatasetInfo:
     """The structure of a data-set file, as `inspect` found it; small, and picklable.
 
     `splits` holds those of train, valid and test that the file has, in this order. `classes` are the class names and
-    `targets` those of numbers, or None where the file names none. `size_mtime` is (bytes, nanoseconds since 1970), by
-    which a change is noticed.
+    `targets` those of numbers, or None where the file names none. `size_mtime` is (bytes, nanoseconds since 1970) of
+    all files together.
     """
 
     path: str
@@ -86,6 +105,8 @@ class DatasetInfo:
     """Of the features of a row, where they are of one kind: an image, a field."""
     recipe: str | None = None
     """How a raw table becomes these features (JSON), where they were made of one."""
+    order: tuple[int, ...] | None = None
+    """Which of the file's features are read, in this order; None: all as they are."""
     targets: tuple[str, ...] | None = None
     numbers: int = 0
     """How many numbers a row's target is read as; 0 where it is read as a class number."""
@@ -99,12 +120,129 @@ class DatasetInfo:
         """Return the shape of y as it is read: (rows,) for class numbers, (rows, numbers) for numbers."""
         return (rows, self.numbers) if self.numbers else (rows,)
 
+    @property
+    def features_in_file(self) -> int:
+        """How many features a row has in the file."""
+        for structure in self.splits.values():
+            if structure.parts:
+                return sum(variable.width for variable in structure.parts[0].variables)
+        return self.features
+
 
 # --- Structure ------------------------------------------------------------------------------------------------------
 
 
-def inspect(path: str | Path, x_name: str = "X", y_name: str = "y", for_training: bool = True) -> DatasetInfo:
-    """Return the structure of the data-set file at `path`; no row is read. Local: no MPI.
+def inspect(
+    data: str | Path,
+    x_name: str = "X",
+    y_name: str = "y",
+    for_training: bool = True,
+    valid: str | Path | None = None,
+    test: str | Path | None = None,
+) -> DatasetInfo:
+    """Return the structure of a data set; no row is read. Local: no MPI.
+
+    `data` is a file, or a pattern such as "train/*.h5": files that count as one, in the order of their names. `valid`
+    and `test` are the same for splits that are files of their own: their group of that name counts, else train.
+    Where it is not `for_training`, labels may be missing, and so may train if there is another split.
+    Raises StorageError when a file is missing or cannot be read, DataError for everything that is wrong inside.
+    """
+    info = _joined([inspect_file(path, x_name, y_name, for_training) for path in files_of(data)])
+    for split, pattern in (("valid", valid), ("test", test)):
+        if pattern is None:
+            continue
+        if split in info.splits:
+            raise DataError(f"{info.path}: has a split {split} of its own: leave {split}_data out, or name other data")
+        apart = [inspect_file(path, x_name, y_name, False) for path in files_of(pattern)]
+        found = [replace(one, splits={split: one.splits.get(split) or one.splits["train"]}) for one in apart]
+        together = _joined(found)
+        _check_alike(replace(info, splits={split: next(iter(info.splits.values()))}), together)
+        info = replace(info, splits={**info.splits, **together.splits})
+    return replace(info, splits={split: info.splits[split] for split in SPLITS if split in info.splits})
+
+
+def arranged(info: DatasetInfo, names: Sequence[str] | None) -> tuple[DatasetInfo, list[str]]:
+    """Return a data set whose features are read in the order of `names`, and the names of those left out.
+
+    Where either side has no names, features are taken as they come. Raises DataError for names that are not there.
+    """
+    if names is None or info.names is None or info.names == tuple(names):
+        return info, []
+    missing = [name for name in names if name not in info.names]
+    if missing:
+        found = _short(info.names)
+        raise DataError(f"{info.path}: has no feature {_short(tuple(missing))}, which training had; found {found}")
+    places = {name: place for place, name in enumerate(info.names)}
+    order = tuple(places[name] for name in names)
+    left_out = [name for name in info.names if name not in set(names)]
+    return replace(info, features=len(order), names=tuple(names), order=order), left_out
+
+
+def files_of(pattern: str | Path) -> list[str]:
+    """Return the files that a path or a pattern names, ordered by name. StorageError where there is none."""
+    text = os.fspath(pattern)
+    if os.path.exists(text) or not glob.has_magic(text):
+        return [text]
+    found = sorted(glob.glob(text, recursive=True))
+    if not found:
+        raise StorageError(f"{text}: no file has such a name")
+    return found
+
+
+def _joined(infos: Sequence[DatasetInfo]) -> DatasetInfo:
+    """Return files as one data set; DataError names the first that does not fit."""
+    first = infos[0]
+    for info in infos[1:]:
+        _check_alike(first, info)
+    if len(infos) == 1:
+        return first
+    splits: dict[str, SplitInfo] = {}
+    for split, structure in first.splits.items():
+        parts = tuple(part for info in infos for part in info.splits[split].parts)
+        splits[split] = replace(structure, rows=sum(part.rows for part in parts), parts=parts)
+    size = sum(info.size_mtime[0] for info in infos), max(info.size_mtime[1] for info in infos)
+    return replace(first, path=f"{first.path} and {len(infos) - 1} more", splits=splits, size_mtime=size)
+
+
+def _check_alike(first: DatasetInfo, info: DatasetInfo) -> None:
+    """Raise DataError unless the second has the splits, features, types and classes of the first."""
+    if list(info.splits) != list(first.splits):
+        raise DataError(f"{info.path}: has {', '.join(info.splits)}, but {first.path} {', '.join(first.splits)}")
+    for what, theirs, ours in (
+        ("features", info.features, first.features),
+        ("features called", info.names, first.names),
+        ("classes", info.classes, first.classes),
+        ("targets", info.targets, first.targets),
+    ):
+        if theirs != ours:
+            raise DataError(f"{info.path}: has {_short(theirs)} {what}, but {first.path} {_short(ours)}")
+    for split, structure in info.splits.items():
+        other = first.splits[split]
+        kinds, others = ([(v.tail, v.dtype) for v in one.parts[0].variables] for one in (structure, other))
+        if structure.columns != other.columns:
+            raise DataError(
+                f"{info.path}: {split} has {structure.columns or 1} targets, that of {first.path} {other.columns or 1}"
+            )
+        if kinds != others:
+            raise DataError(f"{info.path}: {split} is {_kinds(structure)}, but that of {first.path} is {_kinds(other)}")
+        for name in ("weighted", "labelled"):
+            if getattr(structure, name) != getattr(other, name):
+                found = "is" if getattr(structure, name) else "is not"
+                raise DataError(f"{info.path}: {split} {found} {name}, unlike that of {first.path}")
+
+
+def _kinds(structure: SplitInfo) -> str:
+    return ", ".join(f"{v.name} (m, {', '.join(map(str, v.tail))}) {v.dtype}" for v in structure.parts[0].variables)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(repr, value[:5])) + (", …" if len(value) > 5 else "")
+    return "no names of" if value is None else str(value)
+
+
+def inspect_file(path: str | Path, x_name: str = "X", y_name: str = "y", for_training: bool = True) -> DatasetInfo:
+    """Return the structure of one data-set file; no row is read. Local: no MPI.
 
     Where it is not `for_training`, labels may be missing, and so may train if there is another split.
     Raises StorageError when the file is missing or cannot be read, DataError for everything that is wrong inside it.
@@ -116,28 +254,42 @@ def inspect(path: str | Path, x_name: str = "X", y_name: str = "y", for_training
         splits: dict[str, SplitInfo] = {}
         features: dict[str, int] = {}
         for split, group in groups.items():
-            splits[split], features[split] = _inspect_split(group, path, split, x_name, y_name, for_training)
+            found, part = _inspect_split(group, path, split, x_name, y_name, for_training)
+            splits[split] = replace(found, parts=(replace(part, size_mtime=size_mtime),))
+            features[split] = sum(variable.width for variable in part.variables)
         if len(set(features.values())) > 1:
-            found = ", ".join(f"{split} has {n}" for split, n in features.items())
-            raise DataError(f"{path}: {found} features: every split must have as many as train")
+            counts = ", ".join(f"{split} has {n}" for split, n in features.items())
+            raise DataError(f"{path}: {counts} features: every split must have as many as train")
         width = next(iter(features.values()))
         columns = {split: found.columns for split, found in splits.items() if found.labelled}
-        if len(set(columns.values())) > 1:
-            found = ", ".join(f"{split} has {n or 1}" for split, n in columns.items())
-            raise DataError(f"{path}: {found} targets: every split must have as many as train")
+        if len({n or 1 for n in columns.values()}) > 1:
+            counts = ", ".join(f"{split} has {n or 1}" for split, n in columns.items())
+            raise DataError(f"{path}: {counts} targets: every split must have as many as train")
         classes, targets = _names(file, path, "classes"), _names(file, path, "targets")
         if targets is not None and columns and len(targets) != (next(iter(columns.values())) or 1):
             count = next(iter(columns.values())) or 1
             raise DataError(f"{path}: attribute targets has {len(targets)} names, but {y_name!r} has {count} columns")
+        variables = next(iter(splits.values())).parts[0].variables
         names, shape, recipe = _feature_names(file, path, width), _feature_shape(file, path, width), _recipe(file, path)
+        if len(variables) > 1:
+            names = names or variable_names(variables)
+        elif len(variables[0].tail) > 1:
+            shape = shape or variables[0].tail
     info = DatasetInfo(path, width, classes, splits, x_name, y_name, size_mtime)
     return replace(info, names=names, feature_shape=shape, recipe=recipe, targets=targets)
 
 
 def check_unchanged(info: DatasetInfo) -> None:
     """Raise DataError when the file is no longer the one that was inspected (size or time of change). Local."""
-    if size_and_mtime(info.path) != info.size_mtime:
-        raise DataError(f"{info.path}: was changed while it was in use; leave it alone during a run, and start again")
+    for structure in info.splits.values():
+        for part in structure.parts:
+            check_part_unchanged(part)
+
+
+def check_part_unchanged(part: FilePart) -> None:
+    """Raise DataError when a file is no longer the one that was inspected. Local."""
+    if size_and_mtime(part.path) != part.size_mtime:
+        raise DataError(f"{part.path}: was changed while it was in use; leave it alone during a run, and start again")
 
 
 def size_and_mtime(path: str) -> tuple[int, int]:
@@ -230,12 +382,13 @@ def _members(group: h5py.Group) -> str:
 
 def _inspect_split(
     group: h5py.Group, path: str, split: str, x_name: str, y_name: str, needs_labels: bool
-) -> tuple[SplitInfo, int]:
-    """Return the split's description and its number of features."""
+) -> tuple[SplitInfo, FilePart]:
+    """Return the split's description, and where its rows are in this file."""
+    x_names = names_of(x_name)
     arrays: dict[str, h5py.Dataset] = {}
-    for name in (x_name, y_name, "w"):
+    for name in (*x_names, y_name, "w"):
         array = _follow(group, name, path)
-        if array is None and (name == x_name or (name == y_name and needs_labels)):
+        if array is None and (name in x_names or (name == y_name and needs_labels)):
             raise DataError(
                 f"{path}: {split} has no {name!r}; found {_members(group)}; --x_name and --y_name choose other names"
             )
@@ -243,28 +396,51 @@ def _inspect_split(
             where = f"{path}: {name!r} of {split}"
             if not isinstance(array, h5py.Dataset):
                 raise DataError(f"{where} is not a data set")
-            _check_storage(array, where)
+            _check_storage(array, where, is_label=name == y_name)
             arrays[name] = array
-
-    X = arrays[x_name]
-    if X.ndim != 2:
-        raise DataError(f"{path}: {x_name!r} of {split} has shape {X.shape}: must be 2-D, (examples, features)")
-    rows, features = X.shape
-    if rows == 0 or features == 0:
-        raise DataError(f"{path}: {x_name!r} of {split} has shape {X.shape}: must hold examples and features")
+    rows = _rows_of(arrays, x_names, path, split)
     for name, array in arrays.items():
         fits = array.shape == (rows,) or (name == y_name and array.ndim == 2 and array.shape[0] == rows)
-        if name != x_name and not (fits and math.prod(array.shape)):
-            must = f"({rows},){f' or ({rows}, targets)' if name == y_name else ''}, one per row of {x_name!r}"
-            raise DataError(f"{path}: {name!r} of {split} has shape {array.shape}: must be {must}")
+        if name not in x_names and not (fits and math.prod(array.shape)):
+            raise DataError(_wrong_shape(arrays, x_names, name, f"{path}: {name!r} of {split}", rows, name == y_name))
     for array in arrays.values():  # allocated whole by whoever reads the split
         _check_extent(array, f"{path}: {array.name!r}")
-    dtype = "uint8" if X.dtype.kind == "b" else X.dtype.newbyteorder("=").name
+    variables = tuple(describe_variable(name, arrays[name], f"{path}: {name!r} of {split}") for name in x_names)
     columns = arrays[y_name].shape[1] if y_name in arrays and arrays[y_name].ndim == 2 else 0
-    return SplitInfo(rows, dtype, "w" in arrays, y_name in arrays, columns), features
+    structure = SplitInfo(rows, joined_dtype(variables), "w" in arrays, y_name in arrays, columns)
+    return structure, FilePart(path, (0, 0), group.name or "/", rows, variables)
 
 
-def _check_storage(array: h5py.Dataset, where: str) -> None:
+def _rows_of(arrays: Mapping[str, h5py.Dataset], x_names: Sequence[str], path: str, split: str) -> int:
+    """Return how many rows the features have; DataError where they are none, or not as many in every array."""
+    for name in x_names:
+        X = arrays[name]
+        if X.ndim < 1 or (X.ndim < 2 and len(x_names) == 1):
+            raise DataError(f"{path}: {name!r} of {split} has shape {X.shape}: must be 2-D, (examples, features)")
+        if not math.prod(X.shape):
+            raise DataError(f"{path}: {name!r} of {split} has shape {X.shape}: must hold examples and features")
+        if X.shape[0] != arrays[x_names[0]].shape[0]:
+            raise DataError(
+                f"{path}: {name!r} of {split} has {X.shape[0]} rows, but {x_names[0]!r} {arrays[x_names[0]].shape[0]}"
+            )
+    return int(arrays[x_names[0]].shape[0])
+
+
+def _wrong_shape(
+    arrays: Mapping[str, h5py.Dataset], x_names: Sequence[str], name: str, where: str, rows: int, is_target: bool
+) -> str:
+    """Say what is wrong with labels or weights that are not one per row, and what helps."""
+    array, X = arrays[name], arrays[x_names[0]]
+    must = f"({rows},){f' or ({rows}, targets)' if is_target else ''}"
+    found = f"{where} has shape {array.shape}"
+    size = math.prod(array.shape)
+    if len(x_names) == 1 and size == X.shape[-1] != rows:
+        return f"{found}, and {x_names[0]!r} {X.shape}: is X transposed, as MATLAB writes it? write X.T"
+    remedy = "; `python -m ddp_mlp.convert` makes that of it" if size == rows else ""
+    return f"{found}: must be {must}, one per row of {x_names[0]!r}{remedy}"
+
+
+def _check_storage(array: h5py.Dataset, where: str, is_label: bool = False) -> None:
     """Refuse what is not plain numbers kept inside the file."""
     kind = array.id.get_type().get_class()
     if kind not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) and not (kind == h5py.h5t.ENUM and array.dtype == np.bool_):
@@ -275,7 +451,8 @@ def _check_storage(array: h5py.Dataset, where: str) -> None:
             h5py.h5t.REFERENCE: "references",
             h5py.h5t.ENUM: "an enumeration",
         }
-        raise DataError(f"{where} is {names.get(kind, 'of an unknown type')}: must be integers or floats")
+        remedy = "; `python -m ddp_mlp.convert` numbers labels of text" if is_label and kind == h5py.h5t.STRING else ""
+        raise DataError(f"{where} is {names.get(kind, 'of an unknown type')}: must be integers or floats{remedy}")
     if array.dtype.itemsize > 8:
         raise DataError(f"{where} is {array.dtype}: must be at most 64 bits wide")
     properties = array.id.get_create_plist()
@@ -377,16 +554,13 @@ class Reader:
         self.rows = info.splits[split].rows
         self.features = info.features
         self.dtype = np.dtype(info.splits[split].dtype)
-        try:
-            self._file = _open(info.path)
-        except DataError:
-            check_unchanged(info)  # between the first look and this one
-            raise
-        with _named_failures(info.path, "is damaged"):
-            group = self._file if _from_root(info.x_name, info.y_name) else self._file[split]
-            self._X = _with_chunk_cache(group[info.x_name])
-            self._y = group[info.y_name] if info.splits[split].labelled else None
-            self._w = group["w"] if info.splits[split].weighted else None
+        self._parts = info.splits[split].parts
+        self._ends = np.cumsum([part.rows for part in self._parts])
+        self._files: dict[int, h5py.File] = {}
+        self._arrays: dict[tuple[int, str], h5py.Dataset] = {}
+        structure = info.splits[split]
+        self._y_type = self._type_of(info.y_name) if structure.labelled else None
+        self._weighted = structure.weighted
 
     def __enter__(self) -> Self:
         return self
@@ -397,15 +571,37 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """Close the file; the reader cannot be used afterwards."""
-        self._file.close()
+        """Close the files; the reader cannot be used afterwards."""
+        for file in self._files.values():
+            file.close()
 
     def X(self, lo: int, hi: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Return rows [lo, hi) of X, (hi - lo, features) in the file's dtype; in `out` (C-contiguous) when given."""
         if out is None:
             out = np.empty((hi - lo, self.features), self.dtype)
-        self._read(self._X, lo, hi, out)
+        order = self.info.order
+        whole = out if order is None else np.empty((hi - lo, self.info.features_in_file), self.dtype)
+        for number, a, b, rows in self._stretches(lo, hi):
+            self._read_features(number, a, b, whole[rows])
+        if order is not None:
+            np.take(whole, order, axis=1, out=out)
         return out
+
+    def _read_features(self, number: int, lo: int, hi: int, out: NDArray[Any]) -> None:
+        """Read rows [lo, hi) of one file into `out` (hi - lo, features of the file)."""
+        part = self._parts[number]
+        first = part.variables[0]
+        if len(part.variables) == 1 and first.plain and first.dtype == out.dtype.name and out.flags.c_contiguous:
+            self._read_array(number, first.name, lo, hi, out.reshape(hi - lo, *first.tail))
+            return
+        column = 0
+        for variable in part.variables:
+            raw = np.empty((hi - lo, *variable.tail), variable.stored)
+            self._read_array(number, variable.name, lo, hi, raw)
+            place = out[:, column : column + variable.width]
+            where = f"{part.path}: {variable.name!r} of {self.split}"
+            variable.unpack(raw.reshape(hi - lo, variable.width), place, where, lo)
+            column += variable.width
 
     def y(self, lo: int, hi: int) -> NDArray[Any]:
         """Return targets [lo, hi): numbers (hi - lo, n_T) float64 where the file is so read, else class numbers.
@@ -428,32 +624,76 @@ class Reader:
 
     def raw_y(self, lo: int, hi: int) -> NDArray[Any]:
         """Return targets [lo, hi) as they are in the file, (hi - lo,) or (hi - lo, columns)."""
-        if self._y is None:
+        if self._y_type is None:
             raise self.refusal(self.info.y_name, "is not there")
-        raw = np.empty((hi - lo, *self._y.shape[1:]), self._y.dtype.newbyteorder("="))
-        self._read(self._y, lo, hi, raw)
+        dtype, tail = self._y_type
+        raw = np.empty((hi - lo, *tail), dtype)
+        self._read(self.info.y_name, lo, hi, raw)
         return raw
 
     def w(self, lo: int, hi: int) -> NDArray[np.float64]:
         """Return sample weights [lo, hi), (hi - lo,) float64; ones where the split has none."""
         weights = np.ones(hi - lo)
-        if self._w is not None:
-            self._read(self._w, lo, hi, weights)
+        if self._weighted:
+            self._read("w", lo, hi, weights)
         return weights
 
-    def _read(self, source: h5py.Dataset, lo: int, hi: int, out: NDArray[Any]) -> None:
+    def _read(self, name: str, lo: int, hi: int, out: NDArray[Any]) -> None:
+        """Read rows [lo, hi) of an array that every file has into `out` (hi - lo, …)."""
+        for number, a, b, rows in self._stretches(lo, hi):
+            self._read_array(number, name, a, b, out[rows])
+
+    def _stretches(self, lo: int, hi: int) -> Iterator[tuple[int, int, int, slice]]:
+        """Yield where rows [lo, hi) are: the number of a file, its rows [a, b), and their place among those wanted."""
         if not 0 <= lo <= hi <= self.rows:
             raise IndexError(f"rows [{lo}, {hi}) of {self.rows}")
-        if lo < hi:
-            if source.dtype.kind == "b" and out.dtype == np.uint8:
-                out = out.view(np.bool_)
-            try:
-                with _named_failures(self.info.path, f"rows [{lo}, {hi}) of {source.name!r} cannot be read"):
-                    source.read_direct(out, np.s_[lo:hi])
-            except ProgramError:
-                check_unchanged(self.info)  # the better reason, if it is one
-                raise
-        check_unchanged(self.info)
+        number = int(np.searchsorted(self._ends, lo, side="right"))
+        while lo < hi:
+            start = int(self._ends[number]) - self._parts[number].rows
+            stop = min(hi, int(self._ends[number]))
+            done = hi - lo
+            yield number, lo - start, stop - start, slice(-done, (stop - hi) or None)
+            lo, number = stop, number + 1
+
+    def _read_array(self, number: int, name: str, lo: int, hi: int, out: NDArray[Any]) -> None:
+        part = self._parts[number]
+        source = self._array(number, name)
+        if source.dtype.kind == "b" and out.dtype == np.uint8:
+            out = out.view(np.bool_)
+        try:
+            with _named_failures(part.path, f"rows [{lo}, {hi}) of {source.name!r} cannot be read"):
+                source.read_direct(out, np.s_[lo:hi])
+        except ProgramError:
+            check_part_unchanged(part)  # the better reason, if it is one
+            raise
+        check_part_unchanged(part)
+
+    def _array(self, number: int, name: str) -> h5py.Dataset:
+        """Return an array of a file, which is opened where it is not."""
+        part = self._parts[number]
+        if (number, name) not in self._arrays:
+            if number not in self._files:
+                self._make_room()
+                try:
+                    self._files[number] = _open(part.path)
+                except DataError:
+                    check_part_unchanged(part)  # between the first look and this one
+                    raise
+            with _named_failures(part.path, "is damaged"):
+                self._arrays[number, name] = _with_chunk_cache(self._files[number][part.group][name])
+        return self._arrays[number, name]
+
+    def _type_of(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """Return the type of an array, native byte order, and the shape of a row."""
+        array = self._array(0, name)
+        return array.dtype.newbyteorder("="), tuple(array.shape[1:])
+
+    def _make_room(self) -> None:
+        """Close the file that has been open longest where there are too many."""
+        if len(self._files) >= OPEN_FILES:
+            oldest = next(iter(self._files))
+            self._files.pop(oldest).close()
+            self._arrays = {key: array for key, array in self._arrays.items() if key[0] != oldest}
 
     def refusal(self, name: str, what: str) -> DataError:
         """Return the error that says `what` is wrong in the array `name` of this split."""
@@ -464,7 +704,7 @@ def _with_chunk_cache(array: h5py.Dataset) -> h5py.Dataset:
     """Reopen `array` with a cache for one row of chunks, so that reading on does not unpack a chunk twice."""
     if not array.chunks:
         return array
-    across = -(-array.shape[1] // array.chunks[1])
+    across = math.prod(-(-extent // size) for extent, size in zip(array.shape[1:], array.chunks[1:], strict=True))
     row_of_chunks = math.prod(array.chunks) * array.dtype.itemsize * across
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     access.set_chunk_cache(12_421, min(max(row_of_chunks, 8 << 20), _CHUNK_BYTES_AT_MOST), 1.0)

@@ -102,6 +102,8 @@ class Survey:
     class_counts: NDArray[np.int64]
     weight_sum: float
     fingerprint: str
+    variance: NDArray[np.float64]
+    """(features,), 0 for a constant feature."""
     numbers: NumberSurvey | None = None
     """Of targets that are numbers."""
 
@@ -285,7 +287,8 @@ def merge_surveys(surveys: Sequence[BlockSurvey]) -> Survey:
     fingerprint = hashlib.sha256(repr((count, *first.shape_dtype)).encode())
     for block in surveys:
         fingerprint.update(block.digest)
-    return Survey(count, mean, std, minimum, maximum, class_counts, weight_sum, fingerprint.hexdigest(), numbers)
+    variance, digest = np.where(constant, 0.0, np.maximum(M2, 0) / count), fingerprint.hexdigest()
+    return Survey(count, mean, std, minimum, maximum, class_counts, weight_sum, digest, variance, numbers)
 
 
 def merge_numbers(surveys: Sequence[NumberSurvey]) -> NumberSurvey | None:

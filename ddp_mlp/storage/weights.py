@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,13 +49,48 @@ class Weights(NamedTuple):
     """Of a network whose outputs are numbers."""
     functions: Mapping[str, str] | None = None
     """`activation` and `output_activation`, as the configuration has them, where they are known."""
+    features: tuple[str, ...] | None = None
+    """The names of the n_0 features."""
 
 
 def of_checkpoint(found: Checkpoint) -> Weights:
     """Return the network in a checkpoint."""
     targets = Targets.from_dict(found.targets) if found.targets is not None else None
     functions = {name: str(found.config.get(name, default)) for name, default in PLAIN.items()}
-    return Weights(dict(found.parameters), found.standardization, found.classes or None, targets, functions)
+    named = found.inputs.get("features")
+    features = None if named is None else tuple(named)
+    return Weights(dict(found.parameters), found.standardization, found.classes or None, targets, functions, features)
+
+
+def arranged(given: Weights, classes: tuple[str, ...] | None, features: tuple[str, ...] | None, where: str) -> Weights:
+    """Return a network whose outputs and inputs are in the order of these classes and features, by name.
+
+    Names that are numbers 0, 1, … are none. Raises ConfigError, beginning with `where`, where a name is not there.
+    """
+    parameters, standardization = dict(given.parameters), given.standardization
+    last = len(parameters) // 2
+    outputs = _places(given.classes, classes, f"{where}: its classes")
+    if outputs is not None:
+        parameters |= {f"W{last}": parameters[f"W{last}"][outputs], f"b{last}": parameters[f"b{last}"][outputs]}
+    inputs = _places(given.features, features, f"{where}: its features")
+    if inputs is not None:
+        parameters["W1"] = np.ascontiguousarray(parameters["W1"][:, inputs])
+        if standardization is not None:
+            standardization = {name: array[inputs] for name, array in standardization.items()}
+    return given._replace(parameters=parameters, standardization=standardization)
+
+
+def _places(given: tuple[str, ...] | None, wanted: tuple[str, ...] | None, what: str) -> list[int] | None:
+    """Return where each wanted name is among those given; None where they are as they should be, or no names."""
+    if given is None or wanted is None or given == wanted:
+        return None
+    numbers = tuple(map(str, range(len(given))))
+    if numbers in (given, wanted) or len(given) != len(wanted):
+        return None  # no names; or whoever looks at the widths says what is wrong
+    missing = [name for name in wanted if name not in given]
+    if missing:
+        raise ConfigError(f"{what} are {', '.join(given[:10])}, and the data's {missing[0]!r} is none of them")
+    return [given.index(name) for name in wanted]
 
 
 def widths(parameters: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
@@ -72,9 +107,9 @@ def read(path: str | Path) -> Weights:
     """
     path = Path(path)
     if path.suffix == ".npz":
-        tensors, classes = _read_npz(path)
+        tensors, classes, names = _read_npz(path)
     elif path.suffix == ".safetensors":
-        tensors, classes = _read_safetensors(path)
+        tensors, classes, names = _read_safetensors(path)
     else:
         return of_checkpoint(checkpoints.find(path))
     for name, tensor in tensors.items():
@@ -87,7 +122,8 @@ def read(path: str | Path) -> Weights:
         raise DataError(f"{path}: mean and scale must both be there, one number for each of the {features} features")
     if given and not (given["scale"] > 0).all():
         raise DataError(f"{path}: scale must be above 0 for every feature")
-    return Weights(parameters, given or None, classes)
+    named = names if names and len(names) == features else None
+    return Weights(parameters, given or None, classes, features=named)
 
 
 def write_npz(path: Path, weights: Weights) -> None:
@@ -95,6 +131,8 @@ def write_npz(path: Path, weights: Weights) -> None:
     arrays = {**weights.parameters, **(weights.standardization or {})}
     if weights.classes is not None:
         arrays["classes"] = np.array(weights.classes)
+    if weights.features is not None:
+        arrays["features"] = np.array(weights.features)
     image = io.BytesIO()
     np.savez(image, **{name: np.ascontiguousarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
     write_atomically(path, image.getvalue())
@@ -111,9 +149,14 @@ def write_safetensors(path: Path, weights: Weights) -> None:
     for l in range(1, len(weights.parameters) // 2 + 1):
         tensors[f"{2 * (l - 1)}.weight"] = weights.parameters[f"W{l}"]
         tensors[f"{2 * (l - 1)}.bias"] = weights.parameters[f"b{l}"]
-    metadata = None if weights.classes is None else {"classes": json.dumps(weights.classes)}
+    named = {"classes": weights.classes, "features": weights.features}
+    metadata = {name: json.dumps(names) for name, names in named.items() if names is not None} or None
     image = library.save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, metadata)
     write_atomically(path, image)
+
+
+Named: TypeAlias = tuple[Arrays, tuple[str, ...] | None, tuple[str, ...] | None]
+"""Tensors, and the names of classes and of features."""
 
 
 @contextmanager
@@ -130,15 +173,16 @@ def _refused(path: Path, what: str) -> Iterator[None]:
         raise DataError(f"{path}: is not {what} ({reason})") from error
 
 
-def _read_npz(path: Path) -> tuple[Arrays, tuple[str, ...] | None]:
+def _read_npz(path: Path) -> Named:
     with _refused(path, "an .npz file of arrays"), open_regular(path) as file, zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         size, whole = os.fstat(file.fileno()).st_size, sum(member.file_size for member in members)
         if whole > MOST_BYTES and whole > MOST_TIMES * size:
             raise ValueError(f"{size} bytes would become {whole}")
         tensors = {member.filename.removesuffix(".npy"): _read_npy(archive, member) for member in members}
-    classes = tensors.pop("classes", None)
-    return tensors, None if classes is None else tuple(str(name) for name in classes.ravel())
+    classes, features = (tensors.pop(name, None) for name in ("classes", "features"))
+    names = [None if array is None else tuple(str(name) for name in array.ravel()) for array in (classes, features)]
+    return tensors, names[0], names[1]
 
 
 def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
@@ -158,7 +202,7 @@ def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _read_safetensors(path: Path) -> tuple[Arrays, tuple[str, ...] | None]:
+def _read_safetensors(path: Path) -> Named:
     library = _safetensors(path)
     from safetensors import safe_open
 
@@ -166,8 +210,10 @@ def _read_safetensors(path: Path) -> tuple[Arrays, tuple[str, ...] | None]:
         open_regular(path).close()
         tensors = library.load_file(path)
         with safe_open(path, "numpy") as file:
-            classes = (file.metadata() or {}).get("classes")
-        return tensors, None if classes is None else tuple(map(str, json.loads(classes)))
+            metadata = file.metadata() or {}
+        found = [metadata.get(name) for name in ("classes", "features")]
+        names = [None if text is None else tuple(map(str, json.loads(text))) for text in found]
+        return tensors, names[0], names[1]
 
 
 def _safetensors(path: Path) -> Any:
@@ -185,6 +231,11 @@ def _in_order(tensors: Mapping[str, NDArray[Any]], path: Path) -> Arrays:
         names = {f"{kind}{l}": f"{kind}{l}" for l in range(1, count + 1) for kind in "Wb"}
     else:
         layers = sorted((name for name in tensors if re.search(r"(^|\.)weight$", name)), key=_natural)
+        unordered = [name for name in layers if not re.search("[0-9]", name)]
+        if unordered and len(layers) > 1:
+            raise DataError(
+                f"{path}: {', '.join(layers[:5])} have no order: number the layers, as in 0.weight, 2.weight or W1, W2"
+            )
         names = {}
         for l, weight in enumerate(layers, start=1):
             names |= {f"W{l}": weight, f"b{l}": f"{weight.removesuffix('weight')}bias"}

@@ -85,7 +85,8 @@ def other(name: str) -> Config:
 
 # written out from what each key does, not read off the code: these leave the bits of the run as they are
 FREE = {
-    *("data", "access", "run_dir", "describe", "teach", "quiet", "debug", "trace", "private", "tensorboard"),
+    *("data", "valid_data", "test_data"),
+    *("access", "run_dir", "describe", "teach", "quiet", "debug", "trace", "private", "tensorboard"),
     *("epochs", "max_steps", "max_seconds", "patience", "restore_best", "stall_seconds"),
     *("checkpoint_every", "keep", "resume", "resume_override", "on_save_error", "log_every"),
 }

@@ -159,8 +159,10 @@ def test_a_run_in_memory_speaks_of_no_files(monkeypatch: pytest.MonkeyPatch) -> 
     assert [event["event"] for event in events if event["event"] != "step"] == ["epoch"] * 2 + ["final"]
     assert "checkpoint" not in events[-1]
 
+    enter = Interruption.__enter__
+
     def signalled(signals: Interruption) -> Interruption:
-        signals.signal = SIGINT
+        enter(signals).signal = SIGINT
         return signals
 
     monkeypatch.setattr(Interruption, "__enter__", signalled)

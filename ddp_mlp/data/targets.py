@@ -72,14 +72,22 @@ def _automatic(info: DatasetInfo) -> str:
     if info.targets is not None or info.splits["train"].columns > 1:
         return "squared_error"
     different: set[int] = set()
+    odd: list[str] = []
     with Reader(info, "train") as reader:
         for lo in range(0, reader.rows, PIECE_ROWS):
             raw = reader.raw_y(lo, min(lo + PIECE_ROWS, reader.rows)).reshape(-1)
-            if raw.dtype.kind == "f" and not (np.isfinite(raw).all() and (raw == np.rint(raw)).all()):
+            is_class = (raw == np.rint(raw)) & (raw >= 0) & (raw < CLASSES_AT_MOST)
+            odd += [f"row {lo + row} is {raw[row]}" for row in np.flatnonzero(~is_class).tolist()]
+            if len(odd) > ODD_SHARE * reader.rows:
                 return "squared_error"
-            if raw.min() < 0 or raw.max() >= CLASSES_AT_MOST:
-                return "squared_error"
-            different.update(np.unique(raw).astype(np.int64).tolist())
+            different.update(np.unique(raw[is_class]).astype(np.int64).tolist())
+    if odd and len(different) > FEW_CLASSES:
+        return "squared_error"
+    if odd:
+        raise DataError(
+            f"{info.path}: {info.y_name!r} of train has class numbers, but {odd[0]}: mend it, or set "
+            "loss = squared_error if they are numbers"
+        )
     if len(different) > FEW_CLASSES and reader.rows < ROWS_PER_CLASS * len(different):
         raise ConfigError(
             f"loss = auto: {info.y_name!r} of {info.path} has {len(different)} different whole numbers in "

@@ -40,7 +40,7 @@ def read_attribute(file: h5py.File, path: str, name: str) -> NDArray[Any]:
     """
     attribute = file.attrs.get_id(name)
     kind = attribute.get_type()
-    if attribute.get_storage_size() > os.path.getsize(path):
+    if 0 not in attribute.shape and attribute.get_storage_size() > os.path.getsize(path):
         raise DataError(f"{path}: attribute {name} is declared larger than the file")
     if isinstance(kind, h5py.h5t.TypeStringID):
         if not kind.is_variable_str():

@@ -105,6 +105,7 @@ LARGER = {
     ("ddp_mlp/config/keys.py", "Config"): "every key of a run with its meaning, in one place",
     ("ddp_mlp/estimator.py", "MLPClassifier"): "scikit-learn wants each parameter by name, three times",
     ("ddp_mlp/estimator.py", "__init__"): "scikit-learn wants each parameter by name, three times",
+    ("ddp_mlp/exporting/c_code.py", "_Values"): "what fills one template, value by value",
     ("ddp_mlp/regressor.py", "__init__"): "scikit-learn wants each parameter by name, three times",
     ("ddp_mlp/storage/checkpoint.py", ""): "a file's format in one place, from both sides",
     ("ddp_mlp/storage/dataset.py", ""): "a file's format in one place, from both sides",

@@ -23,6 +23,8 @@ PIECE_ROWS = 1 << 20
 """Rows of y that are looked at together."""
 FEW_CLASSES = 20
 """Up to this many different whole numbers are classes, however few rows there are."""
+ODD_SHARE = 0.1
+"""Up to this share of rows that are no class numbers, among few classes, are mistakes; beyond it they are numbers."""
 ROWS_PER_CLASS = 2.5
 """With fewer rows per different whole number, on average, it is doubtful whether they are classes."""
 

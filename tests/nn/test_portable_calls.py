@@ -95,6 +95,7 @@ NAMED = {
     ("nn/outputs.py", "add.reduce"): "a shard's loss, which portable steps form from the examples' again",
     ("nn/outputs.py", "maximum.reduce"): "a maximum",
     ("nn/outputs.py", "sum"): "of booleans",
+    ("inference/apply.py", "sum"): "of counts",
     ("inference/scores.py", "sum"): "of counts",
     ("storage/survey.py", "sum"): "of booleans",
     ("inference/scores.py", "add.at"): "of counts",

@@ -64,7 +64,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "float64": {"dtype": "float64"},
     "one-wide, float64": {"hidden": [2, 1], "batch_size": 3, "epochs": 1, "dtype": "float64"},
     "2 classes": {"data": "two classes"},
-    "10,000 classes": {"data": "many classes", "hidden": [1]},
+    "10,000 classes": {"data": "many classes", "hidden": [1], "loss": "cross_entropy"},
     "all together": {
         "data": "weighted",
         "optimizer": "adamw",

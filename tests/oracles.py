@@ -54,7 +54,8 @@ def write_data(
     """Write a data set at random whose classes differ in their means; the last class is among its labels."""
     random = np.random.default_rng(11)
     centres = random.standard_normal((classes, features))
-    with DatasetWriter(path, rows, features, np.dtype(dtype), classes, weighted) as writer:
+    names = [str(label) for label in range(classes)] if classes > min(rows.values()) else None  # some have no row
+    with DatasetWriter(path, rows, features, np.dtype(dtype), classes, weighted, names) as writer:
         for split, m in rows.items():
             y = random.integers(0, classes, m)
             y[0] = classes - 1

@@ -74,6 +74,9 @@ def golden_hashes(communicator: Communicator) -> dict[str, str]:
     for name, keys in RUNS.items():
         config = Config(**{**COMMON, **keys})
         data = data_of_arrays(X, y, None, classes, standardization, config)
-        events = train_in_memory(config, data, communicator).events
+        trained = train_in_memory(config, data, communicator)
+        if trained.stopped is not None:
+            raise trained.stopped
+        events = trained.events
         hashes[name] = str(events[-1]["parameters_sha256"])
     return hashes

@@ -33,6 +33,13 @@ class Trained(NamedTuple):
     stopped: Interrupted | None
     """What ended the run before its end, such as Ctrl-C."""
 
+    @property
+    def final(self) -> Event:
+        """The last event of a run that came to its end. Raises what stopped it, if anything has."""
+        if self.stopped is not None:
+            raise self.stopped
+        return self.events[-1]
+
 
 def train_in_memory(
     config: Config,

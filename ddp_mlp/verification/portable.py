@@ -83,9 +83,6 @@ def portable_hashes(communicator: Communicator) -> dict[str, str]:
         standardization = standardization_of(X, weights, PORTABLE)
         config = Config(**{**COMMON, **keys})
         data = data_of_arrays(X, y, weights, classes, standardization, config)
-        trained = train_in_memory(config, data, communicator)
-        if trained.stopped is not None:
-            raise trained.stopped
-        events = trained.events
-        hashes[name] = str(events[-1]["parameters_sha256"])
+        final = train_in_memory(config, data, communicator).final
+        hashes[name] = str(final["parameters_sha256"])
     return hashes

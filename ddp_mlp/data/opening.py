@@ -3,7 +3,6 @@
 From a file, collectively, or from arrays in memory, on each rank for itself.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -225,7 +224,7 @@ def _weight_sum(info: DatasetInfo, config: Config) -> float:
     """Return the sum of the weights of the rows of train that are trained on."""
     with Reader(info, "train") as reader:
         y, w = reader.y(0, reader.rows), reader.w(0, reader.rows)
-    return math.fsum(w[stratified(y, config.valid_fraction, config.seed)[0]])
+    return total(w[stratified(y, config.valid_fraction, config.seed)[0]].tolist())
 
 
 def _given_with_init_from(config: Config, info: DatasetInfo, classes: tuple[str, ...]) -> Weights:

@@ -91,7 +91,11 @@ class ClassMetrics:
         for counted, _ in parts:
             counts.join(counted)
         recall, f1 = (_with_nan(found) for found in (counts.recall(), counts.f1()))
-        found = {"accuracy": counts.accuracy, "balanced_accuracy": _mean(recall), "macro_f1": _mean(f1)}
+        found = {
+            "accuracy": counts.accuracy,
+            "balanced_accuracy": mean_of_defined(recall),
+            "macro_f1": mean_of_defined(f1),
+        }
         each = {name: {"recall": r, "f1": f} for name, r, f in zip(self._names, recall, f1, strict=True)}
         if self._ranks is not None:
             ranks = ScoreRanks.joined([counted for _, counted in parts])
@@ -135,8 +139,8 @@ class LabelMetrics:
                 "f1": _share(2 * yes, 2 * yes + false_yes + false_no),
             }
         found = loss_where_missing([losses for _, _, losses in parts])
-        found["accuracy"] = _mean(of["accuracy"] for of in each.values())
-        found["macro_f1"] = _mean(of["f1"] for of in each.values())
+        found["accuracy"] = mean_of_defined(of["accuracy"] for of in each.values())
+        found["macro_f1"] = mean_of_defined(of["f1"] for of in each.values())
         if self._ranks is not None:
             found |= _ranked(ScoreRanks.joined([counted for _, counted, _ in parts]), each, self._names, binary=False)
         return found, each
@@ -195,9 +199,9 @@ class NumberMetrics:
                 each[name][f"coverage at {q:g}"] = _share(below, rows)
             if targets.quantiles:
                 off = [abs(each[name][f"coverage at {q:g}"] - q) for q in targets.quantiles]
-                each[name]["coverage_error"] = _mean(off)
+                each[name]["coverage_error"] = mean_of_defined(off)
         names = [name for name in next(iter(each.values())) if name in DIRECTIONS]
-        found = {name: _mean(of[name] for of in each.values()) for name in names}
+        found = {name: mean_of_defined(of[name] for of in each.values()) for name in names}
         return loss_where_missing([losses for _, _, losses in parts]) | found, each
 
 
@@ -220,7 +224,7 @@ def loss_where_missing(parts: Sequence[Sequence[NDArray[np.float64]]]) -> Figure
     sums = [[total(column) for column in row.T.tolist()] for row in columns.swapaxes(0, 1)]
     if sums[1] == sums[2]:
         return {}
-    return {"loss": math.fsum(loss / w for loss, w in zip(sums[0], sums[1], strict=True) if w)}
+    return {"loss": total(loss / w for loss, w in zip(sums[0], sums[1], strict=True) if w)}
 
 
 class ScoreRanks:
@@ -276,7 +280,7 @@ def _ranked(ranks: ScoreRanks, each: dict[str, Figures], names: Sequence[str], b
     for label, name in enumerate(names):
         each[name] |= {"roc_auc": ranks.roc_auc(label), "average_precision": ranks.average_precision(label)}
     counted = [each[names[-1]]] if binary else list(each.values())
-    return {name: _mean(of[name] for of in counted) for name in ("roc_auc", "average_precision")}
+    return {name: mean_of_defined(of[name] for of in counted) for name in ("roc_auc", "average_precision")}
 
 
 def _half_deviance(targets: Targets, A: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -302,7 +306,7 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean_of_defined(values: Iterable[float]) -> float:
     """Return the mean of those that are defined."""
     defined = [value for value in values if not math.isnan(value)]
-    return math.fsum(defined) / len(defined) if defined else math.nan
+    return total(defined) / len(defined) if defined else math.nan

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.errors import DataError
+
 
 @dataclass(frozen=True)
 class Standardization:
@@ -20,10 +22,17 @@ class Standardization:
 def one_for_all(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> Standardization:
     """Return one mean and scale for all features, from those (n_0,) of each over as many rows.
 
-    By the law of total variance; the scale is 1 where everything is constant.
+    By the law of total variance; the scale is 1 where everything is constant. Raises DataError where float64 does not
+    hold the variance.
     """
-    together = math.fsum(mean) / len(mean)
-    spread = math.fsum(variance + np.square(mean - together)) / len(mean)
+    try:
+        together = math.fsum(mean) / len(mean)
+        with np.errstate(over="ignore"):
+            spread = math.fsum(variance + np.square(mean - together)) / len(mean)
+    except OverflowError:
+        spread = math.inf
+    if not math.isfinite(spread):
+        raise DataError("X is too large for one standard deviation of all features; rescale the data")
     scale = math.sqrt(spread)
     n = len(mean)
     constant = scale <= 4 * np.finfo(np.float64).eps * abs(together)

@@ -6,10 +6,10 @@ Invariants:
 - the course can be made anew from the rows at any time: a search that was killed stands where its table says.
 """
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ddp_mlp.summing.totals import total
 from ddp_mlp.trials.rungs import Rung, ranked
 from ddp_mlp.trials.space import Settings
 from ddp_mlp.trials.table import Row
@@ -108,7 +108,7 @@ class Course:
             if reasons:
                 row["state"], row["score"], row["reason"] = "failed", None, reasons[0]
             else:
-                entry["score"] = row["score"] = math.fsum(scores) / len(scores)
+                entry["score"] = row["score"] = total(scores) / len(scores)
         if self._rung_is_complete():
             self._decide()
             self._begin()

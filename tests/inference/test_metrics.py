@@ -8,7 +8,16 @@ import pytest
 from numpy.typing import NDArray
 
 from ddp_mlp.config.keys import METRICS
-from ddp_mlp.inference.metrics import BINS, DIRECTIONS, Figures, ScoreRanks, bins_of, metrics_of
+from ddp_mlp.inference.metrics import (
+    BINS,
+    DIRECTIONS,
+    Figures,
+    ScoreRanks,
+    bins_of,
+    loss_where_missing,
+    mean_of_defined,
+    metrics_of,
+)
 from ddp_mlp.nn import architecture
 from ddp_mlp.nn.targets import Targets
 
@@ -162,3 +171,10 @@ def test_ranks_of_many_rows_do_not_overflow() -> None:
     ranks = ScoreRanks(1)
     ranks.counts[0, :, 10] = 10**9
     assert ranks.roc_auc(0) == 0.5
+
+
+def test_figures_beyond_every_float_are_infinite() -> None:
+    """Two targets with losses, and two with deviances, whose sum no float64 holds: infinity, and no exception."""
+    huge = np.array([[1.5e308, 1.5e308], [1.0, 1.0], [1.0, 2.0]])
+    assert loss_where_missing([[huge]]) == {"loss": math.inf}
+    assert mean_of_defined([1.5e308, 1.5e308, math.nan]) == math.inf

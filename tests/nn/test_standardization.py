@@ -1,8 +1,10 @@
 """The map of the inputs."""
 
 import numpy as np
+import pytest
 
-from ddp_mlp.nn.standardization import Standardization, Standardizer
+from ddp_mlp.errors import DataError
+from ddp_mlp.nn.standardization import Standardization, Standardizer, one_for_all
 
 
 def test_a_standardizer_maps_rows_in_place_and_into_another_dtype() -> None:
@@ -15,3 +17,19 @@ def test_a_standardizer_maps_rows_in_place_and_into_another_dtype() -> None:
     same = X.astype(np.float64)
     Standardizer(found, same.dtype, same.dtype).apply(same, same)
     assert same.tolist() == out.tolist()
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance"),
+    [
+        ([1.5e308, 1.5e308], [0.0, 0.0]),  # the sum of means overflows
+        ([1e200, 0.0], [0.0, 0.0]),  # the square of a deviation
+        ([0.0, 0.0], [1.5e308, 1.5e308]),  # the sum of variances
+    ],
+)
+def test_one_scale_that_no_float64_holds_is_refused(mean: list[float], variance: list[float]) -> None:
+    """Numbers that are fine each may be too large together; nobody sees an OverflowError, or features that are all 0."""
+    with pytest.raises(
+        DataError, match=r"^X is too large for one standard deviation of all features; rescale the data$"
+    ):
+        one_for_all(np.array(mean), np.array(variance))

@@ -118,3 +118,12 @@ def test_what_is_given_back_is_taken_again_first() -> None:
     course.put_back(first)
     assert course.take() == first
     assert copy.deepcopy(course).take() == Unit(0, 2, 0)
+
+
+def test_a_score_beyond_every_float_ranks_last() -> None:
+    """Folds whose sum no float64 holds have an infinite mean, which is the worst, and no exception."""
+    course = made(2, [Rung(1, 2)], 2, largest=False)
+    for unit in (Unit(0, 0, 0), Unit(0, 0, 1), Unit(0, 1, 0), Unit(0, 1, 1)):
+        course.record(unit, Outcome(1.5e308 if unit.trial == 0 else 2.0, None, 1, 1, "hash", 0.0, "", {}))
+    assert course.rows[0]["score"] == math.inf
+    assert course.best == 1

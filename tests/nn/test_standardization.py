@@ -28,7 +28,7 @@ def test_a_standardizer_maps_rows_in_place_and_into_another_dtype() -> None:
     ],
 )
 def test_one_scale_that_no_float64_holds_is_refused(mean: list[float], variance: list[float]) -> None:
-    """Numbers that are fine each may be too large together; nobody sees an OverflowError, or features that are all 0."""
+    """Numbers that are fine each may be too large together; no OverflowError is seen, no features that are all 0."""
     with pytest.raises(
         DataError, match=r"^X is too large for one standard deviation of all features; rescale the data$"
     ):

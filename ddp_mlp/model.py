@@ -14,7 +14,7 @@ from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.nn.targets import Targets
-from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage import checkpoints
 
 
 class Model:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn.randomness import Purpose, generator
-from ddp_mlp.storage.dataset import DatasetWriter
+from ddp_mlp.storage.writer import DatasetWriter
 from ddp_mlp.summing.tree import rows
 
 Parameters = Mapping[str, NDArray[Any]]

@@ -107,8 +107,6 @@ LARGER = {
     ("ddp_mlp/estimator.py", "__init__"): "scikit-learn wants each parameter by name, three times",
     ("ddp_mlp/exporting/c_code.py", "_Values"): "what fills one template, value by value",
     ("ddp_mlp/regressor.py", "__init__"): "scikit-learn wants each parameter by name, three times",
-    ("ddp_mlp/storage/checkpoint.py", ""): "a file's format in one place, from both sides",
-    ("ddp_mlp/storage/dataset.py", ""): "a file's format in one place, from both sides",
     ("ddp_mlp/training/portable_step.py", "PortableStep"): "a step, and what ranks exchange between its pieces",
     ("ddp_mlp/training/trainer.py", "Trainer"): "all that is decided between two steps",
 }

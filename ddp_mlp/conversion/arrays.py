@@ -23,7 +23,7 @@ from ddp_mlp.conversion.source import (
     unpacked_size,
 )
 from ddp_mlp.errors import ConfigError, DataError
-from ddp_mlp.storage.dataset import DEFLATE_RATIO
+from ddp_mlp.storage.hdf5 import DEFLATE_RATIO
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ from ddp_mlp.conversion.source import Counts, ForeignRows, Piece
 from ddp_mlp.conversion.splitting import Membership, part_rows
 from ddp_mlp.conversion.table_rows import TableRows
 from ddp_mlp.errors import ConfigError, DataError, StorageError
-from ddp_mlp.storage.dataset import SPLITS, DatasetInfo, DatasetWriter, inspect, size_and_mtime
+from ddp_mlp.storage.dataset import SPLITS, DatasetInfo, inspect
+from ddp_mlp.storage.hdf5 import size_and_mtime
+from ddp_mlp.storage.writer import DatasetWriter
 
 CLASSES_TOLD = 20
 

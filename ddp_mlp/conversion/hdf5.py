@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from ddp_mlp.conversion.source import ForeignRows, Piece, distinct, rows_at_once
-from ddp_mlp.storage.dataset import DatasetInfo, Reader
+from ddp_mlp.storage.dataset import DatasetInfo
+from ddp_mlp.storage.reader import Reader
 
 
 class Hdf5Rows(ForeignRows):

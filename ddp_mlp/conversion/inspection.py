@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from ddp_mlp.storage.dataset import DatasetInfo, Reader
+from ddp_mlp.storage.dataset import DatasetInfo
+from ddp_mlp.storage.reader import Reader
 from ddp_mlp.storage.survey import Survey, merge_surveys, survey_block, survey_blocks
 
 

@@ -16,8 +16,8 @@ from ddp_mlp.conversion.source import DAMAGE, ForeignRows, open_stream, reading
 from ddp_mlp.conversion.table_rows import TableRows
 from ddp_mlp.conversion.tables import CsvTable, ForeignTable, ParquetTable
 from ddp_mlp.errors import ConfigError, DataError
-from ddp_mlp.storage import dataset
-from ddp_mlp.storage.dataset import size_and_mtime
+from ddp_mlp.storage import dataset, hdf5
+from ddp_mlp.storage.hdf5 import size_and_mtime
 
 
 def open_sources(
@@ -64,7 +64,7 @@ def kind_of(path: Path) -> str:
     size_and_mtime(os.fspath(path))
     with reading(path), open_stream(path) as stream:
         start = stream.read(4096)
-    if start.startswith(b"\x89HDF\r\n\x1a\n") or dataset.is_hdf5(path):
+    if start.startswith(b"\x89HDF\r\n\x1a\n") or hdf5.is_hdf5(path):
         return "HDF5"
     if start.startswith(b"\x93NUMPY"):
         return "NPY"

@@ -18,7 +18,7 @@ from ddp_mlp.conversion.source import Piece
 from ddp_mlp.conversion.table_rows import features_of
 from ddp_mlp.conversion.tables import pyarrow
 from ddp_mlp.errors import DataError
-from ddp_mlp.storage.dataset import DatasetWriter
+from ddp_mlp.storage.writer import DatasetWriter
 
 SPLIT = "test"
 """The split that raw rows become."""

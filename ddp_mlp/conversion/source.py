@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError, StorageError
-from ddp_mlp.storage.dataset import DEFLATE_RATIO, one_line
+from ddp_mlp.storage.hdf5 import DEFLATE_RATIO, one_line
 from ddp_mlp.storage.regular import open_regular
 from ddp_mlp.storage.survey import CLASSES_AT_MOST
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.randomness import Purpose
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage.dataset import DatasetInfo, Reader
+from ddp_mlp.storage.dataset import DatasetInfo
+from ddp_mlp.storage.reader import Reader
 from ddp_mlp.storage.survey import NumberSurvey, survey_numbers
 
 

@@ -20,7 +20,8 @@ from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.standardization import Standardization, Standardizer
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage.dataset import DatasetInfo, Reader
+from ddp_mlp.storage.dataset import DatasetInfo
+from ddp_mlp.storage.reader import Reader
 from ddp_mlp.summing.tree import cut
 
 

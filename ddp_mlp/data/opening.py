@@ -34,10 +34,10 @@ from ddp_mlp.nn.arithmetic import Arithmetic
 from ddp_mlp.nn.standardization import Standardization, one_for_all
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage import checkpoint as checkpoints
-from ddp_mlp.storage import weights
+from ddp_mlp.storage import checkpoints, weights
 from ddp_mlp.storage.checkpoint import Checkpoint
-from ddp_mlp.storage.dataset import DatasetInfo, Reader, SplitInfo, inspect
+from ddp_mlp.storage.dataset import DatasetInfo, SplitInfo, inspect
+from ddp_mlp.storage.reader import Reader
 from ddp_mlp.storage.survey import NumberRule, NumberSurvey, Survey
 from ddp_mlp.storage.weights import Weights
 from ddp_mlp.summing.totals import total

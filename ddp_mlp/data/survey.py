@@ -2,7 +2,8 @@
 
 from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage.dataset import DatasetInfo, Reader
+from ddp_mlp.storage.dataset import DatasetInfo
+from ddp_mlp.storage.reader import Reader
 from ddp_mlp.storage.survey import NumberRule, Survey, merge_surveys, survey_block, survey_blocks
 from ddp_mlp.summing.tree import cut
 

@@ -16,7 +16,8 @@ from ddp_mlp.config import Config
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.nn.targets import STANDARDIZED, Targets
-from ddp_mlp.storage.dataset import DatasetInfo, Reader
+from ddp_mlp.storage.dataset import DatasetInfo
+from ddp_mlp.storage.reader import Reader
 from ddp_mlp.storage.survey import CLASSES_AT_MOST, NumberRule, NumberSurvey
 
 PIECE_ROWS = 1 << 20

@@ -26,7 +26,8 @@ from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage.dataset import DatasetInfo, Reader, inspect
+from ddp_mlp.storage.dataset import DatasetInfo, inspect
+from ddp_mlp.storage.reader import Reader
 from ddp_mlp.summing.plan import Plan, make_plan
 from ddp_mlp.summing.proven import WIDE
 from ddp_mlp.summing.tallies import WIDTH

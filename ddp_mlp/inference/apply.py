@@ -19,8 +19,9 @@ from ddp_mlp.inference.evaluate import EVALUATION_ROWS, loss_totals
 from ddp_mlp.inference.network import Network
 from ddp_mlp.inference.scores import Confusion, Scores, scores_of
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage.dataset import DatasetInfo, Reader, arranged
+from ddp_mlp.storage.dataset import DatasetInfo, arranged
 from ddp_mlp.storage.predictions import PredictionsWriter
+from ddp_mlp.storage.reader import Reader
 
 SLAB_BYTES = 8 << 20
 """A rank holds about so many bytes of X, and of probabilities, at a time."""

@@ -22,8 +22,9 @@ from ddp_mlp.inference.network import Network
 from ddp_mlp.inference.scores import Confusion, Scores, scores_of
 from ddp_mlp.nn.elementary import log
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage.dataset import DatasetInfo, Reader, arranged
+from ddp_mlp.storage.dataset import DatasetInfo, arranged
 from ddp_mlp.storage.predictions import PredictionsWriter
+from ddp_mlp.storage.reader import Reader
 from ddp_mlp.summing.totals import total
 
 QUANTILES = (0.05, 0.5, 0.95)

@@ -17,8 +17,9 @@ from ddp_mlp.inference.evaluate import ForwardPass, Totals, forward_blocks
 from ddp_mlp.inference.metrics import Figures, Metrics, metrics_of
 from ddp_mlp.inference.network import Network
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage.dataset import DatasetInfo, Reader, arranged
+from ddp_mlp.storage.dataset import DatasetInfo, arranged
 from ddp_mlp.storage.predictions import PredictionsWriter
+from ddp_mlp.storage.reader import Reader
 from ddp_mlp.summing.totals import total
 
 

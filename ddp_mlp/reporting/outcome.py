@@ -15,8 +15,9 @@ from ddp_mlp.inference.network import Network
 from ddp_mlp.inference.scores import Confusion
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.reporting.runs import RunLog
-from ddp_mlp.storage import checkpoint as checkpoints
-from ddp_mlp.storage.dataset import DatasetInfo, Reader, arranged, inspect
+from ddp_mlp.storage import checkpoints
+from ddp_mlp.storage.dataset import DatasetInfo, arranged, inspect
+from ddp_mlp.storage.reader import Reader
 
 READ_BYTES = 64 << 20
 SMALLEST_IMAGE = 64

@@ -23,7 +23,7 @@ from ddp_mlp.run_dir.narrator import result
 from ddp_mlp.run_dir.resuming import Start
 from ddp_mlp.run_dir.saving import GO_ON, Arrays, Saving, Snapshot
 from ddp_mlp.run_dir.tensorboard import TensorBoard
-from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage import checkpoints
 from ddp_mlp.storage.atomic import write_atomically
 from ddp_mlp.storage.checkpoint import Checkpoint
 

@@ -20,10 +20,10 @@ from ddp_mlp.nn.schedules import Patience
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.journal import FILE
 from ddp_mlp.run_dir.saving import State
-from ddp_mlp.storage import checkpoint as checkpoints
-from ddp_mlp.storage import weights
+from ddp_mlp.storage import checkpoints, weights
 from ddp_mlp.storage.atomic import sweep
-from ddp_mlp.storage.checkpoint import Checkpoint, Newest
+from ddp_mlp.storage.checkpoint import Checkpoint
+from ddp_mlp.storage.checkpoints import Newest
 from ddp_mlp.summing.tree import automatic_shards
 
 

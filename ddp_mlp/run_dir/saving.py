@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import StorageError
-from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage import checkpoints
 from ddp_mlp.storage.checkpoint import Checkpoint
 
 Arrays = dict[str, NDArray[Any]]

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.errors import ConfigError, StorageError
 from ddp_mlp.storage.atomic import put_in_place
-from ddp_mlp.storage.dataset import fixed_length, one_line
+from ddp_mlp.storage.hdf5 import fixed_length, one_line
 
 
 class PredictionsWriter:

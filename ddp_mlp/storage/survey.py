@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError
 from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
-from ddp_mlp.storage.dataset import Reader
+from ddp_mlp.storage.reader import Reader
 from ddp_mlp.summing.totals import total
 
 SURVEY_BLOCK_ROWS = 8192

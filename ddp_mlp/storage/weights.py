@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.errors import ConfigError, DataError, ProgramError, StorageError
 from ddp_mlp.nn.targets import Targets
-from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage import checkpoints
 from ddp_mlp.storage.atomic import write_atomically
 from ddp_mlp.storage.checkpoint import Checkpoint
 from ddp_mlp.storage.regular import open_regular

@@ -17,7 +17,7 @@ from ddp_mlp.nn.targets import LOSSES, Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.journal import utc_now
 from ddp_mlp.storage.atomic import write_atomically
-from ddp_mlp.storage.dataset import DatasetWriter
+from ddp_mlp.storage.writer import DatasetWriter
 from ddp_mlp.training.building import architecture_of
 from ddp_mlp.training.machine import Machine, settled
 from ddp_mlp.verification import checks, golden

@@ -63,7 +63,7 @@ def write(path: Path, gigabytes: float) -> None:
     """Write a data-set file of about so many bytes of X."""
     import numpy as np
 
-    from ddp_mlp.storage.dataset import DatasetWriter
+    from ddp_mlp.storage.writer import DatasetWriter
 
     total = round(gigabytes * 1e9 / (4 * FEATURES))
     counts = {split: round(share * total) for split, share in SPLITS.items()}

@@ -38,7 +38,7 @@ from ddp_mlp.data.opening import data_of_arrays, standardization_of
 from ddp_mlp.errors import ProgramError
 from ddp_mlp.nn import kernels
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage.dataset import DatasetWriter
+from ddp_mlp.storage.writer import DatasetWriter
 from ddp_mlp.summing import plan
 from ddp_mlp.training import loop
 from ddp_mlp.training.in_memory import train_in_memory

@@ -45,8 +45,7 @@ sys.modules["mpi4py"] = None  # type: ignore[assignment] # one process: starting
 from ddp_mlp import convert, predict
 from ddp_mlp.config import Config
 from ddp_mlp.parallel.single import SingleProcess
-from ddp_mlp.storage import checkpoint as checkpoints
-from ddp_mlp.storage import weights
+from ddp_mlp.storage import checkpoint_image, weights
 from ddp_mlp.train import main as train
 from ddp_mlp.training import loop
 
@@ -278,18 +277,18 @@ def checkpoint_case(seeds: Seeds, rng: Random, folder: Path) -> Case:
     image = seeds.files["checkpoint.h5"]
     path = folder / "model.h5"
     if rng.random() < 0.3:  # whole and signed, with other numbers
-        found, part = checkpoints.decode(image, "seed"), rng.choice(("config", "progress", "data", "versions"))
+        found, part = checkpoint_image.decode(image, "seed"), rng.choice(("config", "progress", "data", "versions"))
         changed = {part: forged(getattr(found, part), rng)}
         if rng.random() < 0.3:
             changed["step"] = rng.choice((0, 1, 3, 2**62))
         with contextlib.suppress(Exception):  # what JSON or the format itself refuses
-            image = bytes(checkpoints.encode(dataclasses.replace(found, **changed)))
+            image = bytes(checkpoint_image.encode(dataclasses.replace(found, **changed)))
     elif rng.random() < 0.5:
         _write_hdf5(path, image, rng, seeds.baits)
         image = path.read_bytes()
-        if rng.random() < 0.9 and len(image) > checkpoints.USER_BLOCK:
-            body = memoryview(image)[checkpoints.USER_BLOCK :]
-            image = checkpoints._user_block(body, 1) + bytes(body)
+        if rng.random() < 0.9 and len(image) > checkpoint_image.USER_BLOCK:
+            body = memoryview(image)[checkpoint_image.USER_BLOCK :]
+            image = checkpoint_image.user_block(body, 1) + bytes(body)
     else:
         image = damaged(image, rng)
     path.write_bytes(image)

@@ -12,7 +12,7 @@ import pytest
 from ddp_mlp.config import Config
 from ddp_mlp.errors import Interrupted
 from ddp_mlp.parallel.single import SingleProcess
-from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage import checkpoints
 from ddp_mlp.training import loop
 from tests.oracles import Parameters, masks_of, plain_loss, write_data
 

@@ -18,6 +18,8 @@ from ddp_mlp import convert
 from ddp_mlp.conversion.splitting import apportion, parse_part
 from ddp_mlp.errors import ConfigError, DataError, StorageError
 from ddp_mlp.storage import dataset, survey
+from ddp_mlp.storage.reader import Reader
+from ddp_mlp.storage.writer import DatasetWriter
 
 ROWS = 30
 LETTERS = Path(__file__).parents[3] / "shared" / "data" / "letter-recognition.csv"
@@ -34,7 +36,7 @@ def rows_of(path: Path) -> dict[str, tuple[NDArray[Any], NDArray[np.int64]]]:
     info = dataset.inspect(path)
     found = {}
     for split, structure in info.splits.items():
-        with dataset.Reader(info, split) as reader:
+        with Reader(info, split) as reader:
             blocks = survey.survey_blocks(structure.rows)
             survey.merge_surveys([survey.survey_block(reader, lo, hi, None) for lo, hi in blocks])
             found[split] = reader.X(0, structure.rows), reader.y(0, structure.rows)
@@ -263,7 +265,7 @@ def test_hdf5_with_other_names(tmp_path: Path) -> None:
     assert info.classes == ("c", "b", "a")
     found = []
     for split, rows in (("train", 24), ("test", 6)):
-        with dataset.Reader(info, split) as reader:
+        with Reader(info, split) as reader:
             found += list(zip(reader.X(0, rows).tolist(), reader.y(0, rows), reader.w(0, rows), strict=True))
     assert sorted(found) == sorted(zip(X.tolist(), y, w, strict=True))
 
@@ -490,11 +492,11 @@ def test_an_existing_file_is_kept_until_the_new_one_is_whole(tmp_path: Path) -> 
     np.savez(tmp_path / "bad.npz", X=X, y=y[:-1])
     assert run(tmp_path / "bad.npz", tmp_path / "a.h5", "--overwrite") == 65
     info = dataset.inspect(tmp_path / "a.h5")
-    writer = dataset.DatasetWriter(tmp_path / "a.h5", {"train": 5}, 4, np.dtype("f4"), 3)
+    writer = DatasetWriter(tmp_path / "a.h5", {"train": 5}, 4, np.dtype("f4"), 3)
     with pytest.raises(KeyboardInterrupt), writer:
         raise KeyboardInterrupt
     assert len(os.listdir(tmp_path)) == 3
-    writer = dataset.DatasetWriter(tmp_path / "a.h5", {"train": 5}, 4, np.dtype("f4"), 3)
+    writer = DatasetWriter(tmp_path / "a.h5", {"train": 5}, 4, np.dtype("f4"), 3)
     with pytest.raises(ValueError, match="wrote"), writer:
         writer.append("train", X[:2], y[:2])
     dataset.check_unchanged(info)
@@ -505,7 +507,7 @@ def test_an_existing_file_is_kept_until_the_new_one_is_whole(tmp_path: Path) -> 
 def test_a_file_the_disk_cannot_hold_is_refused_before_it_is_begun(tmp_path: Path) -> None:
     """The need is compared with the room on the disk."""
     with pytest.raises(StorageError, match=r"needs .* TiB, and its folder's disk has"):
-        dataset.DatasetWriter(tmp_path / "a.h5", {"train": 10**15}, 100, np.dtype("f8"), 3)
+        DatasetWriter(tmp_path / "a.h5", {"train": 10**15}, 100, np.dtype("f8"), 3)
     assert not os.listdir(tmp_path)
 
 

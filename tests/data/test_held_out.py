@@ -11,7 +11,8 @@ from sklearn.model_selection import train_test_split
 
 from ddp_mlp.data.held_out import hold_out, stratified
 from ddp_mlp.parallel.single import SingleProcess
-from ddp_mlp.storage.dataset import DatasetWriter, inspect
+from ddp_mlp.storage.dataset import inspect
+from ddp_mlp.storage.writer import DatasetWriter
 
 
 @given(

@@ -30,8 +30,10 @@ from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.single import SingleProcess
-from ddp_mlp.storage import checkpoint as checkpoints
-from ddp_mlp.storage.dataset import DatasetInfo, DatasetWriter, Reader, inspect
+from ddp_mlp.storage import checkpoints
+from ddp_mlp.storage.dataset import DatasetInfo, inspect
+from ddp_mlp.storage.reader import Reader
+from ddp_mlp.storage.writer import DatasetWriter
 from tests.conftest import Program
 from tests.simulated_mpi import Rank, World
 

@@ -16,7 +16,7 @@ from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.parallel.mpi import MPIRanks
 from ddp_mlp.parallel.single import SingleProcess
-from ddp_mlp.storage.dataset import DatasetWriter
+from ddp_mlp.storage.writer import DatasetWriter
 from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.plan import make_plan
 from ddp_mlp.training.loop import take_step

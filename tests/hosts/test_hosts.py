@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage import checkpoints
 from tests.conftest import ROOT, Program
 from tests.launchers import NAMES, Launcher, launcher
 

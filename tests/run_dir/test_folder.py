@@ -11,7 +11,7 @@ import pytest
 from ddp_mlp.config import Config
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.parallel.single import SingleProcess
-from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage import checkpoint_image, checkpoints
 from ddp_mlp.training import loop
 from ddp_mlp.training.trainer import Trainer
 from tests.oracles import write_data
@@ -53,7 +53,7 @@ def test_the_best_of_another_run_is_refused(
     epoch = checkpoints.load(best).epoch
     train(tmp_path, "other", **other)
     found = checkpoints.load(tmp_path / "other" / "checkpoints" / "best.h5")
-    best.write_bytes(checkpoints.encode(replace(found, epoch=epoch, progress={})))
+    best.write_bytes(checkpoint_image.encode(replace(found, epoch=epoch, progress={})))
     with pytest.raises(DataError) as caught:
         train(tmp_path, "run")
     assert said in str(caught.value)
@@ -69,10 +69,10 @@ def test_the_best_of_a_run_like_this_one_is_refused_by_its_hash(
     events = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert found.parameters_sha256 in [event.get("parameters_sha256") for event in events if event["event"] == "epoch"]
     other = {**found.parameters, "b1": found.parameters["b1"] + 1}
-    best.write_bytes(checkpoints.encode(replace(found, parameters=other)))
+    best.write_bytes(checkpoint_image.encode(replace(found, parameters=other)))
     with pytest.raises(DataError, match=r"has the parameters [0-9a-f]{16}…, but metrics\.jsonl says [0-9a-f]{16}…"):
         train(tmp_path, "run")
-    best.write_bytes(checkpoints.encode(found))
+    best.write_bytes(checkpoint_image.encode(found))
     assert train(tmp_path, "run")["parameters_sha256"] == found.parameters_sha256
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from ddp_mlp.errors import ConfigError
 from ddp_mlp.run_dir.tensorboard import BUCKETS, TensorBoard
-from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage import checkpoints
 from tests.conftest import Program
 
 TRAIN = [

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage import checkpoints
 from ddp_mlp.trials.table import lasting
 from ddp_mlp.trials.table import read as read_table
 from tests.launchers import launcher

@@ -25,7 +25,9 @@ from hypothesis import strategies as st
 
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.storage.atomic import sweep
-from ddp_mlp.storage.checkpoint import Checkpoint, Newest, decode, encode, load, newest, save, save_best
+from ddp_mlp.storage.checkpoint import Checkpoint
+from ddp_mlp.storage.checkpoint_image import decode, encode
+from ddp_mlp.storage.checkpoints import Newest, load, newest, save, save_best
 from tests.conftest import Program
 from tests.oracles import FAILPOINTS, HALF_WRITTEN
 
@@ -251,7 +253,7 @@ def test_same_content_same_bytes(tmp_path: Path, run_python: Program) -> None:
     path = save(tmp_path, one, keep=1)
     assert image_of(other) == path.read_bytes()
     script = (
-        "import sys; from pathlib import Path; from ddp_mlp.storage import checkpoint as c; "
+        "import sys; from pathlib import Path; from ddp_mlp.storage import checkpoints as c; "
         "c.save(Path(sys.argv[2]), c.load(Path(sys.argv[1])), 1)"
     )
     (tmp_path / "again").mkdir()
@@ -402,7 +404,7 @@ def test_killed_while_saving(tmp_path: Path, failpoint: str, run_python: Program
     other = tmp_path.with_name(tmp_path.name + "-new.h5")
     other.write_bytes(image_of(make(step=2, seed=2)))
     script = (
-        "import sys; from pathlib import Path; from ddp_mlp.storage import checkpoint as c; "
+        "import sys; from pathlib import Path; from ddp_mlp.storage import checkpoints as c; "
         "c.save(Path(sys.argv[1]), c.load(Path(sys.argv[2])), keep=1)"
     )
     killed = run_python("-c", script, tmp_path, other, env={"DDP_MLP_FAILPOINT": f"{failpoint}:kill"})
@@ -773,7 +775,7 @@ def test_nothing_else_is_opened(tmp_path: Path, run_python: Program) -> None:
     for number, change in enumerate(changes):
         (tmp_path / f"step-{number:08d}.h5").write_bytes(tampered(change))
     script = (
-        "import sys; from pathlib import Path; from ddp_mlp.storage import checkpoint as c\n"
+        "import sys; from pathlib import Path; from ddp_mlp.storage import checkpoints as c\n"
         "try: c.newest(Path(sys.argv[1]))\n"
         "except c.DataError as error: print(error)"
     )

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
 from ddp_mlp.errors import DataError, StorageError
-from ddp_mlp.storage.dataset import DatasetInfo, Reader, SplitInfo, check_unchanged, inspect
+from ddp_mlp.storage.dataset import DatasetInfo, SplitInfo, check_unchanged, inspect
+from ddp_mlp.storage.reader import Reader
 from ddp_mlp.storage.survey import BlockSurvey, Survey, merge_surveys, survey_block, survey_blocks
 
 ROWS, FEATURES, CLASSES = 20, 3, 4

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError, StorageError
-from ddp_mlp.storage.dataset import Reader, arranged, inspect
+from ddp_mlp.storage.dataset import arranged, inspect
+from ddp_mlp.storage.reader import Reader
 from ddp_mlp.storage.survey import merge_surveys, survey_block, survey_blocks
 from tests.conftest import Program
 

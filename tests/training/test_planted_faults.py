@@ -21,7 +21,7 @@ from ddp_mlp.data.memory import MemoryBatches
 from ddp_mlp.errors import DataError, EnvironmentMismatch
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.parameters import Layout
-from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage import checkpoints
 from ddp_mlp.summing import between
 from ddp_mlp.summing.between import Block, ExactSum
 from ddp_mlp.summing.tree import Additions, additions

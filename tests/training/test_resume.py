@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ddp_mlp.storage import checkpoint as checkpoints
+from ddp_mlp.storage import checkpoints
+from ddp_mlp.storage.checkpoint import Checkpoint
 
 AT_STEP = Path(__file__).parents[1] / "programs" / "at_step.py"
 TRAIN = ("-m", "ddp_mlp.train")
@@ -299,7 +300,7 @@ def test_a_loss_that_is_not_finite_ends_all_ranks(mpirun: Any, tmp_path: Path) -
     assert all(np.isfinite(a).all() for a in load_newest(tmp_path).parameters.values())
 
 
-def load_newest(run_dir: Path) -> checkpoints.Checkpoint:
+def load_newest(run_dir: Path) -> Checkpoint:
     """Return the newest checkpoint of a run."""
     found = checkpoints.newest(run_dir / "checkpoints")
     assert found is not None

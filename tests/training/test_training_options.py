@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ddp_mlp.errors import ConfigError
-from ddp_mlp.storage.dataset import DatasetWriter
+from ddp_mlp.storage.writer import DatasetWriter
 from tests.checks import runs
 from tests.checks.runs import parameters_after, train
 from tests.conftest import Program

@@ -290,7 +290,7 @@ def lines(config: Config, found: Outline, communicator: Communicator) -> Iterato
     last_function = OUTPUT_FUNCTIONS.get(targets.loss, config.output_activation)
     functions = [*(shown[f.name] for f in network.activations), last_function]
     for l, (n_prev, n) in enumerate(pairwise(layout.widths), start=1):
-        shape, start = f"{l}  {n_prev} → {n}", "Glorot" if l in network.starts_as_glorot else "He"
+        shape, start = f"{l}  {n_prev} → {n}", network.starts.get(l, "He")
         yield f"           {shape:<14} {n * n_prev:>11,} {n:>10,}  {functions[l - 1]}, begins as {start} has it"
     yield f"           loss = {targets.loss}" + (f", {_levels(targets)}" if targets.quantiles else "")
     taken = byte_size(layout.count * np.dtype(config.dtype).itemsize)

@@ -27,17 +27,16 @@ units", 2016 (gelu and silu).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn.functions import Functions
+from ddp_mlp.nn.parameters import Start
 from ddp_mlp.nn.steady import STEADY
 
 Array: TypeAlias = NDArray[Any]
-Start: TypeAlias = Literal["He", "Glorot"]
-"""How the weights in front begin: N(0, 2 / n_prev) or N(0, 2 / (n_prev + n)); `Layout.initialize` has the sources."""
 Pointwise: TypeAlias = Callable[[Array, Array | None, Array, Functions], None]
 """`function(z, slope, room, f)` sets z (n,) to f(z) and, where it is given, slope (n,) to f′(z); room is (4, ≥ n)."""
 

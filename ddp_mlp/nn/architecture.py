@@ -11,7 +11,7 @@ from ddp_mlp.nn.activations import ACTIVATIONS, Activation
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.functions import PORTABLE, Functions
 from ddp_mlp.nn.outputs import SOFTMAX, Output
-from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.nn.parameters import Layout, Start
 from ddp_mlp.nn.targets import Targets
 
 T = TypeVar("T")
@@ -55,10 +55,14 @@ class Architecture:
         return names[0] if len(set(names)) == 1 else ",".join(names)
 
     @property
-    def starts_as_glorot(self) -> frozenset[int]:
-        """The layers l whose weights begin as Glorot has it; the output layer's begin as the last hidden layer's."""
-        hidden = {l for l, f in enumerate(self.activations, start=1) if f.start == "Glorot"}
-        return frozenset(hidden | {self.layout.L} if self.layout.L - 1 in hidden else hidden)
+    def starts(self) -> dict[int, Start]:
+        """How the weights of layer l begin: a hidden layer's as its activation has it, the output layer's as its loss.
+
+        For classes the output layer's begin as the last hidden layer's. For numbers they begin near 0: a first guess
+        far from every target would have to be unlearnt, by the hidden layers too.
+        """
+        L, hidden = self.layout.L, {l: f.start for l, f in enumerate(self.activations, start=1)}
+        return {**hidden, L: hidden.get(L - 1, "He") if self.output.has_classes else "Yang"}
 
 
 def create(

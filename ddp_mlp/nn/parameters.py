@@ -6,10 +6,10 @@ The few elements between two parts are zero and stay zero: their gradient is.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,19 @@ from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.randomness import Purpose
 
 ALIGNMENT = 16
+
+Start: TypeAlias = Literal["He", "Glorot", "Yang"]
+"""How a layer's weights begin, by who has it so."""
+VARIANCES: dict[Start, Callable[[int, int], float]] = {
+    "He": lambda n_prev, n: 2 / n_prev,
+    "Glorot": lambda n_prev, n: 2 / (n_prev + n),
+    "Yang": lambda n_prev, n: 1 / n_prev**2,
+}
+"""Of W[l] (n, n_prev), drawn from N(0, variance). He et al., "Delving deep into rectifiers", ICCV 2015, eq. 10; Glorot
+and Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010, eq. 12; Yang and
+Hu, "Feature learning in infinite-width neural networks", ICML 2021, table 1 (of the output layer: outputs begin near 0,
+however wide the layer before).
+"""
 
 
 @dataclass(frozen=True)
@@ -64,19 +77,22 @@ class Layout:
             view[...] = arrays[name]
 
     def initialize(
-        self, flat: NDArray[Any], seed: int, glorot: Collection[int] = (), arithmetic: Arithmetic = NATIVE
+        self,
+        flat: NDArray[Any],
+        seed: int,
+        starts: Mapping[int, Start] | None = None,
+        arithmetic: Arithmetic = NATIVE,
     ) -> None:
-        """Fill the flat vector (length,): b[l] = 0, W[l] ~ N(0, 2/n_{l-1}), or for `glorot` l N(0, 2/(n_{l-1} + n_l)).
+        """Fill the flat vector (length,): b[l] = 0, W[l] ~ N(0, variance), as `starts` says of l and else as He has it.
 
-        Drawn from (seed, layer) in float64 and rounded to the vector's dtype. He et al., "Delving deep into
-        rectifiers", ICCV 2015, eq. 10; Glorot and Bengio, "Understanding the difficulty of training deep feedforward
-        neural networks", AISTATS 2010, eq. 12.
+        Drawn from (seed, layer) in float64 and rounded to the vector's dtype.
         """
         flat[...] = 0
         W, _ = self.views(flat)
         for l, W_l in W.items():
             draw = arithmetic.normal(W_l.shape, seed, Purpose.WEIGHTS, l)
-            W_l[...] = draw * np.sqrt(2 / (sum(W_l.shape) if l in glorot else W_l.shape[1]))
+            n, n_prev = W_l.shape
+            W_l[...] = draw * np.sqrt(VARIANCES[(starts or {}).get(l, "He")](n_prev, n))
 
     def weights_mask(self, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return a flat vector (length,) of the dtype that is 1 where a W lies and 0 elsewhere."""

@@ -38,7 +38,7 @@ def begin(step: Step, given: bool, state: State | None) -> None:
         restore(step, *(state or (None, None)))
         return
     first = np.zeros(step.layout.length, step.dtype)
-    step.layout.initialize(first, step.seed, step.architecture.starts_as_glorot, step.arithmetic)
+    step.layout.initialize(first, step.seed, step.architecture.starts, step.arithmetic)
     own = step.reduction.slice
     step.reduction.parameters[own] = first[own]
     step.reduction.publish()

@@ -61,6 +61,18 @@ def test_initialization_is_he() -> None:
     assert wider.views(other)[0][1].tobytes() == W[1].tobytes()
 
 
+def test_other_layers_begin_as_they_are_told() -> None:
+    """Glorot's and Yang's variances on the same draw as He's; a layer that nothing is said of begins as He has it."""
+    layout = Layout((400, 300, 200, 100))
+    flat, as_he = np.zeros(layout.length), np.zeros(layout.length)
+    layout.initialize(flat, 3, {1: "Glorot", 3: "Yang"})
+    layout.initialize(as_he, 3)
+    (W, _), (he, _) = layout.views(flat), layout.views(as_he)
+    np.testing.assert_allclose(W[1] / he[1], np.sqrt(400 / 700), rtol=1e-14)  # 2 / (400 + 300) for 2 / 400
+    assert W[2].tobytes() == he[2].tobytes()
+    np.testing.assert_allclose(W[3] / he[3], np.sqrt(1 / 400), rtol=1e-14)  # 1 / 200² for 2 / 200
+
+
 def test_float32_start_is_the_rounded_float64_start() -> None:
     """Both dtypes start from the same draw."""
     layout = Layout((6, 5))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     search: Search
     train: CallableModule
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Config", "EnsembleModel", "MLPClassifier", "MLPRegressor", "Model", "__version__"]
 __all__ += ["load", "load_ensemble", "search", "train"]
 

@@ -121,7 +121,7 @@ class Config:
       stall_seconds: end the run when a step takes longer; 0 is never
     """
 
-    data: str = key("data/digits.h5", resume="free")
+    data: str = key("data/digits.h5", resume="free")  # comes with the program: `storage.dataset.DIGITS`
     valid_data: str | None = key(None, resume="free")
     test_data: str | None = key(None, resume="free")
     x_name: str = key("X")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ddp_mlp.config import Config
-from ddp_mlp.data.opening import data_of_arrays, open_data, standardization_of
+from ddp_mlp.data.opening import open_data
 from ddp_mlp.errors import StorageError
-from ddp_mlp.nn.targets import LOSSES, Targets
+from ddp_mlp.nn.targets import LOSSES
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.journal import utc_now
 from ddp_mlp.storage.atomic import write_atomically
@@ -89,14 +89,9 @@ def _check(config: Config, made_up: bool, folder: Path, communicator: Communicat
 
 def _gradient_of_numbers(loss: str, config: Config, communicator: Communicator) -> Check:
     """Check the gradient of another loss, on made-up numbers, in float64. Collective."""
-    X, y = golden.examples()
-    names, n = ("a", "b"), golden.CLASSES
-    of_two = np.stack([y, n - 1 - y], axis=1).astype(np.float64)
-    Y = (of_two > n // 2).astype(np.float64) if loss == "binary_cross_entropy" else of_two
-    targets = Targets(loss, (), names, (0.0, 0.0), (1.0, 1.0), (0.25, 0.75) if loss == "quantile" else ())
-    chosen: dict[str, Any] = {"loss": loss, "dtype": "float64", "activation": "tanh"}
+    chosen: dict[str, Any] = {"loss": loss, "dtype": "float64", "activation": "tanh", "quantiles": (0.25, 0.75)}
     asked = replace(config, **chosen)
-    data = data_of_arrays(X, Y, None, targets, standardization_of(X, None), asked)
+    data = golden.data_for(asked)
     return checks.gradient(data.train[0], architecture_of(asked, data), golden.ROWS, communicator)
 
 

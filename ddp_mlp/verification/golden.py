@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.config import Config
-from ddp_mlp.data.opening import data_of_arrays, standardization_of
+from ddp_mlp.data.opening import Data, data_of_arrays, standardization_of
+from ddp_mlp.data.targets import targets_of
 from ddp_mlp.nn import blas, kernels
 from ddp_mlp.nn.randomness import Purpose, generator
+from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.training.in_memory import train_in_memory
 
@@ -32,8 +34,17 @@ RUNS: Mapping[str, Mapping[str, Any]] = {
         "label_smoothing": 0.1,
         "valid_fraction": 0.2,
     },
+    "binary_cross_entropy": {"loss": "binary_cross_entropy", "activation": "elu,sigmoid"},
+    "squared_error": {"loss": "squared_error", "activation": "tanh", "output_activation": "relu,identity"},
+    "poisson": {"loss": "poisson", "activation": "gelu"},
+    "huber": {"loss": "huber", "activation": "leaky_relu,silu", "huber_delta": 0.5},
+    "absolute_error": {"loss": "absolute_error", "activation": "identity,tanh", "dtype": "float64"},
+    "quantile": {"loss": "quantile", "activation": "silu,relu", "quantiles": (0.25, 0.75), "shards": 5},
 }
-"""By name, what differs from the defaults and from `COMMON`."""
+"""By name, what differs from the defaults and from `COMMON`: one for each loss at least.
+
+softplus is left to portable arithmetic: NumPy's log1p is libm's on some kernel classes, which do not name it.
+"""
 COMMON: Mapping[str, Any] = {"hidden": (33, 17), "batch_size": 100, "epochs": 3, "shards": 8, "quiet": True}
 """Batches of 100 rows in 8 shards are uneven, and an epoch's last batch has 3 rows: empty shards."""
 
@@ -65,15 +76,33 @@ def examples() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return X, y
 
 
+def numbers() -> NDArray[np.float64]:
+    """Return two whole numbers from 0 on for each of the examples, (ROWS, 2): of features, but for one in ten."""
+    X = examples()[0].astype(np.int64)
+    Y = np.stack([X[:, 0] + X[:, 1], np.abs(X[:, 2] - X[:, 3])], axis=1) // 32
+    Y[::10] = X[::10, 4:6] // 16
+    return Y.astype(np.float64)
+
+
+def data_for(config: Config) -> Data:
+    """Return the examples as a run with this loss takes them: classes, yes and no of two labels, or two numbers."""
+    X, y = examples()
+    targets = Targets(classes=tuple(str(label) for label in range(CLASSES)))
+    values: NDArray[Any] = y
+    if config.loss not in ("auto", "cross_entropy"):
+        values = numbers()
+        if config.loss == "binary_cross_entropy":
+            values = (values > 6).astype(np.float64)
+        spread = standardization_of(values, None)
+        targets = targets_of(config, config.loss, ("a", "b"), spread.mean, spread.scale)
+    return data_of_arrays(X, values, None, targets, standardization_of(X, None), config)
+
+
 def golden_hashes(communicator: Communicator) -> dict[str, str]:
     """Return the `parameters_sha256` of every run, by name: the same for any number of ranks. Collective."""
-    X, y = examples()
-    standardization = standardization_of(X, None)
-    classes = tuple(str(label) for label in range(CLASSES))
     hashes = {}
     for name, keys in RUNS.items():
         config = Config(**{**COMMON, **keys})
-        data = data_of_arrays(X, y, None, classes, standardization, config)
-        final = train_in_memory(config, data, communicator).final
+        final = train_in_memory(config, data_for(config), communicator).final
         hashes[name] = str(final["parameters_sha256"])
     return hashes

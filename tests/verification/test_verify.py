@@ -11,6 +11,7 @@ import pytest
 
 from ddp_mlp.errors import ProgramError
 from ddp_mlp.nn.blas import libraries
+from ddp_mlp.nn.targets import LOSSES
 from ddp_mlp.nn.threads import controller
 from ddp_mlp.training.step import TrainingStep
 from ddp_mlp.verification.golden import RUNS
@@ -138,7 +139,8 @@ def test_golden_runs_have_the_known_bits(path: Path, run_python: Program) -> Non
 
 
 def test_golden_files_hold_every_run() -> None:
-    """Each file names its kernel class and has all runs; kernel classes differ, and so do bits somewhere."""
+    """Each file names its kernel class and has all runs, of all losses; classes differ, and so do bits somewhere."""
+    assert {keys.get("loss", "cross_entropy") for keys in RUNS.values()} == set(LOSSES)
     files = [json.loads(path.read_text()) for path in GOLDEN]
     assert all(set(file["golden"]) == set(RUNS) for file in files)
     assert len({json.dumps(file["kernel"]) for file in files}) == len(files) >= 3

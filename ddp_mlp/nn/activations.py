@@ -230,8 +230,8 @@ def logistic(z: Array, out: Array, room: Array, f: Functions) -> None:
     np.abs(z, out=e)
     np.negative(e, out=e)
     f.exp(e, out=e)
-    np.copyto(numerator, 1)
-    np.copyto(numerator, e, where=z < 0)
+    np.greater_equal(z, 0, out=numerator)
+    np.maximum(numerator, e, out=numerator)  # e ≤ 1; a selection by `where` takes ten times as long
     np.add(e, 1, out=e)
     np.divide(numerator, e, out=out)
 

@@ -216,8 +216,8 @@ def binary_cross_entropy(A: Array, Y: Array, loss: Array, room: Array, f: Functi
     np.abs(z, out=loss)
     np.negative(loss, out=loss)
     f.exp(loss.reshape(-1), out=loss.reshape(-1))
-    np.copyto(room, 1)
-    np.copyto(room, loss, where=z < 0)
+    np.greater_equal(z, 0, out=room)
+    np.maximum(room, loss, out=room)  #                      1, and e^−|z| where z is below 0
     flat = loss.reshape(-1)
     denominator = loss + 1
     np.divide(room, denominator, out=room)  #                A = σ(z)

@@ -48,46 +48,29 @@ def keeps_bits(function: Callable[..., Any], dtype: np.dtype[Any]) -> bool:
     return True
 
 
-# erf(x) ≈ x P(x²) / Q(x²) for |x| ≤ 3.92, where float32's erf becomes 1; 2.1e-9 of the exact quotient
-ERF_P = (
-    1.1283791693641723,
-    0.1852054303595799,
-    0.05431696186233624,
-    0.0038496705878739686,
-    0.0003795998808392734,
-    4.684482974438496e-06,
-    -1.3200854679212827e-08,
+# erf(x) ≈ tanh(x q(x²)), q a polynomial: to 5.8e-8 for |x| ≤ 3.95, and beyond x q(x²) grows, so that tanh is soon 1
+ERF = (
+    1.1283797054677445,
+    0.10276548147273813,
+    -0.00018438373369711325,
+    -0.0006257195317788055,
+    8.971256935718530e-05,
+    -5.985687396552041e-06,
+    1.5896001947635918e-07,
 )
-ERF_Q = (
-    1.0,
-    0.4974674527424265,
-    0.1139591143012264,
-    0.015462176974783158,
-    0.0013075698687829952,
-    6.310780872124628e-05,
-)
-ERF_ONE = 3.92
 
 
 def erf(x: Array, out: Array) -> Array:
-    """Set out (n,) to erf of x: of float64 within 1 ulp, of float32 within 4e-7, by + − × ÷ alone."""
+    """Set out (n,) to erf of x: of float64 within 1 ulp, of float32 within 2e-7, in few passes."""
     if x.dtype == np.float64:
         return elementary.erf(x, out=out)
-    clipped, square, denominator = np.empty((3, len(x)), x.dtype)
-    np.clip(x, -ERF_ONE, ERF_ONE, out=clipped)
-    np.multiply(clipped, clipped, out=square)
-    _polynomial(ERF_Q, square, denominator)
-    _polynomial(ERF_P, square, out)
-    np.multiply(out, clipped, out=out)
-    return np.divide(out, denominator, out=out)
-
-
-def _polynomial(coefficients: tuple[float, ...], x: Array, out: Array) -> None:
-    """Set out = c₀ + c₁ x + c₂ x² + …, by Horner's rule."""
-    out[...] = coefficients[-1]
-    for coefficient in coefficients[-2::-1]:
-        np.multiply(out, x, out=out)
+    square = np.multiply(x, x)
+    out[...] = ERF[-1]
+    for coefficient in ERF[-2::-1]:  # Horner's rule
+        np.multiply(out, square, out=out)
         np.add(out, x.dtype.type(coefficient), out=out)
+    np.multiply(out, x, out=out)
+    return steady("tanh", x.dtype)(out, out=out)
 
 
 def _by_dtype(name: str) -> Elementwise:

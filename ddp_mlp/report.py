@@ -46,9 +46,11 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
     matplotlib.use("agg")  # draws without a display
 
     from ddp_mlp.reporting import charts, page
+    from ddp_mlp.reporting.number_outcome import NumberOutcome, number_outcome_on_test
     from ddp_mlp.reporting.outcome import Outcome, image_shape, outcome_on_test
     from ddp_mlp.reporting.runs import read_all
     from ddp_mlp.reporting.searches import search_page
+    from ddp_mlp.reporting.target_charts import charts_of_numbers
     from ddp_mlp.run_dir.narrator import duration
     from ddp_mlp.storage.atomic import write_atomically
     from ddp_mlp.trials.log import read as read_search
@@ -61,7 +63,10 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
         shapes = [image_shape(run.start["data"].get("features", 0), image) for run in runs]
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    outcomes = [outcome_on_test(run, data, MISTAKES) for run in runs]
+    outcomes = [
+        outcome_on_test(run, data, MISTAKES) if "classes" in run.start["data"] else number_outcome_on_test(run, data)
+        for run in runs
+    ]
     if output.suffix.lower() == ".html":
         content = page.page(runs, outcomes, shapes, search).encode()
     else:
@@ -71,7 +76,9 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
             lines.append(
                 f"{run.name}: {run.state}, {run.events[-1]['step']:,} steps, {duration(run.events[-1]['seconds'])}"
             )
-            if isinstance(outcome, Outcome):
+            if isinstance(outcome, NumberOutcome):
+                drawn += charts_of_numbers(outcome)
+            elif isinstance(outcome, Outcome):
                 lines[-1] += f", test accuracy {outcome.accuracy:.4f}, {outcome.parameters_sha256[:16]}"
                 title = "Confusion matrix" if len(runs) == 1 else f"Confusion matrix: {run.name}"
                 drawn.append(charts.confusion_chart(run, outcome, title))

@@ -275,6 +275,13 @@ def bins_of(p: NDArray[Any]) -> NDArray[np.int64]:
     return bins
 
 
+def probabilities_of_bins() -> NDArray[np.float64]:
+    """Return a probability in the middle of each bin (BINS,)."""
+    bits = (np.arange(BINS // 2 + 1, dtype=np.int32) + _LOWEST << 16) + (1 << 15)
+    below = np.minimum(bits.view(np.float32).astype(np.float64), 0.5)
+    return np.concatenate([below, 1 - below[-2::-1]])
+
+
 def _ranked(ranks: ScoreRanks, each: dict[str, Figures], names: Sequence[str], binary: bool) -> Figures:
     """Put ROC AUC and average precision beside each label's figures, and return those of all."""
     for label, name in enumerate(names):

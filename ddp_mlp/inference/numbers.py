@@ -48,7 +48,7 @@ def predict_numbers(
     writer = None
     with communicator.in_agreement():
         check_features(network, info)
-        order = _columns(info, split, targets.names)
+        order = columns_of(info, split, targets.names)
         reader = Reader(replace(info, numbers=targets.count), split)
         if out is not None and communicator.rank == 0:
             writer = PredictionsWriter(out, structure.rows, targets.output_names, network.dtype, loss=targets.loss)
@@ -74,7 +74,7 @@ def predict_numbers(
     return NumberScores(structure.rows, figures.pop("loss", loss), figures, of_each)
 
 
-def _columns(info: DatasetInfo, split: str, names: tuple[str, ...]) -> list[int]:
+def columns_of(info: DatasetInfo, split: str, names: tuple[str, ...]) -> list[int]:
     """Return which column of y is each target, by name where the file has names. Raises DataError."""
     columns = info.splits[split].columns or 1
     if info.splits[split].labelled and columns != len(names):

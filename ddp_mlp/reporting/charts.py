@@ -97,6 +97,7 @@ def charts_of(runs: Sequence[RunLog]) -> list[Chart]:
             "step",
             "accuracy",
         ),
+        _lines(runs, "R²", [("epoch", "valid_r2", "valid")]),
         _lines(runs, "Learning rate", [("step", "learning_rate", "")], from_zero=True),
         _lines(runs, "Gradient norm", [("step", "gradient_norm", "")]),
         _lines(runs, "Examples per second", [("step", "examples_per_second", "")], from_zero=True),
@@ -129,7 +130,7 @@ def confusion_chart(run: RunLog, outcome: Outcome, title: str = "Confusion matri
             for i, k in zip(*np.nonzero(outcome.confusion), strict=True):
                 axes.text(k, i, str(outcome.confusion[i, k]), ha="center", va="center", fontsize=7.5, color=palette.ink)
         if n <= LABELLED_CLASSES:
-            names = [_short(name, 12) for name in outcome.classes]
+            names = [short(name, 12) for name in outcome.classes]
             upright = n > NUMBERED_CLASSES or max(map(len, names)) > 2
             points = 7.5 if n <= NUMBERED_CLASSES else 6
             axes.set_xticks(range(n), names, fontsize=points, rotation=90 if upright else 0)
@@ -155,7 +156,7 @@ def mistakes_chart(run: RunLog, outcome: Outcome, shape: Sequence[int], columns:
             drawn = picture(mistake.features, shape)
             axes.imshow(drawn, cmap="gray", extent=(x, x + 1, y, y + height / width), interpolation="nearest")
             words = (
-                f"{_short(names[mistake.label], 9)} → {_short(names[mistake.predicted], 9)}\n{mistake.probability:.3f}"
+                f"{short(names[mistake.label], 9)} → {short(names[mistake.predicted], 9)}\n{mistake.probability:.3f}"
             )
             axes.text(x + 0.5, y - 0.05, words, ha="center", va="top", fontsize=7, color=palette.ink)
         axes.set_xlim(-0.1, 1.25 * columns)
@@ -247,7 +248,7 @@ def _phases(runs: Sequence[RunLog]) -> Chart | None:
                 colour = palette.faint if name == "between" else palette.run(i)
                 axes.barh(row, share, left=left, height=0.6, color=colour, label=name if row == 0 else None)
                 left += share
-        axes.set_yticks(range(len(told)), [_short(run.name, 14) for run, _ in told])
+        axes.set_yticks(range(len(told)), [short(run.name, 14) for run, _ in told])
         axes.set_ylim(len(told) - 0.5 + 0.4, -0.5 - 0.4)  # the first run on top
         axes.set_xlabel("% of rank 0's step")
         axes.set_xlim(0, 100)
@@ -309,7 +310,7 @@ def _line(axes: Axes, epochs: NDArray[np.float64], values: NDArray[np.float64], 
 
 def _run_handles(runs: Sequence[RunLog], palette: Palette) -> list[Line2D]:
     return [
-        Line2D([], [], color=palette.run(number), linewidth=3, label=_short(run.name, 20))
+        Line2D([], [], color=palette.run(number), linewidth=3, label=short(run.name, 20))
         for number, run in enumerate(runs)
     ]
 
@@ -324,7 +325,7 @@ def _mark_pauses(axes: Axes, runs: Sequence[RunLog], palette: Palette) -> None:
             if len(runs) == 1:
                 close = pause.epoch - before < 0.06 * (highest - lowest)
                 before, level = pause.epoch, (level + 1) % 3 if close else 0
-                label = _short(pause.label, 20)
+                label = short(pause.label, 20)
                 place: Any = {"xytext": (2, 3), "textcoords": "offset points", "rotation": 90, "va": "bottom"}
                 axes.annotate(
                     label,
@@ -359,7 +360,7 @@ def _extent(arrays: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     return min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
 
 
-def _short(name: str, length: int) -> str:
+def short(name: str, length: int) -> str:
     """Return a name fit for a label: printable, of limited length, and not taken for TeX."""
     name = printable(name).replace("$", r"\$")
     return name if len(name) <= length else name[: length - 1] + "…"
@@ -393,11 +394,11 @@ def to_png(runs: Sequence[RunLog], charts: Sequence[Chart], title: str, lines: S
         figure = Figure(figsize=(6.4 * columns, head + 3.6 * rows), layout="constrained", facecolor="white")
         parts: Any = figure.subfigures(2, 1, height_ratios=[head, 3.6 * rows])
         top, below = parts
-        top.text(0.02, 0.95, _short(title, 100), va="top", fontsize=13, color=PAPER.ink)
-        top.text(0.02, 0.55, "\n".join(_short(line, 150) for line in lines), va="top", fontsize=9, color=PAPER.ink)
+        top.text(0.02, 0.95, short(title, 100), va="top", fontsize=13, color=PAPER.ink)
+        top.text(0.02, 0.55, "\n".join(short(line, 150) for line in lines), va="top", fontsize=9, color=PAPER.ink)
         for axes, chart in zip(np.ravel(below.subplots(rows, columns, squeeze=False)), charts, strict=False):
             chart.draw(axes, PAPER)
-            axes.set_title(_short(chart.title, 50), loc="left", color=PAPER.ink, pad=chart.headroom)
+            axes.set_title(short(chart.title, 50), loc="left", color=PAPER.ink, pad=chart.headroom)
         for axes in below.axes[len(charts) :]:
             axes.remove()
         buffer = io.BytesIO()

@@ -11,6 +11,7 @@ from ddp_mlp.data.survey import survey
 from ddp_mlp.errors import ProgramError, StorageError
 from ddp_mlp.inference.apply import class_numbers
 from ddp_mlp.inference.evaluate import EVALUATION_ROWS
+from ddp_mlp.inference.metrics import RANKED_CLASSES, ScoreRanks
 from ddp_mlp.inference.network import Network
 from ddp_mlp.inference.scores import Confusion
 from ddp_mlp.parallel.single import SingleProcess
@@ -46,6 +47,8 @@ class Outcome(NamedTuple):
     step: int
     """Of the checkpoint."""
     parameters_sha256: str
+    ranks: ScoreRanks | None = None
+    """How many rows of each class, and how many others, have each probability of it."""
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -85,10 +88,11 @@ def outcome_on_test(run: RunLog, data: Path | None, mistakes: int) -> Outcome | 
         kept = Network.of(found)
         info, _ = arranged(info, kept.feature_names)
         numbers = class_numbers(info, kept.classes)
-        confusion, wrong = _count(kept, info, numbers, mistakes)
+        ranks = ScoreRanks(len(kept.classes)) if len(kept.classes) <= RANKED_CLASSES else None
+        confusion, wrong = _count(kept, info, numbers, mistakes, ranks)
         with Reader(info, "test") as reader:
             pictured = [Mistake(*mistake, reader.X(mistake[0], mistake[0] + 1)[0]) for mistake in wrong]
-        return Outcome(found.classes, confusion, pictured, found.step, found.parameters_sha256)
+        return Outcome(found.classes, confusion, pictured, found.step, found.parameters_sha256, ranks)
     except StorageError as error:
         return f"{error}; --data says where the data file is now"
     except ProgramError as error:
@@ -96,7 +100,7 @@ def outcome_on_test(run: RunLog, data: Path | None, mistakes: int) -> Outcome | 
 
 
 def _count(
-    kept: Network, info: DatasetInfo, numbers: NDArray[np.int64], mistakes: int
+    kept: Network, info: DatasetInfo, numbers: NDArray[np.int64], mistakes: int, ranks: ScoreRanks | None
 ) -> tuple[Confusion, list[tuple[int, int, int, float]]]:
     n, rows = len(kept.classes), info.splits["test"].rows
     confusion = Confusion(n, most=n)
@@ -109,6 +113,8 @@ def _count(
             probabilities, y = kept.outputs(reader.X(lo, hi)), numbers[reader.y(lo, hi)]
             predicted = np.argmax(probabilities, axis=1)
             confusion.add(y, predicted)
+            if ranks is not None:
+                ranks.add(probabilities, y[:, None] == np.arange(n))
             for i in np.flatnonzero(predicted != y):
                 wrong.append((lo + int(i), int(y[i]), int(predicted[i]), float(probabilities[i, predicted[i]])))
             wrong = sorted(wrong, key=lambda mistake: (-mistake[3], mistake[0]))[:mistakes]

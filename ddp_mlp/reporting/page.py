@@ -5,6 +5,7 @@ Text becomes HTML in `markup.py` alone.
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -15,12 +16,14 @@ import ddp_mlp
 from ddp_mlp import config as configuration
 from ddp_mlp.reporting.charts import charts_of, confusion_chart
 from ddp_mlp.reporting.markup import Raw, escaped, figures_of, section, table
+from ddp_mlp.reporting.number_outcome import NumberOutcome
 from ddp_mlp.reporting.outcome import Outcome, picture
 from ddp_mlp.reporting.runs import RunLog, differing
+from ddp_mlp.reporting.target_charts import charts_of_numbers, charts_of_scores
 from ddp_mlp.run_dir.journal import utc_now
 from ddp_mlp.run_dir.narrator import duration
 
-FIGURES = ("valid_accuracy", "test_accuracy", "valid_loss", "test_loss")
+FIGURES = tuple(f"{split}_{name}" for name in ("accuracy", "r2", "rmse", "loss") for split in ("valid", "test"))
 PICTURE_PIXELS = 96
 LISTED = 10
 """Most frequent confusions, and most confident mistakes where they are not pictures."""
@@ -28,7 +31,7 @@ LISTED = 10
 
 def page(
     runs: Sequence[RunLog],
-    outcomes: Sequence[Outcome | str],
+    outcomes: Sequence[Outcome | NumberOutcome | str],
     shapes: Sequence[tuple[int, ...] | None],
     search: str = "",
 ) -> str:
@@ -132,9 +135,11 @@ def _notes(runs: Sequence[RunLog]) -> str:
     return "".join(f'<p class="soft">{escaped(line)}</p>' for line in lines)
 
 
-def _outcome(run: RunLog, outcome: Outcome | str, shape: tuple[int, ...] | None, prefix: str) -> str:
+def _outcome(run: RunLog, outcome: Outcome | NumberOutcome | str, shape: tuple[int, ...] | None, prefix: str) -> str:
     if isinstance(outcome, str):
         return f"<p>Not shown: {escaped(outcome)}.</p>"
+    if isinstance(outcome, NumberOutcome):
+        return _numbers(outcome, prefix)
     told = run.final.get("test_accuracy") if run.final else None
     agrees = ""
     if told is not None:
@@ -148,13 +153,30 @@ def _outcome(run: RunLog, outcome: Outcome | str, shape: tuple[int, ...] | None,
     confused = [[label, taken, count] for label, taken, count in outcome.confusions(LISTED)]
     most = table(["label", "taken for", "rows"], confused, "Most frequent confusions") if confused else ""
     chart = figures_of([confusion_chart(run, outcome)], prefix)
+    scores = figures_of(charts_of_scores(outcome.classes, outcome.ranks), f"{prefix}scores")
     mistakes = _mistakes(outcome, shape)
     beside, below = ("", mistakes) if shape is not None else (mistakes, "")
     return (
         f"<p>{escaped(kept)}</p>\n"
         f'<div class="side"><div>{chart}</div><div>{classes}</div></div>\n'
-        f'<div class="side"><div>{most}</div><div>{beside}</div></div>\n{below}'
+        f'<div class="side"><div>{most}</div><div>{beside}</div></div>\n{scores}\n{below}'
     )
+
+
+def _numbers(outcome: NumberOutcome, prefix: str) -> str:
+    """Return what the kept model says of numbers or labels: figures of each target, and pictures."""
+    scores, kind = outcome.scores, "label" if outcome.targets.probabilities else "target"
+    figures = ", ".join(f"{name.replace('_', ' ')} {_told(value)}" for name, value in scores.figures.items())
+    kept = f"Computed from the checkpoint of step {outcome.step:,}: loss {scores.loss:.6g}, {figures}."
+    head = [name.replace("_", " ") for name in next(iter(scores.of_each.values()))]
+    rows = [[name, *map(_told, each.values())] for name, each in scores.of_each.items()]
+    return f"<p>{escaped(kept)}</p>\n{figures_of(charts_of_numbers(outcome), prefix)}\n" + table(
+        [kind, *head], rows, f"Per {kind}, in its own units"
+    )
+
+
+def _told(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.6g}"
 
 
 def _mistakes(outcome: Outcome, shape: tuple[int, ...] | None) -> str:
@@ -251,4 +273,4 @@ def _show(value: Any) -> str:
 
 
 def _figure(name: str, value: float) -> str:
-    return f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4f}"
+    return f"{value:.2%}" if name.endswith("accuracy") else f"{value:.6g}" if name.endswith("rmse") else f"{value:.4f}"

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from ddp_mlp.data.batches import Source
 from ddp_mlp.inference.metrics import Metrics
-from ddp_mlp.nn import backprop, portable
+from ddp_mlp.nn import backprop
 from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.outputs import Output
+from ddp_mlp.nn.portable import Pass, Weights
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing.totals import total
 from ddp_mlp.summing.tree import cut
@@ -64,7 +65,8 @@ class ForwardPass:
         self.arithmetic, self._dtype = arithmetic, arithmetic.working(parameters.dtype)
         self._W, self._b = architecture.layout.views(parameters)
         self._groups: dict[int, Group] = {}
-        self._weights = portable.Weights(architecture.layout.widths) if arithmetic.is_portable else None
+        self._weights = Weights(architecture.layout.widths) if arithmetic.is_portable else None
+        self._ways: dict[int, Pass] = {}
 
     def begin(self) -> None:
         """Take note of the parameters before a number of passes."""
@@ -80,12 +82,14 @@ class ForwardPass:
         m = len(rows)
         if m not in self._groups:
             self._groups[m] = self.architecture.group((m,), self._dtype, training=False)
+            if self._weights is not None:
+                self._ways[m] = Pass(self._groups[m], self._weights)
         group = self._groups[m]
         source.gather(rows, group)
         if self._weights is None:
             backprop.forward(self._W, self._b, group)
         else:
-            portable.forward(self._weights, self._b, group)
+            self._ways[m].forward(self._b)
         return group
 
     def values(self, group: Group) -> NDArray[Any]:

@@ -64,6 +64,9 @@ class Activation(Protocol):
     def forward(self, Z: Array, b: Array, slope: Array | None, zeros: Array, room: Array) -> None:
         """Set Z = f(Z + b) in place, for b (n, 1), and slope, where there is one, to f′(Z + b)."""
 
+    def apply(self, Z: Array, slope: Array | None, zeros: Array, room: Array) -> None:
+        """Set Z = f(Z) in place, and slope, where there is one, to f′(Z): for a block of few examples."""
+
     def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, positive: Array) -> None:
         """Turn dA (n, m) into dz = dA ⊙ f′(z) in place; keep_scale is what dropout has scaled A with."""
 
@@ -79,15 +82,18 @@ class Relu:
     def forward(self, Z: Array, b: Array, slope: Array | None, zeros: Array, room: Array) -> None:
         """Set Z = ReLU(Z + b) in place, for Z (n, m) in Fortran order and b (n, 1).
 
-        In blocks of examples that stay in cache, and against as many zeros: NumPy's maximum with a scalar is slower
-        by 6.
+        In blocks of examples that stay in cache.
         """
         n, m = Z.shape
         width = max(1, len(zeros) // n)
         for start in range(0, m, width):
             block = Z[:, start : start + width]
             np.add(block, b, out=block)
-            np.maximum(block, zeros[: block.size].reshape(block.shape[::-1]).T, out=block)
+            self.apply(block, None, zeros, room)
+
+    def apply(self, Z: Array, slope: Array | None, zeros: Array, room: Array) -> None:
+        """Set Z = ReLU(Z) in place, against as many zeros: NumPy's maximum with a scalar is slower by 6."""
+        np.maximum(Z, zeros[: Z.size].reshape(Z.shape[::-1]).T, out=Z)
 
     def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, positive: Array) -> None:
         """Turn dA (n, m) into dz = dA ⊙ [A > 0] · keep_scale in place; `positive` is room for n·m booleans.
@@ -116,10 +122,16 @@ class Smooth:
         n, m = Z.shape
         width = max(1, room.shape[1] // n)
         for start in range(0, m, width):
-            block = Z[:, start : start + width]
-            np.add(block, b, out=block)
-            kept = None if slope is None else slope[:, start : start + width].T.reshape(-1)
-            self.pointwise(block.T.reshape(-1), kept, room[:, : block.size], self.functions)
+            examples = slice(start, start + width)
+            np.add(Z[:, examples], b, out=Z[:, examples])
+            self.apply(Z[:, examples], None if slope is None else slope[:, examples], zeros, room)
+
+    def apply(self, Z: Array, slope: Array | None, zeros: Array, room: Array) -> None:
+        """Set Z = f(Z) in place, and slope, where there is one, to f′(Z); in blocks for which there is room."""
+        z, kept, size = Z.T.reshape(-1), None if slope is None else slope.T.reshape(-1), room.shape[1]
+        for start in range(0, len(z), size):
+            part = slice(start, min(start + size, len(z)))
+            self.pointwise(z[part], None if kept is None else kept[part], room[:, : part.stop - start], self.functions)
 
     def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, positive: Array) -> None:
         """Turn dA (n, m) into dz = dA ⊙ slope in place: dropout has changed the slope as it has changed A."""

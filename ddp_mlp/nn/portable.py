@@ -11,10 +11,11 @@ So the first two need nothing of other ranks; before the third, the ranks agree 
 that spreads further than its bits reach has a second limb, the remainder, and dW gets its products on top.
 
 What a layer hands on is A as it has been rounded: that is the A of the derivation, also in f′.
+
+Whatever is done to an array is done block by block while it is in cache: bias, f, rounding, the rows' largest values.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -22,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn import products
-from ddp_mlp.nn.buffers import CACHED, Group, aligned_empty
-from ddp_mlp.nn.products import NOT_FINITE, Array, Bits, exponents, largest, round_to, units
+from ddp_mlp.nn.activations import RELU
+from ddp_mlp.nn.buffers import Group, aligned_empty
+from ddp_mlp.nn.lines import Limbs, Line, Lines
+from ddp_mlp.nn.products import ROUNDING, Array, Bits, exponents, units
+from ddp_mlp.nn.rounding import FLOAT64, Block, Room, width
 
 Drop = Callable[[int, Array, Array | None, slice], None]
-
-SAMPLED = 64  # examples, at least, whose exponents say what is usual in a row
-RESERVE = 16  # bits that a usual value keeps: its rounding error is below 10⁻⁵
 
 
 class Weights:
@@ -41,262 +42,177 @@ class Weights:
         self.W: dict[int, Array] = {}
         """{l: (n_l, n_{l-1})}, Fortran-ordered."""
         self.unit: dict[int, Array] = {}
-        """{l: (n_l, 1)}: of each row."""
-        self._inverse: dict[int, Array] = {}
+        """{l: (n_l,)}: of each row."""
+        self.inverse: dict[int, Array] = {}
+        """{l: (n_l,)}: 1 / unit."""
         allocate = allocate or np.zeros
         for l, (n_prev, n) in enumerate(pairwise(widths), start=1):
             self.bits[l] = products.layer_bits(n_prev, n)
             self.W[l] = allocate(n * n_prev).reshape(n_prev, n).T
-            self.unit[l] = allocate(n).reshape(n, 1)
-            self._inverse[l] = np.zeros((n, 1))
+            self.unit[l] = allocate(n)
+            self.inverse[l] = np.zeros(n)
+        size = max(n * width(n, n_prev) for n_prev, n in pairwise(widths))
+        self._block, self._tile = aligned_empty(size, FLOAT64), aligned_empty(size, FLOAT64)
 
     def set(self, W: dict[int, NDArray[Any]], part: int = 0, parts: int = 1) -> None:
         """Round the part-th of `parts` shares of every layer's rows; W[l] (n_l, n_{l-1}) is float32."""
         for l, W_l in W.items():
             n, n_prev = W_l.shape
             rows = slice(n * part // parts, n * (part + 1) // parts)
-            width = max(1, CACHED // max(1, rows.stop - rows.start))
-            blocks = [slice(start, start + width) for start in range(0, n_prev, width)]
-            high = np.zeros((rows.stop - rows.start, 1))
-            for block in blocks:
-                np.copyto(self.W[l][rows, block], W_l[rows, block])
-                np.maximum(high, largest(self.W[l][rows, block], 1), out=high)
-            unit = units(exponents(high), self.bits[l].W)
+            k = rows.stop - rows.start
+            if not k:
+                continue
+            given, rounded = W_l.T[:, rows], self.W[l].T[:, rows]  # (n_{l-1}, k)
+            high, low = np.maximum.reduce(given, axis=0), np.minimum.reduce(given, axis=0)
+            unit = units(exponents(np.maximum(high, np.negative(low)).astype(np.float64)), self.bits[l].W)
             self.unit[l][rows] = unit
-            for block in blocks:
-                round_to(self.W[l][rows, block], unit, self.W[l][rows, block])
+            step = width(k, n_prev)
+            np.copyto(self._tile[: step * k].reshape(step, k), unit * ROUNDING)
+            for start in range(0, n_prev, step):
+                columns = slice(start, min(start + step, n_prev))
+                size = (columns.stop - start) * k
+                tile = self._tile[:size]
+                block = rounded[columns].reshape(-1) if k == n else self._block[:size]
+                np.copyto(block.reshape(-1, k), given[columns])
+                np.add(block, tile, out=block)
+                np.subtract(block, tile, out=block)
+                if k < n:
+                    np.copyto(rounded[columns], block.reshape(-1, k))
 
     def share(self) -> None:
         """Take note of what all parts have set. Local, once all are done."""
         for l, unit in self.unit.items():
-            np.divide(1.0, unit, out=self._inverse[l])
-
-    def multiplied(self, l: int, A_prev: Array, out: Array) -> None:
-        """Set out (n_l, m) = W[l] A_prev."""
-        products.multiply(self.W[l], A_prev, out)
-
-    def multiplied_back(self, l: int, dz: Array, scratch: Array, out: Array) -> None:
-        """Set out (n_{l-1}, m) = W[l]ᵀ dz, with dz rounded example by example in the scratch, (n_l, m) like dz."""
-        for examples in blocks(dz):
-            t = scratch[:, examples]
-            np.multiply(dz[:, examples], self.unit[l], out=t)
-            round_to(t, units(exponents(largest(t, 0)), self.bits[l].dz), t)
-            np.multiply(t, self._inverse[l], out=t)
-        products.multiply(self.W[l].T, scratch, out)
+            np.divide(1.0, unit, out=self.inverse[l])
 
 
-@dataclass
-class Line:
-    """What is known of some rows over the examples seen so far: (n,) each, views of `Lines.table`."""
+class Pass:
+    """The way of a group's examples through the network, with the views and the memory that it needs, made once."""
 
-    high: Array
-    """The largest magnitude."""
-    exponent: NDArray[np.int32]
-    """Of `high`; NOTHING for zeros, NOT_FINITE for what is not finite."""
-    usual: NDArray[np.int32]
-    """The sum of the exponents of the sampled values that are not zero."""
-    count: NDArray[np.int32]
-    """How many those are."""
-
-
-class Lines:
-    """The exponents of all rows of A[0] … A[L−1] and dz[1] … dz[L], and of losses and weights, over a whole batch.
-
-    Each rank notes what it sees; the table's first row is to become the maximum over all ranks, the others the sum.
-    """
-
-    def __init__(self, widths: Sequence[int]) -> None:
-        self.L = L = len(widths) - 1
-        sizes = [*widths[:-1], *widths[1:], 2]
-        self.table = np.zeros((3, sum(sizes)), np.int32)
-        self._high = np.zeros(sum(sizes))
-        bounds = np.cumsum([0, *sizes]).tolist()
-        lines = [Line(self._high[lo:hi], *(row[lo:hi] for row in self.table)) for lo, hi in pairwise(bounds)]
-        self.A = dict(enumerate(lines[:L]))
-        self.dz = dict(enumerate(lines[L : 2 * L], start=1))
-        self.loss_and_weight = lines[-1]
-
-    def begin(self) -> None:
-        """Forget what has been noted."""
-        self.table[...] = 0
-        self._high[...] = 0
-
-    def end(self) -> None:
-        """Turn the largest values into exponents."""
-        self.table[0] = exponents(self._high)
+    def __init__(self, group: Group, weights: Weights, lines: Lines | None = None) -> None:
+        """`lines` are noted on the way, for a way back; all three are kept, not copied."""
+        self.group, self.weights, self.lines = group, weights, lines
+        L, widths = group.L, weights.widths
+        self._room = room = Room(widths, group.m)
+        self._A = {l: room.blocks(panel.whole) for l, panel in group.A.items()}
+        self._signed = {0: True, **{l: f.name != RELU.name for l, f in group.activations.items()}}
+        """Whether A[l] may have values below zero."""
+        if lines is not None:
+            self._dz = {l: room.blocks(panel.whole) for l, panel in group.dz.items()}
+            largest = max((panel.whole.size for l, panel in group.dz.items() if l > 1), default=0)
+            self._memory = aligned_empty(largest, FLOAT64)
+            dz = {l: group.dz[l].whole for l in range(2, L + 1)}
+            self._rounded = {l: self._memory[: x.size].reshape(x.shape[::-1]).T for l, x in dz.items()}
+            self._into = {l: [block.flat for block in room.blocks(x)] for l, x in self._rounded.items()}
 
     @property
-    def finite(self) -> bool:
-        """Whether losses and weights are."""
-        return bool((self.loss_and_weight.exponent < NOT_FINITE).all())
+    def nbytes(self) -> int:
+        """The bytes of its own memory, beside the group's."""
+        return self._room.nbytes + (0 if self.lines is None else self._memory.nbytes)
 
-    def note(self, line: Line, x: Array, sampled: slice) -> None:
-        """Note the rows of x (n, m), of whose examples `sampled` are looked at more closely."""
-        high = largest(x, 1)[:, 0]
-        np.maximum(line.high, high, out=line.high)
-        some = x[:, sampled]
-        present = some != 0
-        _, e = np.frexp(some)
-        e[~present] = 0
-        line.usual += np.add.reduce(e, axis=1, dtype=np.int32)
-        line.count += np.add.reduce(present, axis=1, dtype=np.int32)
+    # ---- forward -----------------------------------------------------------------------------------------------------
 
+    def forward(self, b: dict[int, NDArray[Any]], drop: Drop | None = None) -> None:
+        """Compute A[1] … A[L−1], rounded example by example, and the output's z, from A[0] in the group's buffers.
 
-def spread_rows(line: Line, bits: int) -> NDArray[np.int64]:
-    """Return the rows whose usual magnitude lies so far below the largest that it would keep less than RESERVE bits."""
-    usual = line.usual // np.maximum(line.count, 1)
-    spread = (line.count > 0) & (line.exponent < NOT_FINITE) & (line.exponent - usual > bits - RESERVE)
-    return np.flatnonzero(spread)
+        A[0] is rounded as well. `drop(l, A[l], slope, examples)` may set some of a block's A to zero and scale the
+        rest, and where there is a slope f′(z), that in the same way.
+        """
+        group, weights, room = self.group, self.weights, self._room
+        for block in self._A[0]:
+            self._round(0, block)
+        for l in range(1, group.L + 1):
+            products.multiply(weights.W[l], group.A[l - 1].whole, group.A[l].whole)  # z = W A_prev  (n_l, m)
+            room.lay(b[l].T, group.m)
+            for block in self._A[l]:
+                np.add(block.flat, block.tile, block.flat)  #             z += b               (n_l, m)
+                if l == group.L:
+                    continue
+                slope = group.slope[l].whole[:, block.examples] if l in group.slope else None
+                group.activations[l].apply(block.columns, slope, group.zeros, group.room)  # A = f(z)
+                if drop is not None:
+                    drop(l, block.columns, slope, block.examples)
+                self._round(l, block)
 
+    def _round(self, l: int, block: Block) -> None:
+        """Round a block of A[l] example by example, and note its rows."""
+        signed = self._signed[l]
+        block.round_examples(self.weights.bits[l + 1].A, signed)
+        if self.lines is not None:
+            block.note(self.lines.A[l].high, signed)
 
-def sample(first: int, m: int, batch: int) -> slice:
-    """Return which of m examples, that are the batch's from number `first` on, are sampled: every so-manieth of all."""
-    stride = max(1, batch // SAMPLED)
-    return slice(-first % stride, m, stride)
+    # ---- backward ----------------------------------------------------------------------------------------------------
 
+    def backward(self, sampled: slice, keep_scale: float = 1.0) -> None:
+        """Carry dz[L] back to dz[1], and note the lines of every dz[l] and A[l−1] for the products dz A_prevᵀ."""
+        group, weights, lines = self.group, self.weights, self._lines()
+        for l in range(group.L, 0, -1):
+            if l > 1:
+                self._room.lay(weights.unit[l][None], group.m)
+                self._room.lay(weights.inverse[l][None], group.m, other=True)
+            for i, block in enumerate(self._dz[l]):
+                if l < group.L:
+                    self._through(l, block, keep_scale)  #                dz = dA ⊙ f′(z)      (n_l, m)
+                block.note(lines.dz[l].high, signed=True)
+                if l > 1:
+                    self._round_back(l, block, self._into[l][i])
+            if l > 1:
+                products.multiply(weights.W[l].T, self._rounded[l], group.dz[l - 1].whole)  # dA_prev = Wᵀ dz
+        A, dz = (group.A[l].whole for l in range(group.L)), (group.dz[l].whole for l in range(1, group.L + 1))
+        lines.sample([*A, *dz], sampled)
 
-def blocks(x: Array) -> Iterator[slice]:
-    """Yield blocks of the examples of x (n, m) that stay in cache."""
-    n, m = x.shape
-    width = max(1, CACHED // n)
-    for start in range(0, m, width):
-        yield slice(start, min(start + width, m))
+    def _through(self, l: int, block: Block, keep_scale: float) -> None:
+        group, columns = self.group, block.columns
+        slope = group.slope[l].whole[:, block.examples] if l in group.slope else None
+        A = group.A[l].whole[:, block.examples]
+        group.activations[l].backward(columns, A, slope, keep_scale, group.positive)
 
+    def _round_back(self, l: int, block: Block, out: Array) -> None:
+        """Round a block of dz[l] example by example into out, by units that each row's unit of W is divided out of.
 
-def round_examples(x: Array, bits: int) -> None:
-    """Round every example of x (n, m), in place, to a unit of its own."""
-    for examples in blocks(x):
-        block = x[:, examples]
-        round_to(block, units(exponents(largest(block, 0)), bits), block)
+        The rows' units are in the tile, their inverses in the other one, and dz's magnitudes have been noted.
+        """
+        np.multiply(block.magnitude, block.tile, block.magnitude)
+        block.measure(block.magnitude, self.weights.bits[l].dz)
+        np.multiply(block.repeated, block.other_tile, block.repeated)
+        np.add(block.flat, block.repeated, out)
+        np.subtract(out, block.repeated, out)
 
+    def _lines(self) -> Lines:
+        assert self.lines is not None, "a pass that is to go back notes lines"
+        return self.lines
 
-def forward(weights: Weights, b: dict[int, NDArray[Any]], group: Group, drop: Drop | None = None) -> None:
-    """Compute A[1] … A[L−1], rounded example by example, and the output's z, from A[0] in the group's buffers.
+    # ---- the gradient of the weights ---------------------------------------------------------------------------------
 
-    A[0] is rounded as well. `drop(l, A[l], slope, examples)` may set some of a block's A to zero and scale the rest,
-    and where there is a slope f′(z), that in the same way.
-    """
-    round_examples(group.A[0].whole, weights.bits[1].A)
-    for l in range(1, group.L + 1):
-        A = group.A[l].whole
-        weights.multiplied(l, group.A[l - 1].whole, A)  #                 z = W A_prev         (n_l, m)
-        for examples in blocks(A):
-            block = A[:, examples]
-            if l == group.L:
-                np.add(block, b[l], out=block)  #                         z += b               (n_L, m)
-                continue
-            slope = group.slope[l].whole[:, examples] if l in group.slope else None
-            group.activations[l].forward(block, b[l], slope, group.zeros, group.room)  # A = f(z + b)
-            if drop is not None:
-                drop(l, block, slope, examples)
-            round_to(block, units(exponents(largest(block, 0)), weights.bits[l + 1].A), block)
+    def weight_gradient(self, limbs: Limbs, dW: dict[int, Array], db: dict[int, Array], more: Array) -> None:
+        """Set dW[l] = dz A_prevᵀ, db[l] = Σ dz, and `more` (limbs.length,) to the second limbs' products: exact sums.
 
+        Rounds all dz and A in place, by what all ranks have agreed on in `lines`.
+        """
+        group, lines, rests = self.group, self._lines(), limbs.views(more)
+        lines.settle(limbs.bits)
+        for l in range(1, group.L + 1):
+            dz, A = group.dz[l].whole, group.A[l - 1].whole
+            rest_dz = self._round_rows(dz, self._dz[l], lines.dz[l], limbs.bits[0], limbs.dz[l])
+            rest_A = self._round_rows(A, self._A[l - 1], lines.A[l - 1], limbs.bits[1], limbs.A[l - 1])
+            np.matmul(dz, A.T, out=dW[l])
+            np.add.reduce(dz, axis=1, keepdims=True, out=db[l])
+            of_dz, of_A, of_both, of_b = rests[l]
+            if rest_dz.size:
+                np.matmul(rest_dz, A.T, out=of_dz)
+                np.add.reduce(rest_dz, axis=1, keepdims=True, out=of_b)
+            if rest_A.size:
+                np.matmul(dz, rest_A.T, out=of_A)
+            if rest_dz.size and rest_A.size:
+                np.matmul(rest_dz, rest_A.T, out=of_both)
 
-def backward(
-    weights: Weights, group: Group, lines: Lines, sampled: slice, scratch: Array, keep_scale: float = 1.0
-) -> None:
-    """Carry dz[L] back to dz[1], and note the lines of every dz[l] and A[l−1] for the products dz A_prevᵀ.
-
-    `scratch` has room for the largest dz.
-    """
-    for l in range(group.L, 0, -1):
-        dz, A_prev = group.dz[l].whole, group.A[l - 1].whole
-        lines.note(lines.dz[l], dz, sampled)
-        lines.note(lines.A[l - 1], A_prev, sampled)
-        if l > 1:
-            dz_prev = group.dz[l - 1].whole
-            rounded = scratch[: dz.size].reshape(dz.shape[::-1]).T
-            weights.multiplied_back(l, dz, rounded, dz_prev)  #           dA_prev = Wᵀ dz      (n_{l-1}, m)
-            slope = group.slope[l - 1].whole if l - 1 in group.slope else None
-            group.activations[l - 1].backward(dz_prev, A_prev, slope, keep_scale, group.positive)
-
-
-class Limbs:
-    """Which rows of a batch have a second limb, and where their products lie in one flat vector.
-
-    For rows K of dz and J of A_prev with remainders R_K, R_J: R_K A_prevᵀ (K, n_prev), dz R_Jᵀ (n, J), R_K R_Jᵀ (K, J),
-    Σ R_K (K,). All ranks find the same, from `Lines` that they have agreed on.
-    """
-
-    def __init__(self, lines: Lines, m: int) -> None:
-        self.bits = products.gradient_bits(m)
-        self.dz = {l: spread_rows(line, self.bits[0]) for l, line in lines.dz.items()}
-        self.A = {l: spread_rows(line, self.bits[1]) for l, line in lines.A.items()}
-        self.shapes: dict[int, list[tuple[int, int]]] = {}
-        for l, line in lines.dz.items():
-            n, n_prev, K, J = len(line.high), len(lines.A[l - 1].high), len(self.dz[l]), len(self.A[l - 1])
-            self.shapes[l] = [(K, n_prev), (n, J), (K, J), (K, 1)]
-        self.length = sum(n * k for shapes in self.shapes.values() for n, k in shapes)
-        self.rows = sum(map(len, [*self.dz.values(), *self.A.values()]))
-
-    def views(self, flat: Array) -> dict[int, list[Array]]:
-        """Return {l: the four products} as views of the flat vector (length,)."""
-        found: dict[int, list[Array]] = {}
-        start = 0
-        for l, shapes in self.shapes.items():
-            found[l] = []
-            for n, k in shapes:
-                found[l].append(flat[start : start + n * k].reshape(k, n).T)
-                start += n * k
-        return found
-
-    def spread_out(self, flat: Array, dW: dict[int, Array], db: dict[int, Array]) -> None:
-        """Add the global sums of the products in `flat` to where they belong in dW (n_l, n_{l-1}) and db (n_l, 1)."""
-        for l, (of_dz, of_A, of_both, of_b) in self.views(flat).items():
-            K, J = self.dz[l], self.A[l - 1]
-            dW[l][K] += of_dz
-            dW[l][:, J] += of_A
-            dW[l][np.ix_(K, J)] += of_both
-            db[l][K] += of_b
-
-
-def weight_gradient(
-    group: Group, lines: Lines, limbs: Limbs, dW: dict[int, Array], db: dict[int, Array], more: Array
-) -> None:
-    """Set dW[l] = dz A_prevᵀ and db[l] = Σ dz, and `more` (limbs.length,) to the second limbs' products: exact sums.
-
-    Rounds all dz and A in place, by what all ranks have agreed on in `lines`.
-    """
-    rests = limbs.views(more)
-    for l in range(1, group.L + 1):
-        dz, rest_dz = rounded_rows(group.dz[l].whole, lines.dz[l], limbs.bits[0], limbs.dz[l])
-        A, rest_A = rounded_rows(group.A[l - 1].whole, lines.A[l - 1], limbs.bits[1], limbs.A[l - 1])
-        np.matmul(dz, A.T, out=dW[l])
-        np.add.reduce(dz, axis=1, keepdims=True, out=db[l])
-        of_dz, of_A, of_both, of_b = rests[l]
-        if rest_dz.size:
-            np.matmul(rest_dz, A.T, out=of_dz)
-            np.add.reduce(rest_dz, axis=1, keepdims=True, out=of_b)
-        if rest_A.size:
-            np.matmul(dz, rest_A.T, out=of_A)
-        if rest_dz.size and rest_A.size:
-            np.matmul(rest_dz, rest_A.T, out=of_both)
-
-
-def rounded_rows(x: Array, line: Line, bits: int, spread: NDArray[np.int64]) -> tuple[Array, Array]:
-    """Round the rows of x (n, m) in place; return it, and what is left of the rows `spread`, rounded once more."""
-    unit = units(line.exponent, bits)[:, None]
-    rest = x[spread]
-    for examples in blocks(x):
-        round_to(x[:, examples], unit, x[:, examples])
-    if rest.size:
-        np.subtract(rest, x[spread], out=rest)
-        round_to(rest, products.remainder_unit(unit[spread], bits), rest)
-    return x, rest
-
-
-def sum_in_units(values: Array, exponent: int, m: int) -> float:
-    """Return the sum of some of m values (all of one exponent at most) as a whole number of `sum_unit`: exact."""
-    return float(np.add.reduce(np.rint(values / sum_unit(exponent, m))))
-
-
-def sum_unit(exponent: int, m: int) -> float:
-    """Return the unit in which m values below 2^exponent are summed as whole numbers below 2⁵³."""
-    bits = products.EXACT - products.exponent_of_count(m)
-    return float(units(np.array([exponent], np.int32), bits)[0])
-
-
-def scratch_for(group: Group) -> Array:
-    """Return memory for `backward`: as much as the largest dz has."""
-    scratch: Array = aligned_empty(max(panel.whole.size for panel in group.dz.values()), np.dtype(np.float64))
-    return scratch
+    def _round_rows(self, x: Array, blocks: list[Block], line: Line, bits: int, spread: NDArray[np.int64]) -> Array:
+        """Round the rows of x (n, m) in place; return what is left of the rows `spread`, rounded once more."""
+        rest: Array = x[spread]
+        self._room.lay(line.constant[None], x.shape[1])
+        for block in blocks:
+            block.round_rows()
+        if rest.size:
+            np.subtract(rest, x[spread], out=rest)
+            unit = line.constant[spread, None] / ROUNDING
+            products.round_to(rest, products.remainder_unit(unit, bits), rest)
+        return rest

@@ -70,10 +70,10 @@ def exponents(largest: Array) -> NDArray[np.int32]:
     return np.where(largest < np.inf, e, NOT_FINITE).astype(np.int32)
 
 
-def units(e: NDArray[np.int32], bits: int) -> Array:
+def units(e: NDArray[np.int32], bits: int | NDArray[np.int64]) -> Array:
     """Return the unit of each line from its exponent, so that a line's largest value has at most 2^bits units."""
-    clipped = np.minimum(np.maximum(e, bits - UNIT_LIMIT), UNIT_LIMIT)
-    return np.where(e <= UNIT_LIMIT, np.ldexp(1.0, clipped - np.int32(bits)), np.nan)
+    clipped = np.minimum(np.maximum(e, np.subtract(bits, UNIT_LIMIT)), UNIT_LIMIT)
+    return np.where(e <= UNIT_LIMIT, np.ldexp(1.0, np.subtract(clipped, bits).astype(np.int32)), np.nan)
 
 
 def largest(x: Array, axis: int, out: Array | None = None) -> Array:

@@ -15,10 +15,12 @@ import numpy as np
 import ddp_mlp
 from ddp_mlp.config import Config
 from ddp_mlp.errors import EnvironmentMismatch
-from ddp_mlp.nn import blas, kernels, portable, products
+from ddp_mlp.nn import blas, kernels, products
 from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.arithmetic import PORTABLE, VERSION
+from ddp_mlp.nn.lines import Limbs, Lines, sample
 from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.nn.portable import Pass, Weights
 from ddp_mlp.nn.threads import blas_threads, controller
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import host_name
@@ -145,16 +147,17 @@ def _portable_canary() -> str:
     flat, gradient = np.zeros(layout.length, np.float32), np.zeros(layout.length)
     layout.initialize(flat, seed=0, arithmetic=PORTABLE)
     W, b = layout.views(flat)
-    weights, lines = portable.Weights(layout.widths), portable.Lines(layout.widths)
+    weights, lines = Weights(layout.widths), Lines(layout.widths)
     weights.set(W)
     weights.share()
     group = network.group([37], np.dtype(np.float64))
     group.A[0].whole[...] = (np.arange(19 * 37) % 101 - 50.0).reshape(19, 37) / 64
     group.y[...] = np.arange(37) % 11
-    portable.forward(weights, b, group)
+    way = Pass(group, weights, lines)
+    way.forward(b)
     network.output.gradient(group)
-    portable.backward(weights, group, lines, portable.sample(0, 37, 37), portable.scratch_for(group))
+    way.backward(sample(0, 37, 37))
     lines.end()
-    limbs = portable.Limbs(lines, 37)
-    portable.weight_gradient(group, lines, limbs, *layout.views(gradient), np.zeros(limbs.length))
+    limbs = Limbs(lines, 37)
+    way.weight_gradient(limbs, *layout.views(gradient), np.zeros(limbs.length))
     return hashlib.sha256(gradient.astype("<f8").tobytes()).hexdigest()[:16]

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from ddp_mlp.data.batches import Batch, Source
 from ddp_mlp.inference.evaluate import Totals
-from ddp_mlp.nn import optimizers, portable
+from ddp_mlp.nn import lines, optimizers
 from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.arithmetic import PORTABLE
 from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.lines import Limbs, Lines
 from ddp_mlp.nn.optimizers import Optimizer
-from ddp_mlp.nn.portable import Limbs, Lines, Weights
+from ddp_mlp.nn.portable import Pass, Weights
 from ddp_mlp.nn.products import Array
 from ddp_mlp.nn.randomness import Purpose, kept
 from ddp_mlp.parallel.communicator import Communicator
@@ -48,8 +49,8 @@ def portable_sum(communicator: Communicator, length: int) -> ExactSum:
 class Share(NamedTuple):
     """One rank's rows of one piece of a batch."""
 
-    group: Group
-    """The buffers, with the rows in A[0]."""
+    way: Pass
+    """Through the network, with the rows in its group's A[0]."""
     step: int
     """The batch's."""
     first: int
@@ -89,9 +90,9 @@ class PortableStep:
         self._agreement = Agreement(communicator, self._lines.table.shape)
         (self._partial,) = reduction.partials
         self._dW, self._db = self.layout.views(self._partial)
-        self._groups: dict[int, Group] = {}
+        self._ways: dict[int, Pass] = {}
+        """By the number of rows."""
         self._keep_scale = 1 / (1 - regularization.dropout)
-        self._scratch: Array = np.empty(0)
         self._room: Array = np.empty(0)
         self._signal: RankSignal | Sequence[float] = ()
         self._signals: NDArray[np.float64] = np.zeros((0, 0))
@@ -128,7 +129,7 @@ class PortableStep:
             share = self._share(batch, piece)
             if share is not None:
                 yield share
-            if not self._sum_piece(None if share is None else share.group, len(piece)):
+            if not self._sum_piece(None if share is None else share.way, len(piece)):
                 return
             if len(pieces) > 1:
                 self._keep(len(piece))
@@ -138,11 +139,11 @@ class PortableStep:
         """Compute z = W A_prev + b and A = f(z) of every layer. Local."""
         self.phases.enter("forward")
         drop = partial(self._drop, part) if self.regularization.dropout else None
-        portable.forward(self._weights, self.b, part.group, drop)
+        part.way.forward(self.b, drop)
 
     def loss(self, part: Share) -> None:
         """Turn the output z into dz, and note the size of losses and weights. Local."""
-        group = part.group
+        group = part.way.group
         [(_, correct)] = self.architecture.output.gradient(group)
         self.reduction.tallies.of_shard[self.communicator.rank][CORRECT] = correct
         high = self._lines.loss_and_weight.high
@@ -152,12 +153,13 @@ class PortableStep:
     def backward(self, part: Share) -> None:
         """Carry dz back through the layers, dz = dA ⊙ f′(z), and note the lines of the sums dz A_prevᵀ. Local."""
         self.phases.enter("backward")
-        portable.backward(self._weights, part.group, self._lines, part.sampled, self._scratch, self._keep_scale)
+        part.way.backward(part.sampled, self._keep_scale)
 
     def first_layer_not_finite(self) -> int:
         """Return the first layer with a z that was not finite in the last batch on any rank, or L. Collective."""
         L = self.layout.L
-        local = (l for group in self._groups.values() for l in range(1, L) if not np.isfinite(group.A[l].whole).all())
+        groups = [way.group for way in self._ways.values()]
+        local = (l for group in groups for l in range(1, L) if not np.isfinite(group.A[l].whole).all())
         return min(self.communicator.allgather(min(local, default=L)))
 
     # ---- all ranks ---------------------------------------------------------------------------------------------------
@@ -210,13 +212,13 @@ class PortableStep:
         if not mine:
             return None
         first = piece.start + mine.start
-        if len(mine) not in self._groups:
-            self._groups[len(mine)] = group = self.architecture.group([len(mine)], FLOAT64)
-            self._scratch = max(self._scratch, portable.scratch_for(group), key=len)
-        group = self._groups[len(mine)]
+        if len(mine) not in self._ways:
+            group = self.architecture.group([len(mine)], FLOAT64)
+            self._ways[len(mine)] = Pass(group, self._weights, self._lines)
+        way = self._ways[len(mine)]
         self.phases.enter("gather")
-        self.source.gather(batch.rows[first : first + len(mine)], group)
-        return Share(group, batch.step, first, portable.sample(mine.start, len(mine), m))
+        self.source.gather(batch.rows[first : first + len(mine)], way.group)
+        return Share(way, batch.step, first, lines.sample(mine.start, len(mine), m))
 
     def _drop(self, part: Share, l: int, A: Array, slope: Array | None, examples: slice) -> None:
         """Set some of a hidden layer's A, and of its slope, to zero, drawn row by row; scale the rest (dropout)."""
@@ -226,37 +228,37 @@ class PortableStep:
         for array in (A,) if slope is None else (A, slope):
             np.multiply(array, scale, out=array)
 
-    def _sum_piece(self, group: Group | None, m: int) -> bool:
+    def _sum_piece(self, way: Pass | None, m: int) -> bool:
         """Agree on the lines of a piece of m rows, and collect its sums; return whether its losses are finite."""
-        lines, phases = self._lines, self.phases
-        lines.end()
+        found, phases = self._lines, self.phases
+        found.end()
         phases.enter("waiting")
-        self._agreement.reach(lines.table)
-        if lines.finite:
+        self._agreement.reach(found.table)
+        if found.finite:
             phases.enter("backward")
-            self._more = self._add_up(group, m)
+            self._more = self._add_up(way, m)
         phases.enter("waiting")
         everyone = self.reduction.collect(m)
         self._signals = everyone.signals
         loss, weight, correct = map(total, everyone.shards.T.tolist())
-        loss_unit, weight_unit = (portable.sum_unit(int(e), m) for e in lines.loss_and_weight.exponent)
-        found = Totals(loss * loss_unit if lines.finite else math.nan, weight * weight_unit, int(correct), m)
-        self._totals = self._totals.plus(found)
-        return lines.finite
+        loss_unit, weight_unit = (lines.sum_unit(int(e), m) for e in found.loss_and_weight.exponent)
+        loss = loss * loss_unit if found.finite else math.nan
+        self._totals = self._totals.plus(Totals(loss, weight * weight_unit, int(correct), m))
+        return found.finite
 
-    def _add_up(self, group: Group | None, m: int) -> Array | None:
+    def _add_up(self, way: Pass | None, m: int) -> Array | None:
         """Put the sums over this rank's rows into its partial and tally; return what the second limbs of all add."""
         limbs = Limbs(self._lines, m)
         self._second_limbs += limbs.rows
         if len(self._room) < limbs.length:
             self._room = np.empty(limbs.length)
         more = self._room[: limbs.length]
-        if group is None:
+        if way is None:
             self._partial[...] = 0
             more[...] = 0
         else:
-            self._tally(group, m)
-            portable.weight_gradient(group, self._lines, limbs, self._dW, self._db, more)
+            self._tally(way.group, m)
+            way.weight_gradient(limbs, self._dW, self._db, more)
         if not limbs.length:
             return None
         self.phases.enter("waiting")
@@ -270,8 +272,9 @@ class PortableStep:
         """Tell this rank's sums of losses and weights, as whole numbers of the units that all ranks know."""
         loss, weight = (int(e) for e in self._lines.loss_and_weight.exponent)
         tally = self.reduction.tallies.of_shard[self.communicator.rank]
-        tally[0] = portable.sum_in_units(group.losses, loss, m)
-        tally[1] = portable.sum_in_units(np.ones(group.m) if group.w is None else group.w, weight, m)
+        tally[0] = lines.sum_in_units(group.losses, loss, m)
+        every_one = group.m / lines.sum_unit(weight, m)  # a whole number
+        tally[1] = every_one if group.w is None else lines.sum_in_units(group.w, weight, m)
 
     def _sums(self, m: int) -> Iterator[Block]:
         """Yield this rank's slice of a piece's global sum, with what the second limbs add to it."""

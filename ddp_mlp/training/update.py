@@ -59,17 +59,19 @@ class Update:
 
     def mean_gradient(self, sums: Iterator[Block], weight_sum: float) -> Iterator[Block]:
         """Divide the global sum by the global sum of weights, the only 1/m there is; add the L2 term. Local."""
-        m = self._dtype.type(weight_sum or 1)  # where nothing weighs, the sum is 0
+        dtype = self._arithmetic.working(self._dtype)
+        m = dtype.type(weight_sum or 1)  # where nothing weighs, the sum is 0
         is_power_of_2 = math.frexp(m)[0] == 0.5
         for lo, hi, gradient in sums:
-            if self._arithmetic.is_portable:  # an exact sum in float64: one division, and rounded to the dtype
-                start = self._reduction.slice.start
-                mean = self._mean[lo - start : hi - start]
-                gradient = np.divide(gradient, weight_sum or 1.0, out=mean, casting="same_kind")
-            elif is_power_of_2:  # the same bits, sooner
+            if is_power_of_2:  # the same bits, sooner
                 np.multiply(gradient, 1 / m, out=gradient)
             else:
                 np.divide(gradient, m, out=gradient)
+            if self._arithmetic.is_portable:  # an exact sum in float64: one division, and rounded to the dtype
+                start = self._reduction.slice.start
+                mean = self._mean[lo - start : hi - start]
+                np.copyto(mean, gradient, casting="same_kind")
+                gradient = mean
             if self._regularization.l2:
                 theta, scratch = self._reduction.parameters[lo:hi], self._block[: hi - lo]
                 optimizers.add_l2(gradient, theta, self._mask_of(lo, hi), self._regularization.l2, scratch)

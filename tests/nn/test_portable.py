@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ddp_mlp.nn import portable
+from ddp_mlp.nn import lines as of_batch
 from ddp_mlp.nn.activations import ACTIVATIONS
 from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.arithmetic import PORTABLE
 from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.lines import Limbs, Lines, sample
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy, create
 from ddp_mlp.nn.parameters import Layout
-from ddp_mlp.nn.portable import Limbs, Lines, Weights
+from ddp_mlp.nn.portable import Pass, Weights
 
 FLOAT64 = np.dtype(np.float64)
 Array = NDArray[Any]
@@ -35,7 +36,7 @@ class Batch:
         self.Y = np.abs(random.standard_normal((m, network.targets or 1)))
         self.w = random.random(m) * 10.0 ** random.integers(-3, 4, m) if weighted else None
 
-    def share(self, lo: int, hi: int) -> tuple[Group | None, Lines]:
+    def share(self, lo: int, hi: int) -> tuple[Pass | None, Lines]:
         """Take some rows forward and back, and return what is left."""
         layout = self.network.layout
         W, b = layout.views(self.flat)
@@ -53,13 +54,13 @@ class Batch:
         if self.network.targets:
             group.Y.whole[...] = self.Y[lo:hi].T
         group.w = None if self.w is None else self.w[lo:hi].copy()
-        portable.forward(weights, b, group)
+        way = Pass(group, weights, lines)
+        way.forward(b)
         self.network.output.gradient(group)
-        sampled = portable.sample(lo, hi - lo, self.m)
-        portable.backward(weights, group, lines, sampled, portable.scratch_for(group))
+        way.backward(sample(lo, hi - lo, self.m))
         lines.loss_and_weight.high[:] = np.abs(group.losses).max(), 1 if group.w is None else group.w.max()
         lines.end()
-        return group, lines
+        return way, lines
 
     def gradient(self, cuts: list[int], order: list[int] | None = None) -> tuple[Array, float, int]:
         """Return the flat gradient sum, the loss sum, and the number of second limbs, from shares of the batch."""
@@ -74,18 +75,18 @@ class Batch:
         flat, more, loss = np.zeros(layout.length), np.zeros(0), 0.0
         limbs, exponent = None, 0
         for i in order or range(len(shares)):
-            group, lines = shares[i]
-            if group is None:
+            way, lines = shares[i]
+            if way is None:
                 continue
             lines.table[...] = table
             limbs, exponent = Limbs(lines, self.m), int(lines.loss_and_weight.exponent[0])
             part, rest = np.zeros(layout.length), np.zeros(limbs.length)
-            portable.weight_gradient(group, lines, limbs, *layout.views(part), rest)
+            way.weight_gradient(limbs, *layout.views(part), rest)
             flat, more = flat + part, rest + more if len(more) else rest
-            loss += portable.sum_in_units(group.losses, exponent, self.m)
+            loss += of_batch.sum_in_units(way.group.losses, exponent, self.m)
         assert limbs is not None
         limbs.spread_out(more, *layout.views(flat))
-        return flat, loss * portable.sum_unit(exponent, self.m), limbs.rows
+        return flat, loss * of_batch.sum_unit(exponent, self.m), limbs.rows
 
 
 CUTS = ([0, 203], [0, 100, 203], [0, 0, 7, 7, 90, 203, 203], [0, 1, 2, 3, 203], [*range(0, 203, 29), 203])
@@ -154,13 +155,15 @@ def product(dz: Array, A: Array) -> tuple[Array, int]:
     (n, m), n_prev = dz.shape, len(A)
     group, lines = Group((n_prev, n), (m,), FLOAT64), Lines((n_prev, n))
     group.A[0].whole[...], group.A[1].whole[...] = A, dz
+    way = Pass(group, Weights((n_prev, n)), lines)
     lines.begin()
-    lines.note(lines.dz[1], dz, portable.sample(0, m, m))
-    lines.note(lines.A[0], A, portable.sample(0, m, m))
+    for line, x in ((lines.dz[1], dz), (lines.A[0], A)):
+        line.high[...] = np.abs(x).max(axis=1)
+    lines.sample([A, dz], sample(0, m, m))
     lines.end()
     limbs = Limbs(lines, m)
     dW, db, more = {1: np.zeros((n, n_prev))}, {1: np.zeros((n, 1))}, np.zeros(limbs.length)
-    portable.weight_gradient(group, lines, limbs, dW, db, more)
+    way.weight_gradient(limbs, dW, db, more)
     limbs.spread_out(more, dW, db)
     assert np.abs(db[1][:, 0] - dz.sum(axis=1)).max() <= 1e-3 * np.abs(dz).sum(axis=1).max()
     return dW[1], limbs.rows
@@ -180,12 +183,12 @@ def test_one_outlier_does_not_erase_the_rest(m: int, ratio: float) -> None:
         error = np.linalg.norm((found - expected)[:, columns], axis=1)
         assert (error <= 1e-5 * np.linalg.norm(expected[:, columns], axis=1)).all()
     assert (limbs >= 32) if ratio > 1e3 else (limbs == 0 or ratio == 1e2)
-    one_limb = portable.RESERVE
-    portable.RESERVE = -1000  # planted: no second limb
+    one_limb = of_batch.RESERVE
+    of_batch.RESERVE = -1000  # planted: no second limb
     try:
         without, _ = product(dz, A)
     finally:
-        portable.RESERVE = one_limb
+        of_batch.RESERVE = one_limb
     unseen = A[:, outlier] == 0
     error = np.linalg.norm((without - expected)[:, unseen], axis=1) / np.linalg.norm(expected[:, unseen], axis=1)
     assert (error.max() > 1e-4) == (ratio > 1e3)
@@ -208,9 +211,9 @@ def test_sums_of_losses_are_exact_to_their_unit() -> None:
     """In any shares, to 2⁻⁵² of the largest times m."""
     losses = np.random.default_rng(0).exponential(size=1001)
     e = int(np.frexp(losses.max())[1])
-    whole = portable.sum_in_units(losses, e, 1001)
-    assert whole == portable.sum_in_units(losses[:7], e, 1001) + portable.sum_in_units(losses[7:], e, 1001)
-    assert whole * portable.sum_unit(e, 1001) == pytest.approx(losses.sum(), rel=1e-12)
+    whole = of_batch.sum_in_units(losses, e, 1001)
+    assert whole == of_batch.sum_in_units(losses[:7], e, 1001) + of_batch.sum_in_units(losses[7:], e, 1001)
+    assert whole * of_batch.sum_unit(e, 1001) == pytest.approx(losses.sum(), rel=1e-12)
 
 
 def test_what_is_not_finite_shows() -> None:

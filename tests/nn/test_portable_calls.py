@@ -27,6 +27,7 @@ EXACT = {
         "ldexp",
         "copysign",
     ),
+    *("right_shift", "bitwise_and"),
     *("minimum", "maximum", "clip", "sign", "where", "greater", "less", "isfinite", "fmax", "fmin"),
     # counts, places, shapes, memory
     *("argsort", "argmax", "flatnonzero", "bincount", "cumsum", "arange", "ogrid", "ix_", "concatenate", "prod", "any"),
@@ -49,7 +50,7 @@ EXACT = {
 }
 """Of NumPy: one rounding per element, whole numbers, or no arithmetic at all. `cumsum`, `prod` are of whole numbers."""
 
-MATH = {"prod", "sqrt", "isfinite", "isnan", "inf", "nan", "pi", "frexp", "ceil", "floor", "fsum"}
+MATH = {"prod", "sqrt", "isfinite", "isnan", "inf", "nan", "pi", "frexp", "ldexp", "ceil", "floor", "fsum"}
 """Of math: IEEE 754's, or (fsum) rounded once whatever the order."""
 
 MODULES = {
@@ -57,6 +58,8 @@ MODULES = {
         "elementary",
         "products",
         "portable",
+        "lines",
+        "rounding",
         "activations",
         "architecture",
         "randomness",
@@ -75,6 +78,11 @@ NAMED = {
     # of whole numbers of one unit, below 2⁵³: exact in any order
     ("nn/portable.py", "matmul"): "weight_gradient: rounded operands",
     ("nn/portable.py", "add.reduce"): "of whole numbers of units",
+    ("nn/portable.py", "maximum.reduce"): "a maximum",
+    ("nn/portable.py", "minimum.reduce"): "a minimum",
+    ("nn/lines.py", "add.reduce"): "of whole numbers",
+    ("nn/rounding.py", "maximum.reduce"): "a maximum",
+    ("nn/rounding.py", "maximum.reduceat"): "maxima",
     ("nn/products.py", "matmul"): "the exact product",
     ("nn/products.py", "maximum.reduce"): "a maximum",
     ("nn/products.py", "minimum.reduce"): "a minimum",

@@ -9,11 +9,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ddp_mlp.nn import elementary, optimizers, portable, products
+from ddp_mlp.nn import elementary, optimizers, products
 from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.arithmetic import PORTABLE
+from ddp_mlp.nn.lines import Limbs, Lines, sample
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
+from ddp_mlp.nn.portable import Pass, Weights
 from ddp_mlp.nn.randomness import Purpose, kept, words
 
 LAYOUT = Layout((64, 48, 32, 10))
@@ -31,7 +33,7 @@ def trained() -> str:
         (drawn[:, :64] >> np.uint64(40)).astype(np.float64) * 2.0**-23 - 1,
         (drawn[:, 64] % np.uint64(10)).astype(int),
     )
-    weights = portable.Weights(LAYOUT.widths)
+    weights = Weights(LAYOUT.widths)
     momentum = optimizers.create("momentum", power=PORTABLE.power)
     state, scratch = momentum.init(LAYOUT.length, np.dtype(np.float32)), np.empty(LAYOUT.length, np.float32)
     for step in range(1, STEPS + 1):
@@ -40,22 +42,22 @@ def trained() -> str:
         shares = []
         for rows in (slice(0, 23), slice(23, M)):
             group = network.group([rows.stop - rows.start], np.dtype(np.float64))
-            lines = portable.Lines(LAYOUT.widths)
+            lines = Lines(LAYOUT.widths)
             group.A[0].whole[...], group.y[...] = X[rows].T, y[rows]
-            portable.forward(weights, b, group)
+            way = Pass(group, weights, lines)
+            way.forward(b)
             network.output.gradient(group)
-            sampled = portable.sample(rows.start, group.m, M)
-            portable.backward(weights, group, lines, sampled, portable.scratch_for(group))
+            way.backward(sample(rows.start, group.m, M))
             lines.end()
-            shares.append((group, lines))
+            shares.append((way, lines))
         table = np.maximum(shares[0][1].table, shares[1][1].table)
         table[1:] = shares[0][1].table[1:] + shares[1][1].table[1:]
         gradient, total = np.zeros(LAYOUT.length), np.zeros(LAYOUT.length)
-        for group, lines in shares:
+        for way, lines in shares:
             lines.table[...] = table
-            limbs = portable.Limbs(lines, M)
+            limbs = Limbs(lines, M)
             more = np.zeros(limbs.length)
-            portable.weight_gradient(group, lines, limbs, *LAYOUT.views(gradient), more)
+            way.weight_gradient(limbs, *LAYOUT.views(gradient), more)
             limbs.spread_out(more, *LAYOUT.views(gradient))
             total += gradient
         momentum.update(flat, (total / M).astype(np.float32), state, step, 0.05, scratch)

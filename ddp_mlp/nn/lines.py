@@ -1,0 +1,178 @@
+"""What is known of the lines of a whole batch: how large they are, and which spread further than their bits reach.
+
+Invariants:
+- all of it is maxima and sums of whole numbers: once the ranks have exchanged one table, all know the same;
+- a row whose usual values lie far below its largest has a second limb, the remainder, in the weights' gradient.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.nn import products
+from ddp_mlp.nn.products import NOT_FINITE, ROUNDING, UNIT_LIMIT, Array, exponents, units
+
+SAMPLED = 64  # examples, at least, whose exponents say what is usual in a row
+RESERVE = 16  # bits that a usual value keeps: its rounding error is below 10⁻⁵
+FRACTION_BITS, EXPONENT_BITS, BIAS = 52, 0x7FF, 1022
+"""Of a float64: a number x with 2^(e − 1) ≤ |x| < 2ᵉ has e + BIAS in the bits of its exponent."""
+
+
+NO_ROWS = np.zeros(0, np.int64)
+
+
+@dataclass
+class Line:
+    """What is known of some rows over the examples seen so far: (n,) each, views of what `Lines` has of all."""
+
+    high: Array
+    """The largest magnitude."""
+    exponent: NDArray[np.int32]
+    """Of `high`; NOTHING for zeros, NOT_FINITE for what is not finite."""
+    usual: NDArray[np.int32]
+    """The sum of the exponents of the sampled values that are not zero."""
+    count: NDArray[np.int32]
+    """How many those are."""
+    constant: Array
+    """What rounds a value to the row's unit when it is added and taken away again."""
+
+
+class Lines:
+    """The exponents of all rows of A[0] … A[L−1] and dz[1] … dz[L], and of losses and weights, over a whole batch.
+
+    Each rank notes what it sees; the table's first row is to become the maximum over all ranks, the others the sum.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        L = len(widths) - 1
+        sizes = [*widths[:-1], *widths[1:], 2]
+        bounds = np.cumsum([0, *sizes]).tolist()
+        self.table = np.zeros((3, bounds[-1]), np.int32)
+        self._high, self._constants = np.zeros(bounds[-1]), np.zeros(bounds[-1])
+        self._places = list(pairwise(bounds))
+        all_rows = (self._high, *self.table, self._constants)
+        lines = [Line(*(of_rows[lo:hi] for of_rows in all_rows)) for lo, hi in self._places]
+        self.A = dict(enumerate(lines[:L]))
+        self.dz = dict(enumerate(lines[L : 2 * L], start=1))
+        self.loss_and_weight = lines[-1]
+        self._is_A = np.arange(bounds[-1]) < bounds[L]
+        self._samples = np.zeros((0, bounds[-2]))
+
+    def begin(self) -> None:
+        """Forget what has been noted."""
+        self.table[...] = 0
+        self._high[...] = 0
+
+    def sample(self, arrays: Sequence[Array], sampled: slice) -> None:
+        """Note the exponents of some examples' values, from A[0] … A[L−1], dz[1] … dz[L], each (n, m)."""
+        count = len(range(*sampled.indices(arrays[0].shape[1])))
+        if not count:
+            return
+        if len(self._samples) < count:
+            self._samples = np.empty((count, self._samples.shape[1]))
+        samples = self._samples[:count]
+        for (lo, hi), x in zip(self._places[:-1], arrays, strict=True):
+            np.copyto(samples[:, lo:hi], x.T[sampled])
+        e = samples.view(np.int64)
+        np.right_shift(e, FRACTION_BITS, out=e)
+        np.bitwise_and(e, EXPONENT_BITS, out=e)  # 0 for zeros, and for what is subnormal
+        usual = np.add.reduce(e, axis=0)
+        np.minimum(e, 1, out=e)
+        present = np.add.reduce(e, axis=0)
+        self.table[1, :-2] += (usual - BIAS * present).astype(np.int32)
+        self.table[2, :-2] += present.astype(np.int32)
+
+    def end(self) -> None:
+        """Turn the largest values into exponents."""
+        self.table[0] = exponents(self._high)
+
+    @property
+    def finite(self) -> bool:
+        """Whether losses and weights are."""
+        return bool((self.loss_and_weight.exponent < NOT_FINITE).all())
+
+    def settle(self, bits: tuple[int, int]) -> None:
+        """Set the rows' constants from their exponents, for these bits of dz and of A."""
+        np.multiply(units(self.table[0], self._bits(bits)), ROUNDING, out=self._constants)
+
+    def spread(self, bits: tuple[int, int]) -> NDArray[np.bool_]:
+        """Return of each row whether a usual value lies so far below the largest that it keeps less than RESERVE bits.
+
+        In the table's order, for these bits of dz and of A.
+        """
+        exponent, usual, count = self.table
+        mean = usual // np.maximum(count, 1)
+        found: NDArray[np.bool_] = (
+            (count > 0) & (exponent < NOT_FINITE) & (exponent - mean > self._bits(bits) - RESERVE)
+        )
+        return found
+
+    def spread_rows(self, bits: tuple[int, int]) -> tuple[dict[int, NDArray[np.int64]], dict[int, NDArray[np.int64]]]:
+        """Return the rows of every dz[l], and of every A[l], that are `spread`: in most batches, none."""
+        spread = self.spread(bits)
+        if not spread.any():
+            return dict.fromkeys(self.dz, NO_ROWS), dict.fromkeys(self.A, NO_ROWS)
+        found = [np.flatnonzero(spread[lo:hi]) for lo, hi in self._places[:-1]]
+        return dict(zip(self.dz, found[len(self.A) :], strict=True)), dict(zip(self.A, found, strict=False))
+
+    def _bits(self, bits: tuple[int, int]) -> NDArray[np.int64]:
+        return np.where(self._is_A, bits[1], bits[0])
+
+
+def sample(first: int, m: int, batch: int) -> slice:
+    """Return which of m examples, that are the batch's from number `first` on, are sampled: every so-manieth of all."""
+    stride = max(1, batch // SAMPLED)
+    return slice(-first % stride, m, stride)
+
+
+class Limbs:
+    """Which rows of a batch have a second limb, and where their products lie in one flat vector.
+
+    For rows K of dz and J of A_prev with remainders R_K, R_J: R_K A_prevᵀ (K, n_prev), dz R_Jᵀ (n, J), R_K R_Jᵀ (K, J),
+    Σ R_K (K,). All ranks find the same, from `Lines` that they have agreed on.
+    """
+
+    def __init__(self, lines: Lines, m: int) -> None:
+        self.bits = products.gradient_bits(m)
+        self.dz, self.A = lines.spread_rows(self.bits)
+        self.shapes: dict[int, list[tuple[int, int]]] = {}
+        for l, line in lines.dz.items():
+            n, n_prev, K, J = len(line.high), len(lines.A[l - 1].high), len(self.dz[l]), len(self.A[l - 1])
+            self.shapes[l] = [(K, n_prev), (n, J), (K, J), (K, 1)]
+        self.length = sum(n * k for shapes in self.shapes.values() for n, k in shapes)
+        self.rows = sum(map(len, [*self.dz.values(), *self.A.values()]))
+
+    def views(self, flat: Array) -> dict[int, list[Array]]:
+        """Return {l: the four products} as views of the flat vector (length,)."""
+        found: dict[int, list[Array]] = {}
+        start = 0
+        for l, shapes in self.shapes.items():
+            found[l] = []
+            for n, k in shapes:
+                found[l].append(flat[start : start + n * k].reshape(k, n).T)
+                start += n * k
+        return found
+
+    def spread_out(self, flat: Array, dW: dict[int, Array], db: dict[int, Array]) -> None:
+        """Add the global sums of the products in `flat` to where they belong in dW (n_l, n_{l-1}) and db (n_l, 1)."""
+        for l, (of_dz, of_A, of_both, of_b) in self.views(flat).items():
+            K, J = self.dz[l], self.A[l - 1]
+            dW[l][K] += of_dz
+            dW[l][:, J] += of_A
+            dW[l][np.ix_(K, J)] += of_both
+            db[l][K] += of_b
+
+
+def sum_in_units(values: Array, exponent: int, m: int) -> float:
+    """Return the sum of some of m values, none above 2^exponent, as a whole number of `sum_unit`: exact."""
+    return float(np.add.reduce(np.rint(values / sum_unit(exponent, m))))
+
+
+def sum_unit(exponent: int, m: int) -> float:
+    """Return the unit in which m values below 2^exponent are summed as whole numbers below 2⁵³."""
+    bits = products.EXACT - products.exponent_of_count(m)
+    return math.nan if exponent > UNIT_LIMIT else math.ldexp(1.0, max(exponent, bits - UNIT_LIMIT) - bits)

@@ -1,0 +1,130 @@
+"""Rounding to whole units in blocks of examples that stay in cache, by views and memory that are made once.
+
+Invariants:
+- the bits are those of `products.units` and `products.round_to`;
+- every operand is a whole vector. NumPy copies what it has to repeat (a bias, a unit) anew for each operation, which
+  costs more than the operation: so what is repeated is laid out once, a `tile` for what belongs to rows, `repeated` for
+  what belongs to examples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddp_mlp.nn.buffers import aligned_empty
+from ddp_mlp.nn.products import ROUNDING, UNIT_LIMIT, Array
+
+FLOAT64 = np.dtype(np.float64)
+BLOCK = 16 * 1024
+"""Values of a block: five vectors of them stay in the second cache."""
+EXPONENT = np.int64(0x7FF << 52)
+"""The bits of a float64's exponent: what is left of a number is the power of two at or below its magnitude."""
+TO_INFINITY = 2.0 ** (1024 - UNIT_LIMIT)
+"""Makes infinity, and so NaN, of what no unit within the limit serves; nothing else overflows."""
+
+
+@dataclass(slots=True)
+class Block:
+    """Some examples of an array (n, m) in Fortran order, k of them, with room for what is done to them."""
+
+    examples: slice
+    columns: Array
+    """(n, k)."""
+    rows: Array
+    """(k, n): an example in each."""
+    flat: Array
+    """(k n,), as all below but for `starts` and what is (k,) or (k, n); all three are one memory."""
+    magnitude: Array
+    tile: Array
+    other_tile: Array
+    repeated: Array
+    repeated_rows: Array
+    """(k, n), the memory of `repeated`."""
+    starts: NDArray[np.int64]
+    """(k,): where in `flat` an example begins."""
+    high: Array
+    """(k,)."""
+    high_bits: NDArray[np.int64]
+    constant: Array
+    """(k, 1): of each example, what is added and taken away again to round it."""
+    constant_bits: NDArray[np.int64]
+    seen: Array
+    """(n,)."""
+
+    def measure(self, magnitude: Array, bits: int) -> None:
+        """Lay out, in `repeated`, the rounding constants of the examples of a magnitude (k n,), in this many bits."""
+        np.maximum.reduceat(magnitude, self.starts, out=self.high)
+        np.bitwise_and(self.high_bits, EXPONENT, self.constant_bits)  # 2^(e − 1), with high < 2^e
+        constant = self.constant
+        np.maximum(constant, 2.0 ** (bits - UNIT_LIMIT - 1), out=constant)
+        np.multiply(constant, TO_INFINITY, constant)
+        np.multiply(constant, 2.0 ** (1 - bits) / TO_INFINITY * ROUNDING, constant)
+        np.copyto(self.repeated_rows, constant)
+
+    def round_examples(self, bits: int, signed: bool) -> None:
+        """Round every example, in place, to a unit of its own; `signed` where values may be below zero."""
+        if signed:
+            np.abs(self.flat, self.magnitude)
+        self.measure(self.magnitude if signed else self.flat, bits)
+        np.add(self.flat, self.repeated, self.flat)
+        np.subtract(self.flat, self.repeated, self.flat)
+
+    def round_rows(self) -> None:
+        """Round every row, in place, by the constants that lie in the tile."""
+        np.add(self.flat, self.tile, self.flat)
+        np.subtract(self.flat, self.tile, self.flat)
+
+    def note(self, high: Array, signed: bool) -> None:
+        """Raise high (n,) to the largest magnitude of every row, and leave all magnitudes in `magnitude` if signed."""
+        rows = self.rows
+        if signed:
+            np.abs(self.flat, self.magnitude)
+            rows = self.magnitude.reshape(rows.shape)
+        np.maximum.reduce(rows, axis=0, out=self.seen)
+        np.maximum(high, self.seen, out=high)
+
+
+class Room:
+    """The memory that the blocks of all arrays of a pass share: one block is worked on at a time."""
+
+    def __init__(self, heights: Sequence[int], m: int) -> None:
+        """Make room for arrays (n, m) of these n."""
+        size = max(n * width(n, m) for n in heights)
+        self._vectors = [aligned_empty(size, FLOAT64) for _ in range(4)]
+        most = max(width(n, m) for n in heights)
+        self._high, self._constant, self._seen = np.empty(most), np.empty(most), np.empty(max(heights))
+
+    def blocks(self, x: Array) -> list[Block]:
+        """Return the blocks of x (n, m), which is kept, not copied."""
+        n, m = x.shape
+        step = width(n, m)
+        return [self._block(x, slice(start, min(start + step, m))) for start in range(0, m, step)]
+
+    def _block(self, x: Array, examples: slice) -> Block:
+        n, k = len(x), examples.stop - examples.start
+        rows = x.T[examples]
+        magnitude, tile, other, repeated = (vector[: k * n] for vector in self._vectors)
+        high, constant = self._high[:k], self._constant[:k]
+        return Block(
+            *(examples, rows.T, rows, rows.reshape(-1), magnitude, tile, other, repeated, repeated.reshape(k, n)),
+            *(np.arange(0, k * n, n), high, high.view(np.int64), constant[:, None], constant.view(np.int64)),
+            self._seen[:n],
+        )
+
+    def lay(self, of_rows: NDArray[np.floating], m: int, other: bool = False) -> None:
+        """Repeat what belongs to n rows, (1, n), in the (other) tile of the blocks of arrays (n, m)."""
+        n = of_rows.shape[1]
+        k = width(n, m)
+        np.copyto(self._vectors[2 if other else 1][: k * n].reshape(k, n), of_rows)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all of it."""
+        return sum(a.nbytes for a in [*self._vectors, self._high, self._constant, self._seen])
+
+
+def width(n: int, m: int) -> int:
+    """Return how many of m examples of n values a block has."""
+    return min(m, max(1, BLOCK // n))

@@ -9,23 +9,20 @@ Invariants:
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.conversion.dialect import is_index
+from ddp_mlp.conversion.profiling import Profile
 from ddp_mlp.conversion.recipe import MISSING_CATEGORY, OTHER, Column, numbers
 from ddp_mlp.conversion.tables import ForeignTable, first_not_numbers, pyarrow
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.units import byte_size
 
 CATEGORIES_AT_MOST = 100
-SAMPLE_VALUES = 1 << 22
-"""At most this many values are held to see whether a column tells rows apart."""
-ROWS_OF_AN_ID = 20
-"""Columns of fewer rows may well have a different value in each."""
 MEDIAN_BYTES = 256 << 20
 _INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 """How pandas calls an index that it writes as a column."""
@@ -61,26 +58,6 @@ class Places:
     dates: dict[int, str | None]
     keep: set[int]
     dropped: list[str]
-
-
-@dataclass
-class Profile:
-    """What a first reading of the features' columns found."""
-
-    rows: int = 0
-    kinds: dict[int, str] = field(default_factory=dict)
-    missing: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """How many values are missing, and the row of the first."""
-    lowest: dict[int, float] = field(default_factory=dict)
-    highest: dict[int, float] = field(default_factory=dict)
-    ids: set[int] = field(default_factory=set)
-    """Columns whose values all differ."""
-    merged: set[int] = field(default_factory=set)
-    """Columns of which float32 would make equal what is not."""
-    floats: dict[int, np.dtype[Any]] = field(default_factory=dict)
-    """The type of the columns of floats, where the file has types."""
-    labels: dict[str, int] = field(default_factory=dict)
-    label_missing: tuple[int, int] | None = None
 
 
 def placed(table: ForeignTable, roles: Roles) -> Places:
@@ -136,89 +113,6 @@ def imposed(table: ForeignTable, places: Places) -> dict[int, Any]:
         text.add(places.label)
     numeric = {*places.targets, *([places.weight] if places.weight is not None else [])}
     return dict.fromkeys(sorted(text), arrow.string()) | dict.fromkeys(sorted(numeric), arrow.float64())
-
-
-def profile(table: ForeignTable, places: Places) -> Profile:
-    """Read a table once and return what its columns are. Raises DataError for a cell that is not of its type."""
-    arrow, found = pyarrow(), Profile()
-    sampled = max(1000, SAMPLE_VALUES // len(table.names))
-    sample: dict[int, list[NDArray[Any]]] = {}
-    texts: dict[int, Counter[str]] = {}
-    labels: Counter[str] = Counter()
-    for batch in table.batches(imposed(table, places)):
-        for column in places.features:
-            cells = batch.column(column)
-            kind = found.kinds.setdefault(column, _kind(arrow, cells.type))
-            if table.typed and arrow.types.is_floating(cells.type):
-                found.floats[column] = np.dtype(cells.type.to_pandas_dtype())
-            if kind == "number":
-                cells = _nan_is_missing(arrow, cells)
-            if cells.null_count:
-                count, first = found.missing.get(column, (0, -1))
-                if first < 0:
-                    first = found.rows + int(arrow.compute.index(cells.is_null(), arrow.scalar(True)).as_py())
-                found.missing[column] = count + cells.null_count, first
-            if kind == "number" and len(cells) > cells.null_count:
-                values = cells.drop_null().to_numpy(zero_copy_only=False)
-                found.lowest[column] = min(found.lowest.get(column, np.inf), values.min())
-                found.highest[column] = max(found.highest.get(column, -np.inf), values.max())
-                if found.rows < sampled:
-                    sample.setdefault(column, []).append(values[: sampled - found.rows])
-            elif kind == "text" and found.rows < sampled:
-                counted = texts.setdefault(column, Counter())
-                counted.update(cells[: sampled - found.rows].drop_null().to_pylist())
-        if places.label is not None:
-            _count_labels(arrow, batch.column(places.label), found, labels)
-        found.rows += batch.num_rows
-    found.labels = dict(labels)
-    looked_at = min(found.rows, sampled)
-    for column, parts in sample.items():
-        values = np.concatenate(parts)
-        distinct = np.unique(values)
-        if values.dtype.kind in "iu" and len(distinct) == len(values) == looked_at >= ROWS_OF_AN_ID:
-            found.ids.add(column)
-        with np.errstate(over="ignore"):
-            if len(np.unique(distinct.astype(np.float32))) < 0.99 * len(distinct):
-                found.merged.add(column)
-    for column, counted in texts.items():
-        if len(counted) == looked_at >= ROWS_OF_AN_ID:
-            found.ids.add(column)
-    return found
-
-
-def _kind(arrow: Any, kind: Any) -> str:
-    types = arrow.types
-    if types.is_boolean(kind):
-        return "boolean"
-    if types.is_integer(kind) or types.is_floating(kind):
-        return "number"
-    if types.is_temporal(kind) and not types.is_time(kind) and not types.is_duration(kind):
-        return "date"
-    if types.is_string(kind):
-        return "text"
-    return "empty" if types.is_null(kind) else str(kind)
-
-
-def _nan_is_missing(arrow: Any, cells: Any) -> Any:
-    if not arrow.types.is_floating(cells.type):
-        return cells
-    return arrow.compute.if_else(arrow.compute.is_nan(cells), arrow.scalar(None, cells.type), cells)
-
-
-def _count_labels(arrow: Any, cells: Any, found: Profile, labels: "Counter[str]") -> None:
-    for entry in arrow.compute.value_counts(label_text(arrow, cells)).to_pylist():
-        if entry["values"] is None:
-            missing = arrow.compute.index(label_text(arrow, cells).is_null(), arrow.scalar(True)).as_py()
-            count, first = found.label_missing or (0, found.rows + missing)
-            found.label_missing = count + entry["counts"], first
-        else:
-            labels[entry["values"]] += entry["counts"]
-
-
-def label_text(arrow: Any, cells: Any) -> Any:
-    """Return labels without the spaces around them; one that is empty is missing."""
-    trimmed = arrow.compute.utf8_trim_whitespace(cells)
-    return arrow.compute.if_else(arrow.compute.equal(trimmed, ""), arrow.scalar(None, arrow.string()), trimmed)
 
 
 # --- What is wrong ----------------------------------------------------------------------------------------------------

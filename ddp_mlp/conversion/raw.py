@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.conversion.arrays import ArrayRows, npy
-from ddp_mlp.conversion.columns import label_text
 from ddp_mlp.conversion.dialect import Asked, Header
 from ddp_mlp.conversion.labels import number_classes
 from ddp_mlp.conversion.opening import kind_of, open_table
+from ddp_mlp.conversion.profiling import label_text
 from ddp_mlp.conversion.recipe import Column, Recipe
 from ddp_mlp.conversion.source import Piece
 from ddp_mlp.conversion.table_rows import features_of

@@ -12,7 +12,7 @@ Invariants:
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,11 @@ class Column:
         if self.kind == "category":
             return tuple(f"{self.name}={value}" for value in (*self.categories, *([OTHER] * self.other)))
         return (self.name, *([f"{self.name} is missing"] * self.indicator))
+
+    @property
+    def plain(self) -> bool:
+        """Whether its cells are its one feature as they are."""
+        return self.kind == "number" and self.fill is None and not self.indicator
 
     def arrow_type(self) -> Any:
         """Return the type that Arrow reads the column as, where it is text: any number is a float64."""
@@ -126,7 +131,7 @@ class Recipe:
 
     def to_json(self) -> str:
         """Return the recipe as text."""
-        plain = asdict(self)
+        plain = {**vars(self), "columns": [vars(column) for column in self.columns]}  # `asdict` takes long for many
         return json.dumps(plain, sort_keys=True)
 
     @classmethod

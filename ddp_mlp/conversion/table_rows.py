@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.conversion import columns
-from ddp_mlp.conversion.columns import Profile, Roles
+from ddp_mlp.conversion.columns import Roles
 from ddp_mlp.conversion.dialect import Asked
+from ddp_mlp.conversion.profiling import Profile, label_text, profile
 from ddp_mlp.conversion.recipe import Column, Recipe
 from ddp_mlp.conversion.source import Counts, ForeignRows, Piece
 from ddp_mlp.conversion.tables import ForeignTable, pyarrow
@@ -33,7 +34,7 @@ class TableRows(ForeignRows):
 
     def count(self) -> Counts:
         """Look at all columns; raise one DataError for all that is wrong with them."""
-        self._profile = columns.profile(self.table, self._places)
+        self._profile = profile(self.table, self._places.features, self._places.label, self._types)
         columns.check(self.table, self._roles, self._places, self._profile)
         return Counts(self._profile.rows, self._profile.labels)
 
@@ -94,7 +95,7 @@ class TableRows(ForeignRows):
     def _labels(self, batch: Any) -> tuple[list[str], NDArray[np.intp] | None]:
         if self._places.label is None:
             return [], None
-        encoded = columns.label_text(pyarrow(), batch.column(self._places.label)).dictionary_encode()
+        encoded = label_text(pyarrow(), batch.column(self._places.label)).dictionary_encode()
         return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.intp)
 
     def _targets(self, batch: Any) -> NDArray[np.float64] | None:
@@ -108,9 +109,10 @@ class TableRows(ForeignRows):
 
 def features_of(batch: Any, found: Sequence[Column], places: Sequence[int]) -> NDArray[Any]:
     """Return the features (k, n_0) of a batch's columns: whole numbers where all are."""
-    values = [
-        array for column, place in zip(found, places, strict=True) for array in column.values(batch.column(place))
-    ]
+    values: list[NDArray[Any]] = []
+    for column, place in zip(found, places, strict=True):
+        cells = batch.column(place)
+        values += [cells.to_numpy(zero_copy_only=False)] if column.plain else column.values(cells)
     X = np.empty((batch.num_rows, len(values)), np.result_type(*{array.dtype for array in values}))
     for position, array in enumerate(values):
         X[:, position] = array

@@ -1,7 +1,7 @@
 """Tables as Arrow reads them: CSV and Parquet, batch by batch, as often as wanted, each column of one type throughout.
 
 Invariants:
-- a text file of at most WHOLE_BYTES is read once and kept; a larger one is read a few MiB at a time;
+- a text file that takes at most WHOLE_BYTES is read once and kept; a larger one is read a few MiB at a time;
 - rows are counted from 0; `place` says where a row is in the words of whoever opens the file: a line of a text file.
 """
 
@@ -10,6 +10,7 @@ import io
 import os
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,15 @@ from ddp_mlp.conversion.dialect import Asked, dialect_of
 from ddp_mlp.conversion.source import open_stream, reading, rows_at_once
 from ddp_mlp.errors import ConfigError, DataError
 
-WHOLE_BYTES = 64 << 20
+WHOLE_BYTES = 288 << 20
+"""Of memory for a table that is kept."""
+CELL_BYTES = 24
+"""That a cell takes beside its text: its place in the text, its number, and room for the numbers of a column."""
 BLOCK_BYTES = 1 << 20
-"""Of a text file that is read piece by piece: Arrow takes some 150 times as much at its peak."""
+"""Of a text file that is read piece by piece: Arrow takes some 100 times as much at its peak."""
+BLOCK_ROWS = 32
+"""At least, where that is at most WIDE_BLOCK_BYTES: Arrow takes its time for each column of a block."""
+WIDE_BLOCK_BYTES = 16 << 20
 QUOTE_BYTES = 16 << 20
 
 
@@ -106,14 +113,23 @@ class CsvTable(ForeignTable):
 
     def batches(self, types: Mapping[int, Any]) -> Iterator[Any]:
         key = frozenset((column, str(kind)) for column, kind in types.items())
-        if self._size <= WHOLE_BYTES:
+        if self._memory() <= WHOLE_BYTES:
             if key not in self._whole:
                 self._whole[key] = self._read_whole(types)
             yield from self._whole[key]
             return
         if key not in self._types:
             self._types[key] = {**self._surveyed(types), **types}
-        yield from self._stream(self._types[key], BLOCK_BYTES)
+        yield from self._stream(self._types[key], self._block_bytes())
+
+    def _memory(self) -> int:
+        """Return about how many bytes the whole table takes."""
+        dialect = self.dialect
+        return self._size + CELL_BYTES * len(self.names) * (self._size // dialect.line_bytes + 1)
+
+    def _block_bytes(self) -> int:
+        """Return how many bytes of text to read at a time: more where lines are long."""
+        return max(BLOCK_BYTES, min(BLOCK_ROWS * self.dialect.line_bytes, WIDE_BLOCK_BYTES))
 
     def places(self, rows: Sequence[int]) -> list[str]:
         """Count lines as an editor does: empty ones and those within quotes are lines too."""
@@ -152,7 +168,7 @@ class CsvTable(ForeignTable):
         """Return the type of every column: Arrow's guess from the first rows, where all other rows agree."""
         try:
             guess = dict[int, Any]()
-            for batch in self._opened(types, 8 * BLOCK_BYTES):
+            for batch in self._opened(types, max(8 * BLOCK_BYTES, self._block_bytes())):
                 if not guess:
                     guess = {column: batch.schema.field(column).type for column in range(len(self.names))}
             if not any(self._arrow.types.is_null(kind) for kind in guess.values()):
@@ -167,7 +183,7 @@ class CsvTable(ForeignTable):
         places = {column: 0 for column in range(len(self.names)) if column not in types}
         filled = set[int]()
         text = dict.fromkeys(range(len(self.names)), arrow.string())
-        for batch in self._stream(text, BLOCK_BYTES):
+        for batch in self._stream(text, self._block_bytes()):
             for column in places:
                 cells = batch.column(column)
                 if cells.null_count < len(cells):
@@ -317,6 +333,6 @@ class ParquetTable(ForeignTable):
 
 def check_names(path: Path, names: Sequence[str]) -> None:
     """Raise DataError where two columns have one name."""
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise DataError(f"{path}: two columns are called {name!r}: give each a name of its own, or say --header no")

@@ -146,7 +146,7 @@ def _different(ordered: NDArray[Any]) -> NDArray[np.int64]:
     steps = ordered[:, 1:] != ordered[:, :-1]
     if ordered.dtype.kind == "f":
         steps &= ~np.isnan(ordered[:, 1:])
-    return first + steps.sum(axis=1)
+    return np.asarray(first + steps.sum(axis=1), np.int64)
 
 
 def _kind(arrow: Any, kind: Any) -> str:

@@ -2,6 +2,7 @@
 
 Invariants:
 - counts are whole numbers, and what is not is summed block by block and joined by `totals.total`: the same for every P;
+- sums over a block's rows, and logarithms, are the arithmetic's: in portable, the same bits everywhere;
 - a figure that is not defined, such as the recall of a class without rows, is NaN: it is no improvement of anything;
 - where there are several classes, labels or targets, a figure of all is the mean of theirs, those undefined left out.
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.inference.scores import Confusion
+from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.summing.totals import total
@@ -57,14 +59,14 @@ class Metrics(Protocol):
         """Return the figures of all, and those of each class, label or target, from all ranks' parts in their order."""
 
 
-def metrics_of(targets: Targets, ranked: bool) -> Metrics:
+def metrics_of(targets: Targets, ranked: bool, arithmetic: Arithmetic = NATIVE) -> Metrics:
     """Return empty counts for a network with these targets; `ranked`: scores are ranked too."""
     ranked = ranked and targets.outputs <= RANKED_CLASSES
     if targets.classes:
         return ClassMetrics(targets.classes, ranked)
     if targets.loss == "binary_cross_entropy":
-        return LabelMetrics(targets.names, ranked)
-    return NumberMetrics(targets)
+        return LabelMetrics(targets.names, ranked, arithmetic)
+    return NumberMetrics(targets, arithmetic)
 
 
 class ClassMetrics:
@@ -106,8 +108,8 @@ class ClassMetrics:
 class LabelMetrics:
     """Several labels, each yes or no; predicted where its probability is above ½."""
 
-    def __init__(self, names: Sequence[str], ranked: bool) -> None:
-        self._names = names
+    def __init__(self, names: Sequence[str], ranked: bool, arithmetic: Arithmetic) -> None:
+        self._names, self._arithmetic = names, arithmetic
         self._counts = np.zeros((len(names), 2, 2), np.int64)
         """[label, is it so, is it said]: rows."""
         self._ranks = ScoreRanks(len(names)) if ranked else None
@@ -115,7 +117,7 @@ class LabelMetrics:
 
     def add(self, values: NDArray[Any], group: Group) -> None:
         """Take a block: probabilities (m, n_T)."""
-        self._losses.append(losses_of(group))
+        self._losses.append(losses_of(group, self._arithmetic))
         Y = group.Y.whole.T
         said = values > 0.5
         for so in (0, 1):
@@ -149,8 +151,8 @@ class LabelMetrics:
 class NumberMetrics:
     """Numbers, in the targets' own units; weights enter, missing targets do not."""
 
-    def __init__(self, targets: Targets) -> None:
-        self._targets = targets
+    def __init__(self, targets: Targets, arithmetic: Arithmetic) -> None:
+        self._targets, self._arithmetic = targets, arithmetic
         self._losses: list[NDArray[np.float64]] = []
         self._sums: list[NDArray[np.float64]] = []
         """Of each block (6, n_T): Σ of w, w |e|, w e², w (y − c), w (y − c)², and of half the deviance; c is the mean
@@ -160,8 +162,8 @@ class NumberMetrics:
 
     def add(self, values: NDArray[Any], group: Group) -> None:
         """Take a block: outputs (m, n_L) in the network's units."""
-        self._losses.append(losses_of(group))
-        targets, levels = self._targets, len(self._targets.quantiles) or 1
+        self._losses.append(losses_of(group, self._arithmetic))
+        targets, arithmetic, levels = self._targets, self._arithmetic, len(self._targets.quantiles) or 1
         y = np.array(targets.mean) + np.array(targets.scale) * group.Y.whole.T.astype(np.float64)
         A = targets.in_units(values).reshape(len(y), targets.count, levels)
         observed = ~np.isnan(y)
@@ -169,8 +171,9 @@ class NumberMetrics:
         y = np.where(observed, y, 0.0)
         point = A[:, :, _nearest_to_half(targets.quantiles)]
         e, spread = point - y, y - np.array(targets.mean)
-        terms = [w, w * np.abs(e), w * e * e, w * spread, w * spread * spread, w * _half_deviance(targets, point, y)]
-        self._sums.append(np.array([term.sum(axis=0) for term in terms]))
+        terms = [w, w * np.abs(e), w * e * e, w * spread, w * spread * spread]
+        terms.append(w * _half_deviance(targets, point, y, arithmetic))
+        self._sums.append(np.array([arithmetic.sum_rows(term) for term in terms]))
         self._covered[0] += np.count_nonzero((y[:, :, None] <= A) & observed[:, :, None], axis=0).reshape(-1)
         self._covered[1] += np.repeat(np.count_nonzero(observed, axis=0), levels)
 
@@ -205,7 +208,7 @@ class NumberMetrics:
         return loss_where_missing([losses for _, _, losses in parts]) | found, each
 
 
-def losses_of(group: Group) -> NDArray[np.float64]:
+def losses_of(group: Group, arithmetic: Arithmetic) -> NDArray[np.float64]:
     """Return, of each number of a group whose losses are formed, Σ w loss and Σ w where it is observed: (3, n_T).
 
     The last row is Σ w of all examples.
@@ -214,8 +217,9 @@ def losses_of(group: Group) -> NDArray[np.float64]:
     observed = ~np.isnan(group.Y.whole)
     [numbers] = group.numbers  # a block is one shard
     losses = numbers.loss[0].astype(np.float64)
-    of_each = (losses * w).reshape(len(observed), -1).sum(axis=1)
-    return np.array([of_each, (observed * w).sum(axis=1), np.full(len(observed), w.sum())])
+    of_each = arithmetic.sum_rows((losses * w).reshape(len(observed), -1).T)
+    of_all = arithmetic.sum_rows(w[:, None])
+    return np.array([of_each, arithmetic.sum_rows((observed * w).T), of_all.repeat(len(observed))])
 
 
 def loss_where_missing(parts: Sequence[Sequence[NDArray[np.float64]]]) -> Figures:
@@ -290,13 +294,15 @@ def _ranked(ranks: ScoreRanks, each: dict[str, Figures], names: Sequence[str], b
     return {name: mean_of_defined(of[name] for of in counted) for name in ("roc_auc", "average_precision")}
 
 
-def _half_deviance(targets: Targets, A: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+def _half_deviance(
+    targets: Targets, A: NDArray[np.float64], y: NDArray[np.float64], arithmetic: Arithmetic
+) -> NDArray[np.float64]:
     """Return y log(y / A) − (y − A), for poisson; McCullagh and Nelder, table 2.1."""
     if targets.loss != "poisson":
         return np.zeros_like(y)
     positive = y > 0
     ratio = np.where(positive, y, 1.0) / np.where(positive, A, 1.0)
-    found: NDArray[np.float64] = np.where(positive, y * np.log(ratio), 0.0) - (y - A)
+    found: NDArray[np.float64] = np.where(positive, y * arithmetic.functions.log(ratio), 0.0) - (y - A)
     return found
 
 

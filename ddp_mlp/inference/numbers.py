@@ -53,7 +53,7 @@ def predict_numbers(
         if out is not None and communicator.rank == 0:
             writer = PredictionsWriter(out, structure.rows, targets.output_names, network.dtype, loss=targets.loss)
 
-    metrics = metrics_of(targets, ranked=True)
+    metrics = metrics_of(targets, ranked=True, arithmetic=network.arithmetic)
     losses: list[Totals] = []
     with reader, writer or nullcontext():
         for bounds in rounds(structure.rows, slab_rows(network), communicator.size):

@@ -5,7 +5,7 @@ my rows → forward, loss, backward → agree on the lines' exponents → my row
 
 Invariants:
 - a batch of more than `chunk_rows` rows is cut into pieces of that many, each shared by all ranks; a piece's sum is
-  exact, and pieces are added one after the other, in float64;
+  exact, and pieces are added along the tree that shards have in native arithmetic, in float64;
 - whatever a rank decides, it decides from the table that all ranks have agreed on.
 """
 
@@ -34,6 +34,7 @@ from ddp_mlp.summing.agreement import Agreement
 from ddp_mlp.summing.between import BLOCK, Block, ExactSum, Reduction
 from ddp_mlp.summing.tallies import RankSignal, ShardTally
 from ddp_mlp.summing.totals import total
+from ddp_mlp.summing.tree import Turn
 from ddp_mlp.training.phases import Phases
 from ddp_mlp.training.update import Regularization, Update
 
@@ -97,8 +98,10 @@ class PortableStep:
         self._signal: RankSignal | Sequence[float] = ()
         self._signals: NDArray[np.float64] = np.zeros((0, 0))
         self._totals = Totals()
-        self._whole: Array | None = None
-        """The sums of the pieces so far, this rank's slice; None where the batch is one piece."""
+        self._in_pieces = False
+        """Whether the batch is more than one piece."""
+        self._waiting: dict[int, Array] = {}
+        """By height in the tree of the pieces, sums that wait for their siblings: this rank's slice."""
         self._more: Array | None = None
         """What the last piece's second limbs add to the flat sum."""
         self._second_limbs = 0
@@ -113,7 +116,7 @@ class PortableStep:
     def begin(self, signal: RankSignal | Sequence[float]) -> None:
         """Forget the last batch, and note what this rank has to tell the others. Local."""
         self._signal = signal
-        self._totals, self._whole, self._more = Totals(), None, None
+        self._totals, self._more = Totals(), None
 
     def parts(self, batch: Batch) -> Iterator[Share]:
         """Yield this rank's rows of each piece of the batch, to be computed before the next. Collective.
@@ -123,7 +126,8 @@ class PortableStep:
         self._set_weights()
         rows = len(batch.rows)
         pieces = [range(lo, min(lo + self.chunk_rows, rows)) for lo in range(0, rows, self.chunk_rows)]
-        for piece in pieces:
+        self._in_pieces = len(pieces) > 1
+        for piece, turn in zip(pieces, tree.turns((0, len(pieces)), len(pieces), len(pieces)), strict=True):
             self.reduction.tallies.start(self._signal)
             self._lines.begin()
             share = self._share(batch, piece)
@@ -131,8 +135,8 @@ class PortableStep:
                 yield share
             if not self._sum_piece(None if share is None else share.way, len(piece)):
                 return
-            if len(pieces) > 1:
-                self._keep(len(piece))
+            if self._in_pieces:
+                self._keep(len(piece), turn)
                 self.communicator.node_barrier()  # others may still be reading this rank's partial
 
     def forward(self, part: Share) -> None:
@@ -171,13 +175,13 @@ class PortableStep:
     def sums(self, m: int) -> Iterator[Block]:
         """Yield this rank's slice of the gradient's exact sum over all ranks, block by block. Local."""
         self.phases.enter("sum")
-        if self._whole is None:
+        if not self._in_pieces:
             yield from self._sums(m)
             return
         own = self.reduction.slice
         for lo in range(own.start, own.stop, BLOCK):
             hi = min(lo + BLOCK, own.stop)
-            yield lo, hi, self._whole[lo - own.start : hi - own.start]
+            yield lo, hi, self._waiting[0][lo - own.start : hi - own.start]
 
     def apply(self, block: Block, step: int, learning_rate: float) -> None:
         """Update the parameters of a block of this rank's slice from their mean gradient. Local."""
@@ -281,10 +285,11 @@ class PortableStep:
         for lo, hi, block in self.reduction.sums(m):
             yield lo, hi, block if self._more is None else np.add(block, self._more[lo:hi], out=block)
 
-    def _keep(self, m: int) -> None:
-        """Add a piece's sum, this rank's slice of it, to that of the pieces before."""
+    def _keep(self, m: int, turn: Turn) -> None:
+        """Put a piece's sum, this rank's slice of it, at its height in the tree, and add what is complete."""
         own = self.reduction.slice
-        if self._whole is None:
-            self._whole = np.zeros(own.stop - own.start)
+        kept = self._waiting.setdefault(turn.height, np.empty(own.stop - own.start))
         for lo, hi, block in self._sums(m):
-            self._whole[lo - own.start : hi - own.start] += block
+            kept[lo - own.start : hi - own.start] = block
+        for top in range(turn.height, turn.height - turn.folds, -1):
+            np.add(self._waiting[top - 1], self._waiting[top], out=self._waiting[top - 1])

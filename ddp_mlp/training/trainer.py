@@ -227,7 +227,8 @@ class Trainer:
     def _evaluated(self, split: str, last: bool = False) -> dict[str, Any]:
         """Return a split's figures; scores are ranked where that is watched, and at the `last` time."""
         watched = self.config.monitor.split(":")[0].removeprefix("valid_")
-        metrics = metrics_of(self._targets, ranked=last or watched in ("roc_auc", "average_precision"))
+        ranked = last or watched in ("roc_auc", "average_precision")
+        metrics = metrics_of(self._targets, ranked, self.step.arithmetic)
         totals = evaluate(self.communicator, self._forward, *self._held_out[split], metrics)
         figures, of_each = metrics.figures(self.communicator.allgather(metrics.parts()))
         found = {"loss": totals.loss_mean} | figures

@@ -1,0 +1,46 @@
+"""What is known of a batch's lines: exponents as frexp has them, samples that no cut changes, rows that spread."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from ddp_mlp.nn import lines as of_batch
+from ddp_mlp.nn.lines import Limbs, Lines, sample
+
+
+def test_samples_are_those_of_the_batch_for_any_cut() -> None:
+    """The sums of exponents, by frexp, of every so-manieth example, and how many are not zero."""
+    random = np.random.default_rng(0)
+    X = random.standard_normal((5, 203)) * 10.0 ** random.integers(-20, 20, (5, 203))
+    X[random.random(X.shape) < 0.4] = 0
+    dz = random.standard_normal((3, 203))
+    tables = []
+    for cuts in ([0, 203], [0, 1, 7, 90, 203]):
+        lines = Lines((5, 3))
+        for lo, hi in pairwise(cuts):
+            arrays = [np.asfortranarray(X[:, lo:hi]), np.asfortranarray(dz[:, lo:hi])]
+            lines.sample(arrays, sample(lo, hi - lo, 203))
+        tables.append(lines.table[1:].copy())
+    assert np.array_equal(tables[0], tables[1])
+    seen = np.concatenate([X, dz])[:, :: 203 // of_batch.SAMPLED]
+    e = np.where(seen == 0, 0, np.frexp(seen)[1])
+    assert np.array_equal(tables[0][0, :8], e.sum(axis=1))
+    assert np.array_equal(tables[0][1, :8], (seen != 0).sum(axis=1))
+    assert not tables[0][:, 8:].any()
+
+
+@pytest.mark.parametrize(("ratio", "limbs"), [(1.0, 0), (2.0**4, 0), (2.0**12, 2), (2.0**30, 2)])
+def test_a_row_that_spreads_has_a_second_limb(ratio: float, limbs: int) -> None:
+    """One value far above the others: its row of dz and its row of A, and no other."""
+    m = 512
+    A, dz, lines = np.ones((4, m), order="F"), np.ones((3, m), order="F"), Lines((4, 3))
+    A[2, 5] = dz[1, 7] = ratio
+    for line, x in ((lines.A[0], A), (lines.dz[1], dz)):
+        line.high[...] = x.max(axis=1)
+    lines.sample([A, dz], sample(0, m, m))
+    lines.end()
+    found = Limbs(lines, m)
+    assert found.rows == limbs
+    assert (found.dz[1].tolist(), found.A[0].tolist()) == (([1], [2]) if limbs else ([], []))
+    assert found.length == (1 * 4 + 3 * 1 + 1 * 1 + 1 if limbs else 0)

@@ -28,7 +28,8 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc] # scikit-l
     standardize_targets; target_weight has one weight for each column of y.
 
     Targets are standardized with mean and scale of y (but for "poisson"), which is undone in `predict`. For
-    loss = "quantile" `predict` returns the level nearest to ½, and `predict_quantiles` all of them.
+    loss = "quantile" `predict` returns the level nearest to ½, and `predict_quantiles` all of them; schedule="cosine"
+    covers best, since a constant rate keeps the levels moving.
 
     Attributes after fitting: as `MLPClassifier`, without classes_; out_activation_ is f_L.
 

@@ -65,11 +65,12 @@ def erf(x: Array, out: Array) -> Array:
     if x.dtype == np.float64:
         return elementary.erf(x, out=out)
     square = np.multiply(x, x)
-    out[...] = ERF[-1]
-    for coefficient in ERF[-2::-1]:  # Horner's rule
-        np.multiply(out, square, out=out)
-        np.add(out, x.dtype.type(coefficient), out=out)
-    np.multiply(out, x, out=out)
+    q = np.multiply(square, x.dtype.type(ERF[-1]))  # beside x, which may be out
+    for coefficient in ERF[-2:0:-1]:  # Horner's rule
+        np.add(q, x.dtype.type(coefficient), out=q)
+        np.multiply(q, square, out=q)
+    np.add(q, x.dtype.type(ERF[0]), out=q)
+    np.multiply(q, x, out=out)
     return steady("tanh", x.dtype)(out, out=out)
 
 

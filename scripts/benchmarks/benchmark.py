@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Shape:
 
     widths: tuple[int, ...]
     batch: int
+    activation: str = "relu"
+    """Of the hidden layers: relu, tanh or gelu (exact, by erf)."""
 
     @property
     def name(self) -> str:
@@ -127,6 +129,7 @@ def ours(shape: Shape, K: int, communicator: Any = None) -> Step:
     from ddp_mlp.data.batches import Batch
     from ddp_mlp.data.memory import MemorySource
     from ddp_mlp.nn import optimizers
+    from ddp_mlp.nn.activations import ACTIVATIONS
     from ddp_mlp.nn.architecture import Architecture
     from ddp_mlp.nn.parameters import Layout
     from ddp_mlp.nn.standardization import Standardization
@@ -144,7 +147,7 @@ def ours(shape: Shape, K: int, communicator: Any = None) -> Step:
     reduction = ExactSum(communicator, layout.length, dtype, K) if K else PlainSum(communicator, layout.length, dtype)
     training_step = TrainingStep(
         communicator,
-        Architecture(layout),
+        Architecture(layout, (ACTIVATIONS[shape.activation],) * (layout.L - 1)),
         reduction,
         source,
         optimizers.create("momentum", momentum=MOMENTUM),
@@ -169,7 +172,7 @@ def halves(shape: Shape) -> Step:
     """Two ranks that train alone on half a batch each: what two cores can do when nobody waits for anybody."""
     from ddp_mlp.parallel.single import SingleProcess
 
-    return ours(Shape(shape.widths, shape.batch // 2), K=1, communicator=SingleProcess())
+    return ours(replace(shape, batch=shape.batch // 2), K=1, communicator=SingleProcess())
 
 
 def torch_network(shape: Shape) -> Any:
@@ -183,7 +186,7 @@ def torch_network(shape: Shape) -> Any:
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(start[f"W{l}"]))
             linear.bias.copy_(torch.from_numpy(start[f"b{l}"]))
-        layers += [linear, torch.nn.ReLU()]
+        layers += [linear, {"relu": torch.nn.ReLU, "tanh": torch.nn.Tanh, "gelu": torch.nn.GELU}[shape.activation]()]
     return torch.nn.Sequential(*layers[:-1])
 
 
@@ -246,6 +249,8 @@ def jax_alone(shape: Shape) -> Step:
 
     X, y, order = (jnp.asarray(array) for array in data(shape))
     L = len(shape.widths) - 1
+    hidden = {"relu": jax.nn.relu, "tanh": jnp.tanh, "gelu": lambda z: jax.nn.gelu(z, approximate=False)}
+    f = hidden[shape.activation]
     parameters = {name: jnp.asarray(array) for name, array in weights(shape).items()}
     velocity = {name: jnp.zeros_like(array) for name, array in parameters.items()}
 
@@ -253,7 +258,7 @@ def jax_alone(shape: Shape) -> Step:
         A = X
         for l in range(1, L + 1):
             A = A @ parameters[f"W{l}"].T + parameters[f"b{l}"]
-            A = jax.nn.relu(A) if l < L else A
+            A = f(A) if l < L else A
         return -jnp.take_along_axis(jax.nn.log_softmax(A), y[:, None], axis=1).mean()
 
     def update(parameters: Any, velocity: Any, X: Any, y: Any, rows: Any) -> Any:
@@ -283,6 +288,7 @@ def scikit_learn(shape: Shape) -> Step:
     X, y, order = data(shape)
     model = MLPClassifier(
         shape.widths[1:-1],
+        activation=shape.activation,  # it has no gelu, and is left out there
         solver="sgd",
         learning_rate_init=LEARNING_RATE,
         momentum=MOMENTUM,
@@ -327,8 +333,9 @@ NEEDS = {"torch": "torch", "ddp": "torch", "jax": "jax", "sklearn": "sklearn"}
 def serve(kind: str, options: dict[str, Any], folder: Path) -> None:
     """Carry out the orders folder/0, folder/1, …, each a JSON object, on every rank; rank 0 writes folder/N.answer.
 
-    {"shape": i}: make that shape's step, and answer with its first losses. {"steps": n}: train n steps, and answer with
-    the median seconds per step. {}: end. Waiting is sleeping, so that nobody disturbs whose turn it is.
+    {"shape": i, "activation": name}: make that shape's step, and answer with its first losses. {"steps": n}: train n
+    steps, and answer with the median seconds per step. {}: end. Waiting is sleeping, so that nobody disturbs whose turn
+    it is.
     """
     rank = int(os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("RANK") or 0)
     step: Step | None = None
@@ -342,7 +349,7 @@ def serve(kind: str, options: dict[str, Any], folder: Path) -> None:
         if not order:
             return
         if "shape" in order:
-            step = MAKERS[kind](SHAPES[order["shape"]], **options)
+            step = MAKERS[kind](replace(SHAPES[order["shape"]], activation=order["activation"]), **options)
             answer = [step(i) for i in range(CHECKED_STEPS)]
             done = CHECKED_STEPS
         else:
@@ -414,7 +421,9 @@ class Worker:
 # ---- the comparison -------------------------------------------------------------------------------------------------
 
 
-def compare(shapes: list[int], names: list[str], repeats: int, seconds: float) -> dict[str, dict[str, list[float]]]:
+def compare(
+    shapes: list[int], names: list[str], repeats: int, seconds: float, activation: str = "relu"
+) -> dict[str, dict[str, list[float]]]:
     """Return {shape: {contender: seconds per step, one figure a repeat}}; contenders take turns within a repeat."""
     found: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -425,7 +434,7 @@ def compare(shapes: list[int], names: list[str], repeats: int, seconds: float) -
         try:
             for i in shapes:
                 shape = SHAPES[i]
-                losses = {name: worker.ask(shape=i) for name, worker in workers.items()}
+                losses = {name: worker.ask(shape=i, activation=activation) for name, worker in workers.items()}
                 check_losses(shape, losses)
                 present = [name for name in names if losses[name] is not None]
                 pace = {name: workers[name].ask(steps=5) for name in present}
@@ -503,15 +512,18 @@ def main() -> None:
     names = [shape.name for shape in SHAPES]
     parser.add_argument("--shapes", nargs="+", choices=names, default=names)
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument("--activation", choices=["relu", "tanh", "gelu"], default="relu", help="of the hidden layers")
     parser.add_argument("--repeats", type=int, default=7, help="turns of each contender (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.7, help="length of a turn (default %(default)s)")
     parser.add_argument("-o", "--output", type=Path, help="write all figures to this JSON file")
     parser.add_argument("--png", type=Path, help="draw the medians into this file (needs matplotlib)")
     asked = parser.parse_args()
     contenders = [name for name in asked.contenders if installed(name)]
-    found = compare([names.index(name) for name in asked.shapes], contenders, asked.repeats, asked.seconds)
+    indices = [names.index(name) for name in asked.shapes]
+    found = compare(indices, contenders, asked.repeats, asked.seconds, asked.activation)
     if asked.output:
-        asked.output.write_text(json.dumps({"machine": platform.platform(), "seconds_per_step": found}, indent=1))
+        about = {"machine": platform.platform(), "activation": asked.activation, "seconds_per_step": found}
+        asked.output.write_text(json.dumps(about, indent=1))
     if asked.png:
         draw(found, asked.png)
 

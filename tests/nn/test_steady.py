@@ -12,6 +12,7 @@ from ddp_mlp.nn.functions import PORTABLE
 from ddp_mlp.nn.steady import STEADY
 
 NAMES = ("exp", "expm1", "log", "log1p", "tanh", "erf")
+FUNCTIONS = {name: getattr(math, name) for name in NAMES}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -27,6 +28,10 @@ def test_an_element_s_bits_do_not_depend_on_its_place(name: str, dtype: type) ->
     for lo in range(0, 1000, 13):
         function(x[lo : lo + 13], out=pieces[lo : lo + 13])
     assert whole.tobytes() == alone.tobytes() == pieces.tobytes()
+    exact = np.array([FUNCTIONS[name](v) for v in x.tolist()])
+    np.testing.assert_allclose(whole, exact, rtol=1e-6 if dtype == np.float32 else 1e-14)
+    function(x, out=x)
+    assert x.tobytes() == whole.tobytes(), "in place too"
 
 
 def test_a_function_whose_tail_differs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,7 +249,11 @@ def jax_alone(shape: Shape) -> Step:
 
     X, y, order = (jnp.asarray(array) for array in data(shape))
     L = len(shape.widths) - 1
-    hidden = {"relu": jax.nn.relu, "tanh": jnp.tanh, "gelu": lambda z: jax.nn.gelu(z, approximate=False)}
+    hidden: dict[str, Any] = {
+        "relu": jax.nn.relu,
+        "tanh": jnp.tanh,
+        "gelu": lambda z: jax.nn.gelu(z, approximate=False),
+    }
     f = hidden[shape.activation]
     parameters = {name: jnp.asarray(array) for name, array in weights(shape).items()}
     velocity = {name: jnp.zeros_like(array) for name, array in parameters.items()}

@@ -113,7 +113,7 @@ def found(mpirun: Program, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     """
     folder = tmp_path_factory.mktemp("targets")
     data = write(folder)
-    endings = {}
+    endings: dict[str, dict[str, Any]] = {}
     for P in (1, 2, 3, 4):
         runs = {}
         for name, option in OPTIONS.items():

@@ -54,6 +54,7 @@ def fingerprint(dtype: np.dtype[Any]) -> str:
     return digest.hexdigest()[:16]
 
 
+@cache
 def products_fingerprint(widths: tuple[int, ...], sizes: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     """Return a hash of one pass's products, in the shapes of shards of these sizes in a network. Local."""
     digest = hashlib.sha256()

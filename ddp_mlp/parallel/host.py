@@ -8,16 +8,20 @@ Invariants:
 
 import math
 import os
+import platform
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
 SHARED_MEMORY = Path("/dev/shm")
+PROCESSOR = Path("/proc/cpuinfo")
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 class Room(NamedTuple):
@@ -30,6 +34,23 @@ class Room(NamedTuple):
 def host_name() -> str:
     """Return this machine's name."""
     return socket.gethostname()
+
+
+@cache
+def processor_model() -> str:
+    """Return what this machine's processor is: maker, family, model and cache, as far as the system tells."""
+    told: dict[str, str] = {}
+    with suppress(OSError):
+        for line in PROCESSOR.read_text().splitlines():
+            name, _, value = line.partition(":")
+            told.setdefault(name.strip(), value.strip())
+            if not line and told:
+                break  # the other cores are its like
+    names = ("vendor_id", "cpu family", "model", "model name", "stepping", "CPU implementer", "CPU part", "cpu")
+    words = [told[name] for name in names if name in told]
+    with suppress(OSError):
+        words += [f"L{level} {(CACHES / f'index{level}' / 'size').read_text().strip()}" for level in (2, 3)]
+    return " ".join(words) or platform.machine()
 
 
 def cores() -> frozenset[int]:

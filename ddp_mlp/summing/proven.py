@@ -31,6 +31,8 @@ from ddp_mlp.nn.backprop import multiply, multiply_turned, weight_gradient
 from ddp_mlp.nn.blas import add_product, can_add_products
 from ddp_mlp.nn.buffers import FEW, Group, Panel, Shortcuts, aligned_empty
 from ddp_mlp.nn.randomness import Purpose, generator
+from ddp_mlp.summing import remembered
+from ddp_mlp.summing.remembered import Proof
 
 CACHE_BYTES = 2 * 1024 * 1024
 """Bytes of dW that are added up at a time."""
@@ -41,7 +43,7 @@ LARGEST = 2**11
 PLACES = 64
 """Bytes: over as many places, a cache line, an operand is moved."""
 
-_KEPT: dict[Any, dict[int, Shortcuts]] = {}
+_KEPT: dict[Any, Proof] = {}
 """What this process has proven, by widths, sizes and dtype: its kernel does not change."""
 _PROVING = threading.Lock()
 
@@ -51,8 +53,10 @@ Check = Callable[[Random], bool]
 """Draws operands, and compares a product in two shapes."""
 
 
-def shortcuts(group: Group) -> dict[int, Shortcuts]:
+def shortcuts(group: Group) -> Proof:
     """Return which products of every layer of this group may change shape, proven once for groups of these shapes.
+
+    In this process, or where the cache folder has it, on this machine.
 
     May overwrite the group's buffers. Raises EnvironmentMismatch as `prove` does.
     """
@@ -60,11 +64,20 @@ def shortcuts(group: Group) -> dict[int, Shortcuts]:
     key = (widths, group.sizes, group.A[0].whole.dtype)
     with _PROVING:  # ranks may be threads of one process
         if key not in _KEPT:
-            _KEPT[key] = prove(group)
+            _KEPT[key] = _recalled_or_proven(group, key)
         return _KEPT[key]
 
 
-def prove(group: Group) -> dict[int, Shortcuts]:
+def _recalled_or_proven(group: Group, shapes: tuple[tuple[int, ...], tuple[int, ...], np.dtype[Any]]) -> Proof:
+    key = remembered.key_of(*shapes)
+    proof = remembered.recall(key)
+    if proof is None or set(proof) != set(range(1, group.L + 1)):
+        proof = prove(group)
+        remembered.remember(key, proof)
+    return proof
+
+
+def prove(group: Group) -> Proof:
     """Return which products of every layer of this group may change shape. Overwrites the group's buffers.
 
     Products over the whole group have a use where there are several shards; dW in blocks, and added by BLAS, in layers

@@ -14,6 +14,7 @@ import os
 
 for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
+os.environ["DDP_MLP_CACHE"] = ""  # every process proves its products anew
 
 import argparse
 import io

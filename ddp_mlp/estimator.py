@@ -210,12 +210,14 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, reset: bool
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64] | None]:
         """Return the rows that weigh something, their labels (m,) or (m, n), and weights. Raises ValueError."""
-        several: Any = type_of_target(y) == "multilabel-indicator"
+        kind = type_of_target(y)
+        several = kind == "multilabel-indicator"
         rows, labels = validate_data(
             self, X, y, reset=reset, dtype=DTYPES, order="C", accept_sparse="csr", multi_output=several
         )
         labels = dense(labels) if several else column_or_1d(labels, warn=True)
-        check_classification_targets(labels)
+        if kind not in ("binary", "multiclass", "multilabel-indicator"):
+            check_classification_targets(labels)
         return self._weighted(dense(rows), labels, sample_weight)
 
     def _begun(

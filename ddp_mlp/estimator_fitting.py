@@ -165,7 +165,8 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships
         Return why it ended. Whatever is raised leaves the estimator as it was, but for KeyboardInterrupt after a step.
         """
         ranks = all_ranks()
-        _check_agreement(ranks, self.get_params(deep=False), rows, y, weights)
+        if ranks.size > 1:
+            _check_agreement(ranks, self.get_params(deep=False), rows, y, weights)
         try:
             config = configuration(self, epochs, fitted["_dtype"], len(rows), ranks)
             targets = fitted.get("_targets") or self._own_targets
@@ -244,8 +245,6 @@ def _check_agreement(
     weights: NDArray[np.float64] | None,
 ) -> None:
     """Raise ValueError on all ranks where one was given other data or parameters. Collective."""
-    if ranks.size == 1:
-        return
     digest = hashlib.sha256(repr((rows.shape, rows.dtype, sorted(parameters.items()))).encode())
     for array in (rows, y, weights):
         digest.update(b"" if array is None else np.ascontiguousarray(array).data)

@@ -23,6 +23,20 @@ program = False
 
 
 @contextmanager
+def noted(note: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Call note(number, frame) as Python's handler in this block: between two of its lines, so not while MPI waits."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, note) for number in _wanted()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def heard(note: Callable[[int, FrameType | None], Any], hear: Callable[[int], Any]) -> Iterator[None]:
     """Call note(number, frame) as Python's handler, and hear(number) in another thread, at once, in this block."""
     if threading.current_thread() is not threading.main_thread():
@@ -32,7 +46,6 @@ def heard(note: Callable[[int, FrameType | None], Any], hear: Callable[[int], An
     os.set_blocking(writing, False)
     wakeup_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     wanted = _wanted()
-    before = {number: signal.signal(number, note) for number in wanted}
 
     def listen() -> None:
         while found := os.read(reading, 1):
@@ -41,12 +54,11 @@ def heard(note: Callable[[int, FrameType | None], Any], hear: Callable[[int], An
         os.close(reading)
 
     thread = threading.Thread(target=listen, name="signals", daemon=True)
-    thread.start()
     try:
-        yield
+        with noted(note):
+            thread.start()
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup_before)
         os.close(writing)
         thread.join()

@@ -55,7 +55,7 @@ def train_in_memory(
     """
     outputs = Memory(config, communicator)
     progress = Progress()
-    with Interruption(communicator.abort) as signals, settled(config, communicator):
+    with Interruption(communicator.abort, alone=communicator.size == 1) as signals, settled(config, communicator):
         check_validation_data(config, data)
         step = build_step(config, data, communicator)
         begin(step, state is not None, state)

@@ -1,9 +1,8 @@
 """Signals and time limits: both ask a run to stop after the step at hand, with a checkpoint.
 
-`parallel/signals.py` has the signals. The first signal is only
-noted; the note travels with the next step's tallies, so that all ranks stop after the same step even if one alone was
-signalled.
-A second signal ends all ranks at once, also where they are stuck in MPI.
+`parallel/signals.py` has the signals. The first signal is only noted; the note travels with the next step's tallies, so
+that all ranks stop after the same step even if one alone was signalled. A second signal ends all ranks at once, also
+where they are stuck in MPI.
 """
 
 import os
@@ -13,7 +12,7 @@ from types import FrameType, TracebackType
 from typing import Any, Protocol, Self
 
 from ddp_mlp.parallel.signals import SIGNALS as SIGNALS
-from ddp_mlp.parallel.signals import heard
+from ddp_mlp.parallel.signals import heard, noted
 from ddp_mlp.parallel.signals import name as name
 
 ECHO_SECONDS = 1.0
@@ -34,13 +33,17 @@ class Interruption:
     Signals can be caught in the main thread only; elsewhere entering does nothing.
     """
 
-    def __init__(self, end_now: Callable[[int], Any] = os._exit) -> None:
-        """`end_now(exit_code)` is called at the second signal, in another thread."""
+    def __init__(self, end_now: Callable[[int], Any] = os._exit, alone: bool = False) -> None:
+        """`end_now(exit_code)` is called at the second signal: in another thread, unless this process is `alone`.
+
+        Then it never waits in MPI, and Python's own handlers are soon enough; to start a thread takes longer than a
+        step of a small network.
+        """
         self.signal = 0
         """The number of the first signal caught; 0 before."""
         self._end_now = end_now
         self._first: float | None = None
-        self._hearing = heard(self._note, self._hear)
+        self._hearing = noted(self._hear) if alone else heard(self._note, self._hear)
 
     def __enter__(self) -> Self:
         self._hearing.__enter__()
@@ -55,8 +58,8 @@ class Interruption:
         """Note a signal between two lines of the program: at once, where the thread may have to wait for its turn."""
         self.signal = self.signal or number
 
-    def _hear(self, number: int) -> None:
-        """Note the first signal, and end all at one that is no echo of it. In a thread of its own."""
+    def _hear(self, number: int, frame: FrameType | None = None) -> None:
+        """Note the first signal, and end all at one that is no echo of it."""
         now = time.monotonic()
         if self._first is None:
             self._first, self.signal = now, self.signal or number

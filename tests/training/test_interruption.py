@@ -39,11 +39,12 @@ def wait_for(condition: Any) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_is_noted(number: int) -> None:
+def test_the_first_signal_is_noted(number: int, alone: bool) -> None:
     """Nothing ends; the number is there for whoever asks, and a copy that comes at once changes nothing."""
     ended: list[int] = []
-    with Interruption(ended.append) as signals:
+    with Interruption(ended.append, alone) as signals:
         assert signals.signal == 0
         os.kill(os.getpid(), number)
         wait_for(lambda: signals.signal == number)
@@ -52,11 +53,12 @@ def test_the_first_signal_is_noted(number: int) -> None:
     assert ended == []
 
 
-def test_the_second_signal_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_second_signal_ends(monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
     """Later than an echo would come, any of the signals ends all, with the exit code that shells give."""
     monkeypatch.setattr(interruption, "ECHO_SECONDS", 0.05)
     ended: list[int] = []
-    with Interruption(ended.append) as signals:
+    with Interruption(ended.append, alone) as signals:
         os.kill(os.getpid(), signal.SIGUSR1)
         wait_for(lambda: signals.signal)
         time.sleep(0.1)
@@ -66,12 +68,14 @@ def test_the_second_signal_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert signals.signal == signal.SIGUSR1
 
 
-def test_handlers_are_put_back() -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_handlers_are_put_back(alone: bool) -> None:
     """After `with`, signals do what they did before, and nothing is left open."""
     before = [signal.getsignal(number) for number in SIGNALS]
     descriptors = len(os.listdir("/proc/self/fd"))
     threads = threading.active_count()
-    with Interruption():
+    with Interruption(alone=alone):
+        assert threading.active_count() == threads + (not alone)
         assert [signal.getsignal(number) for number in SIGNALS] != before
     assert [signal.getsignal(number) for number in SIGNALS] == before
     assert len(os.listdir("/proc/self/fd")) == descriptors

@@ -98,7 +98,7 @@ class Config:
 
     Run:
       run_dir: folder for all that the run writes; if not given, runs/DATA-TIME
-      checkpoint_every: steps between checkpoints, or such as "1 epoch" or "600 seconds"
+      checkpoint_every: steps between checkpoints, or such as "2 epochs" or "600 seconds"
       keep: newest checkpoints kept
       resume: continue what is in run_dir (auto), refuse a used one (never), or PATH of a checkpoint to begin with
       resume_override: let a resumed run change the learning rate, or go on with another kernel, which its journal tells
@@ -184,7 +184,7 @@ class Config:
     restore_best: bool = key(False, resume="free")
 
     run_dir: str | None = key(None, resume="free")
-    checkpoint_every: int | str = key("1 epoch", resume="free")
+    checkpoint_every: int | str = key("60 seconds", resume="free")
     keep: int = key(3, at_least=1, resume="free")
     resume: str = key("auto", resume="free")
     resume_override: bool = key(False, resume="free")
@@ -208,7 +208,8 @@ class Config:
     def __post_init__(self) -> None:
         """Cast each value to its key's type and check it; raises `ConfigError`."""
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, check_key(field.name, getattr(self, field.name)))
+            if (value := getattr(self, field.name)) is not field.default:  # those are as they should be
+                object.__setattr__(self, field.name, check_key(field.name, value))
         parse_interval(self.checkpoint_every)
         floor, rate = self.min_learning_rate, self.learning_rate
         if floor > rate:

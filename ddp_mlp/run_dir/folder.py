@@ -83,12 +83,13 @@ class RunFolder:
     def save(self, take: Callable[[], Snapshot]) -> None:
         """Take a snapshot and have it written in the background as a checkpoint to go on from."""
         snapshot = take()
-        self._communicator.on_rank_0(lambda: self._on_desk.write(snapshot, best=False))
+        self._communicator.on_rank_0(lambda: self._on_desk.write(snapshot))
 
     def best(self, take: Callable[[], Snapshot]) -> None:
-        """Take a snapshot and have it written in the background as the best one."""
+        """Take a snapshot and keep it as the best one: it is written with the next checkpoint."""
         snapshot = take()
-        self._communicator.on_rank_0(lambda: self._on_desk.write(snapshot, best=True))
+        if self._desk is not None:
+            self._desk.keep_best(snapshot)
 
     def best_parameters(self, epoch: int) -> Arrays | None:
         """Return those of the best checkpoint on rank 0, None elsewhere. Raises DataError, StorageError."""
@@ -159,10 +160,17 @@ class Desk:
             except StorageError as error:
                 self.saving.trouble(StorageError(f"{error}; {self.saving.what_is_saved()}"))
 
-    def write(self, snapshot: Snapshot, best: bool) -> None:
+    def write(self, snapshot: Snapshot) -> None:
         """Start to write a checkpoint. Raises the StorageError of the write before this one."""
+        self.saving.write(self._checkpoint(snapshot), before=self._journal.sync)
+
+    def keep_best(self, snapshot: Snapshot) -> None:
+        """Keep the best one so far in memory, until the next checkpoint is written."""
+        self.saving.keep_best(self._checkpoint(snapshot))
+
+    def _checkpoint(self, snapshot: Snapshot) -> Checkpoint:
         progress = {**snapshot.progress, "journal_bytes": self._journal.bytes}
-        checkpoint = replace(
+        return replace(
             self._like,
             parameters=snapshot.parameters,
             optimizer=snapshot.optimizer,
@@ -170,7 +178,6 @@ class Desk:
             step=snapshot.step,
             progress=progress,
         )
-        self.saving.write(checkpoint, best, before=self._journal.sync)
 
     def finished(self, step: int, best: bool) -> str:
         """See that the last step's checkpoint is on the disk; return the name of the file with the result."""

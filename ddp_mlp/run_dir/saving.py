@@ -2,11 +2,14 @@
 
 A snapshot is taken between two steps; from then on training goes on while rank 0 builds the file's image and writes it.
 At most one write is under way; the next snapshot waits for it, and so does the end.
+
+Invariant: a checkpoint is written after the best one that its progress knows of, which waits in memory for it.
 """
 
 import contextlib
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,27 +104,48 @@ class Saving:
         self._writer = BackgroundWriter()
         self._newest, self._again = begun_from, again
         self._errors = 0
+        self._best: Checkpoint | None = None
 
     @property
     def failed(self) -> bool:
         """Whether a write has failed and `write` or `wait` will raise its error."""
         return self._writer.failed
 
-    def write(self, checkpoint: Checkpoint, best: bool, before: Callable[[], Any]) -> None:
-        """Start to write a checkpoint, after calling `before`. Raises the StorageError of the write before this one."""
+    def keep_best(self, checkpoint: Checkpoint) -> None:
+        """Keep the best one so far in memory, until the next checkpoint is written."""
+        self._best = checkpoint
+
+    def write(self, checkpoint: Checkpoint, before: Callable[[], Any]) -> None:
+        """Start to write a checkpoint, after calling `before` and writing the best one, if there is a new one.
+
+        Raises the StorageError of the write before this one.
+        """
+        self._writer.wait()
+        best = self._best  # the training goes on meanwhile, and may find a better one
+
+        def write_this() -> None:
+            self._newest = checkpoint.step, checkpoints.save(self._folder, checkpoint, self._keep)
+            self._saved(checkpoint.step)
 
         def write() -> None:
-            try:
-                before()
-                if best:
-                    checkpoints.save_best(self._folder, checkpoint)
-                else:
-                    self._newest = checkpoint.step, checkpoints.save(self._folder, checkpoint, self._keep)
-                    self._saved(checkpoint.step)
-            except StorageError as error:
-                self.trouble(StorageError(f"{error}; {self._what_is_saved()}") if best else error)
+            for part in (before, partial(self._write_best, best), write_this):
+                try:
+                    part()
+                except StorageError as error:
+                    self.trouble(error)
 
         self._writer.start(write)
+
+    def _write_best(self, best: Checkpoint | None) -> None:
+        """Write the best one, if there is a new one; where that fails, it stays in memory. Raises StorageError."""
+        if best is None:
+            return
+        try:
+            checkpoints.save_best(self._folder, best)
+        except StorageError as error:
+            raise StorageError(f"{error}; {self._what_is_saved()}") from error
+        if self._best is best:
+            self._best = None
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait for the write under way, for so long at most. Raises its StorageError."""
@@ -143,9 +167,11 @@ class Saving:
             raise StorageError(f"step {step}: {self._what_is_saved()}")
 
     def what_is_saved(self) -> str:
-        """Say what a next start would go on from, once the write under way is done."""
+        """Write the best one, if memory holds it; say what a next start would go on from. Local."""
         with contextlib.suppress(StorageError):
             self.wait()
+        with contextlib.suppress(StorageError):
+            self._write_best(self._best)
         return self._what_is_saved()
 
     def _what_is_saved(self) -> str:

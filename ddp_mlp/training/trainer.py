@@ -172,7 +172,6 @@ class Trainer:
         self.tell("epoch", **values, examples_per_second=self._epoch_rate.take(), waiting_by_rank=waited)
         if is_best:
             self.outputs.best(self._snapshot)
-            self._last_save = time.monotonic()
 
     def save_if_due(self, result: StepResult) -> None:
         """Have a checkpoint kept where the rule asks for one."""

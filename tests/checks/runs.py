@@ -107,6 +107,7 @@ def patience_ends_a_run_and_restore_best_keeps_its_best(tmp_path: Path) -> None:
     """At a rate that is too high the run ends early, with the parameters and the loss of its best epoch."""
     path = write_data(tmp_path / "data.h5", {"train": 60, "valid": 200})
     keys: dict[str, Any] = {"learning_rate": 0.1, "patience": 3, "epochs": 100, "hidden": (20,), "batch_size": 20}
+    keys |= {"checkpoint_every": "1 epoch"}
     kept, events = train(path, tmp_path / "kept", restore_best=True, **keys)
     last, _ = train(path, tmp_path / "last", **keys)
     losses = [event["valid_loss"] for event in events if event["event"] == "epoch"]

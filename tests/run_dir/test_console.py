@@ -84,7 +84,8 @@ def test_bar_on_a_terminal(tmp_path: Path) -> None:
     """On a terminal a bar shows loss, accuracy, pace, the last checkpoint and the time left; step lines are gone."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 160))
-    command = [sys.executable, "-m", "ddp_mlp.train", "--epochs", "60", "--run_dir", str(tmp_path)]
+    command = [sys.executable, "-m", "ddp_mlp.train", "--epochs", "60", "--checkpoint_every", "1 epoch"]
+    command += ["--run_dir", str(tmp_path)]
     with subprocess.Popen(
         command,
         cwd=ROOT,

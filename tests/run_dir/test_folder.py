@@ -6,17 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ddp_mlp.config import Config
-from ddp_mlp.errors import DataError, StorageError
+from ddp_mlp.errors import DataError, StorageError, TrainingFailed
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage import checkpoint_image, checkpoints
 from ddp_mlp.training import loop
 from ddp_mlp.training.trainer import Trainer
 from tests.oracles import write_data
 
-KEYS: dict[str, Any] = {"hidden": (5,), "batch_size": 50, "epochs": 3, "restore_best": True, "quiet": True}
+KEYS: dict[str, Any] = {
+    "hidden": (5,),
+    "batch_size": 50,
+    "epochs": 3,
+    "restore_best": True,
+    "checkpoint_every": "1 epoch",
+    "quiet": True,
+}
 """4 steps an epoch."""
 
 
@@ -112,3 +120,28 @@ def test_a_folder_that_is_deleted_during_a_run(
     else:
         assert "metrics.jsonl: was deleted or replaced during the run" in str(caught.value)
     assert "step-00000004.h5 was saved, and is gone" in str(caught.value)
+
+
+def test_a_run_that_diverges_leaves_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In less than a minute, before any checkpoint is due: what waited in memory is written all the same."""
+    end_epoch = Trainer.end_epoch
+
+    def spoilt(trainer: Trainer) -> None:
+        end_epoch(trainer)
+        if trainer.progress.epoch == 2:
+            assert not list((tmp_path / "run" / "checkpoints").iterdir())
+            trainer.step.reduction.parameters[...] = np.inf
+
+    monkeypatch.setattr(Trainer, "end_epoch", spoilt)
+    with pytest.raises(TrainingFailed, match=r"step 9: the loss is nan.*; no checkpoint is saved$"):
+        train(tmp_path, "run", checkpoint_every=Config().checkpoint_every)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["best.h5"]
+    assert checkpoints.load(tmp_path / "run" / "checkpoints" / "best.h5").epoch in (1, 2)
+
+
+def test_a_short_run_writes_its_last_step_alone(tmp_path: Path) -> None:
+    """And the best one; with an interval of epochs, each epoch's."""
+    train(tmp_path, "run", checkpoint_every=Config().checkpoint_every)
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["best.h5", "step-00000012.h5"]
+    train(tmp_path, "every", checkpoint_every="1 epoch")
+    assert len(list((tmp_path / "every" / "checkpoints").glob("step-*.h5"))) == 3

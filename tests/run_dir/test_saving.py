@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from ddp_mlp.errors import StorageError
 from ddp_mlp.run_dir.saving import BackgroundWriter, Saving
+from ddp_mlp.storage import checkpoints
 from ddp_mlp.storage.checkpoint import Checkpoint
 
 
@@ -72,9 +74,9 @@ def test_what_is_saved_is_what_is_on_the_disk(tmp_path: Path) -> None:
     heard = Heard()
     saving = heard.saving(tmp_path)
     assert saving.what_is_saved() == "no checkpoint is saved"
-    saving.write(a_checkpoint(3), best=True, before=lambda: None)
+    saving.keep_best(a_checkpoint(3))
     assert saving.what_is_saved() == "no checkpoint is saved"
-    saving.write(a_checkpoint(3), best=False, before=lambda: heard.append("journal synced"))
+    saving.write(a_checkpoint(3), before=lambda: heard.append("journal synced"))
     assert saving.what_is_saved() == f"{tmp_path}/step-00000003.h5 is saved: run the same command again to go on"
     assert heard == ["journal synced", 3]
     saving.make_sure(3)
@@ -84,17 +86,59 @@ def test_what_is_saved_is_what_is_on_the_disk(tmp_path: Path) -> None:
         saving.make_sure(4)
 
 
+def test_the_best_one_is_written_before_the_next_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, and the newest of them; a checkpoint that knows of it is never on the disk without it."""
+    written: list[str] = []
+
+    def noted(exact: Any, folder: Path, checkpoint: Checkpoint, *rest: int) -> Path:
+        path: Path = exact(folder, checkpoint, *rest)
+        written.append(f"{path.name} of step {checkpoint.step}")
+        return path
+
+    for name in ("save", "save_best"):
+        monkeypatch.setattr(checkpoints, name, partial(noted, getattr(checkpoints, name)))
+    saving = Heard().saving(tmp_path)
+    for step in (2, 4):
+        saving.keep_best(a_checkpoint(step))
+    assert written == []
+    for step in (5, 6):
+        saving.write(a_checkpoint(step), before=lambda: None)
+    saving.wait()
+    assert written == ["best.h5 of step 4", "step-00000005.h5 of step 5", "step-00000006.h5 of step 6"]
+    saving.keep_best(a_checkpoint(7))
+    assert saving.what_is_saved().startswith(f"{tmp_path}/step-00000006.h5 is saved")
+    assert written[3:] == ["best.h5 of step 7"], "a run that ends with an error leaves it"
+
+
+def test_a_best_one_that_could_not_be_written_is_tried_again(tmp_path: Path) -> None:
+    """With the next checkpoint, which is written anyway where the run goes on."""
+    heard = Heard()
+    saving = heard.saving(tmp_path, go_on=True)
+    (tmp_path / "best.h5").mkdir()
+    saving.keep_best(a_checkpoint(2))
+    saving.write(a_checkpoint(3), before=lambda: None)
+    saving.wait()
+    assert heard[1:] == [3]
+    assert "best.h5: cannot be written" in heard[0]
+    (tmp_path / "best.h5").rmdir()
+    saving.write(a_checkpoint(4), before=lambda: None)
+    saving.wait()
+    assert checkpoints.load(tmp_path / "best.h5").step == 2
+
+
 @pytest.mark.parametrize("best", [False, True])
 def test_a_failed_write_is_raised_or_counted(tmp_path: Path, best: bool) -> None:
     """A folder that is gone: an error with what is kept, or, to go on, a warning for each."""
     gone, heard = tmp_path / "gone", Heard()
     stopping = heard.saving(gone, begun_from=(7, tmp_path / "step-00000007.h5"))
-    stopping.write(a_checkpoint(8), best, before=lambda: None)
+    if best:
+        stopping.keep_best(a_checkpoint(8))
+    stopping.write(a_checkpoint(8), before=lambda: None)
     with pytest.raises(StorageError, match=r"cannot be written \(No such file"):
         stopping.wait()
     assert heard == []
     going_on = heard.saving(gone, go_on=True)
     for step in (8, 9):
-        going_on.write(a_checkpoint(step), best, before=lambda: None)
+        going_on.write(a_checkpoint(step), before=lambda: None)
     going_on.wait()
     assert [line.split("; ")[-1] for line in heard] == [f"going on without it ({i} so far)" for i in (1, 2)]

@@ -267,7 +267,8 @@ def test_a_run_may_go_on_without_checkpoints(run_python: Any, whole: Path, tmp_p
 
 def test_a_journal_that_cannot_be_written_ends_all_ranks(mpirun: Any, tmp_path: Path) -> None:
     """Rank 0 alone meets the error; all end with 74, and the line says what is saved."""
-    done = mpirun(3, AT_STEP, "1", "0", "60000", *KEYS, "--epochs", "40", "--log_every", "1", "--run_dir", tmp_path)
+    flags = (*KEYS, "--epochs", "40", "--log_every", "1", "--checkpoint_every", "1 epoch", "--run_dir", tmp_path)
+    done = mpirun(3, AT_STEP, "1", "0", "60000", *flags)
     assert done.returncode == 74, done.stderr
     assert "metrics.jsonl: cannot be written" in error_line(done)
     assert f"step-{saved_steps(tmp_path)[-1]:08d}.h5 is saved" in error_line(done)
@@ -293,7 +294,8 @@ def test_parameters_that_differ_are_found(mpirun: Any, tmp_path: Path, rank: str
 
 def test_a_loss_that_is_not_finite_ends_all_ranks(mpirun: Any, tmp_path: Path) -> None:
     """All stop after the same step, which is named with the layer; the last finite checkpoint stays."""
-    done = mpirun(3, AT_STEP, "13", "1", "overflow", *KEYS, "--run_dir", tmp_path)
+    flags = (*KEYS, "--checkpoint_every", "1 epoch", "--run_dir", tmp_path)
+    done = mpirun(3, AT_STEP, "13", "1", "overflow", *flags)
     assert done.returncode == 1, done.stderr
     assert "step 13: the loss is nan, from layer 1 on" in error_line(done)
     assert "step-00000009.h5 is saved" in error_line(done)

@@ -50,6 +50,7 @@ class Config:
       standardize_targets: the same for numbers to be predicted, undone wherever they come out
       missing_targets: take NaN in y for a number that was not observed; if false, it is refused
       access: hold the data in memory, one copy per node, or stream it from the file; auto decides by size
+      check: at a resume, look at every row again (full), or at what tells of a change and at a sample (auto)
       shuffle: new order in every epoch of all rows, of blocks of rows, or the file's order
       block_rows: rows per block, for shuffling by blocks and for reading
 
@@ -131,6 +132,7 @@ class Config:
     standardize_targets: bool = key(True)
     missing_targets: bool = key(False)
     access: Literal["auto", "memory", "stream"] = key("auto", resume="free")
+    check: Literal["auto", "full"] = key("auto", resume="free")
     shuffle: Literal["rows", "blocks", "none"] = key("rows")
     block_rows: int = key(1024, at_least=1)
 

@@ -18,7 +18,7 @@ from ddp_mlp.data.batches import Batches, Source
 from ddp_mlp.data.held_out import hold_out, stratified
 from ddp_mlp.data.memory import MemoryBatches, MemorySource, load_split
 from ddp_mlp.data.stream import FileSource, StreamBatches, StreamSource
-from ddp_mlp.data.survey import survey
+from ddp_mlp.data.survey import look_over
 from ddp_mlp.data.targets import (
     factors,
     names_of,
@@ -38,7 +38,8 @@ from ddp_mlp.storage import checkpoints, weights
 from ddp_mlp.storage.checkpoint import Checkpoint
 from ddp_mlp.storage.dataset import DatasetInfo, SplitInfo, inspect
 from ddp_mlp.storage.reader import Reader
-from ddp_mlp.storage.survey import NumberRule, NumberSurvey, Survey
+from ddp_mlp.storage.survey import NumberSurvey, Survey
+from ddp_mlp.storage.surveyed import Record
 from ddp_mlp.storage.weights import Weights
 from ddp_mlp.summing.totals import total
 
@@ -75,6 +76,10 @@ class Data(NamedTuple):
     """What a user should hear about the data."""
     standardize: Mode = "features"
     """features, global or none."""
+    check: str = ""
+    """How the rows of a file were checked, as `LookedOver` has it."""
+    record: Record | None = None
+    """What a later start may rely on."""
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -94,8 +99,10 @@ def open_data(config: Config, communicator: Communicator) -> Data:
     access = choose_access(config, info, communicator)
     loss, info = communicator.on_rank_0(settle, config, info)
     arithmetic = arithmetics.called(config.arithmetic)
-    surveys = _surveyed(config, info, rule_of(config, loss), communicator)
-    found = surveys["train"]
+    looked_over = look_over(config, info, rule_of(config, loss), communicator)
+    surveys, found = looked_over.surveys, looked_over.surveys["train"]
+    for split, survey in surveys.items():
+        _check_weights(survey.weight_sum, f"{config.data}: {split}", config)
     names = info.classes or tuple(str(label) for label in range(len(found.class_counts)))
     _check_gaps(info, found.class_counts)
     if len(names) < 2 and not info.numbers:
@@ -131,20 +138,10 @@ def open_data(config: Config, communicator: Communicator) -> Data:
         factor=settled.factor,
         weight=settled.weight,
         standardize=mode,
+        check=looked_over.check,
+        record=looked_over.record,
         notes=(*settled.notes, *_missing_classes(names, counts, surveys), *_far_outside(mode, found, info)),
     )
-
-
-def _surveyed(config: Config, info: DatasetInfo, rule: NumberRule, communicator: Communicator) -> dict[str, Survey]:
-    """Return what each split holds, every row checked. Collective."""
-    surveys: dict[str, Survey] = {}
-    classes = None if info.classes is None else len(info.classes)
-    arithmetic = arithmetics.called(config.arithmetic)
-    for split in info.splits:  # train first: where the file names no classes, the labels of train do
-        surveys[split] = survey(info, split, classes, communicator, not config.quiet, rule, arithmetic)
-        classes = None if info.numbers else len(surveys[split].class_counts)
-        _check_weights(surveys[split].weight_sum, f"{config.data}: {split}", config)
-    return surveys
 
 
 def _sources(

@@ -14,7 +14,7 @@ EVENTS: dict[str, dict[str, str]] = {
     "start": {
         "time": "of day, UTC",
         "config": "all settings",
-        "data": "`path`, `rows` of each split, `features`, `classes` or `targets`; `access`: memory or stream, and why",
+        "data": "`path`, `rows`, `features`, `classes` or `targets`; `access` and why; `check`: every row, or a sample",
         "fingerprint": "SHA-256 of each split",
         "outputs": "how many",
         "parameters": "how many",

@@ -6,6 +6,7 @@ Invariants:
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +107,8 @@ class Survey:
     """(features,), 0 for a constant feature."""
     numbers: NumberSurvey | None = None
     """Of targets that are numbers."""
+    blocks: tuple[str, ...] = ()
+    """SHA-256 (hexadecimal) of each block."""
 
 
 def survey_blocks(rows: int) -> list[tuple[int, int]]:
@@ -127,24 +130,8 @@ def survey_block(
     Raises DataError, naming row and column, for X that is not finite, labels that are not whole numbers from 0 up to
     (not including) `classes`, or numbers against the rule, and weights that are not finite or negative.
     """
-    mean, M2 = np.zeros(reader.features), np.zeros(reader.features)
-    minimum, maximum = np.full(reader.features, np.inf), np.full(reader.features, -np.inf)
     digest = hashlib.sha256()
-    little_endian = reader.dtype.newbyteorder("<")
-
-    rows_at_once = max(1, _PIECE_ELEMENTS // reader.features)
-    for piece_lo in range(lo, hi, rows_at_once):
-        piece_hi = min(piece_lo + rows_at_once, hi)
-        raw = reader.X(piece_lo, piece_hi)
-        digest.update(raw.astype(little_endian, copy=False).data)
-        piece_minimum, piece_maximum = raw.min(axis=0), raw.max(axis=0)  # NaN and infinities come through
-        if not (np.isfinite(piece_minimum).all() and np.isfinite(piece_maximum).all()):
-            row, column = np.argwhere(~np.isfinite(raw))[0]
-            found = f"row {piece_lo + row}, column {column} is {raw[row, column]}: must be a finite number"
-            raise reader.refusal(reader.info.x_name, found)
-        minimum, maximum = np.minimum(minimum, piece_minimum), np.maximum(maximum, piece_maximum)
-        mean, M2 = _joined(piece_lo - lo, mean, M2, piece_hi - piece_lo, *_moments(raw, arithmetic))
-
+    features = _survey_features(reader, lo, hi, digest, arithmetic)
     targets, weights = reader.y(lo, hi), reader.w(lo, hi)
     digest.update(targets.astype(targets.dtype.newbyteorder("<"), copy=False).data)
     digest.update(weights.astype("<f8", copy=False).data)
@@ -157,16 +144,44 @@ def survey_block(
         raise reader.refusal("w", f"row {lo + wrong[0]} is {weights[wrong[0]]}: must be finite, and at least 0")
     return BlockSurvey(
         count=hi - lo,
-        mean=mean,
-        M2=M2,
-        minimum=minimum,
-        maximum=maximum,
+        **features,
         class_counts=_class_counts(reader, targets, classes),
         weight_sum=total(weights.tolist()),
         shape_dtype=(reader.features, reader.dtype.name),
         digest=digest.digest(),
         numbers=survey_numbers(targets, weights, arithmetic) if reader.info.numbers else None,
     )
+
+
+def _survey_features(
+    reader: Reader, lo: int, hi: int, digest: "hashlib._Hash", arithmetic: Arithmetic
+) -> dict[str, NDArray[np.float64]]:
+    """Return `mean`, `M2`, `minimum` and `maximum` of each feature; add the bytes of all rows to `digest`.
+
+    A piece is hashed in a thread while its figures are formed and the next one is read.
+    """
+    mean, M2 = np.zeros(reader.features), np.zeros(reader.features)
+    minimum, maximum = np.full(reader.features, np.inf), np.full(reader.features, -np.inf)
+    little_endian = reader.dtype.newbyteorder("<")
+    rows_at_once = min(hi - lo, max(1, _PIECE_ELEMENTS // reader.features))
+    room = np.empty((2, rows_at_once, reader.features), reader.dtype)
+    values = np.empty((rows_at_once, reader.features))
+    hashed: list[Future[None]] = []
+    with ThreadPoolExecutor(1, "hashing") as thread:
+        for number, piece_lo in enumerate(range(lo, hi, rows_at_once)):
+            count = min(rows_at_once, hi - piece_lo)
+            if number >= len(room):
+                hashed[number - len(room)].result()  # what its room had before
+            raw = reader.X(piece_lo, piece_lo + count, room[number % len(room), :count])
+            hashed.append(thread.submit(digest.update, raw.astype(little_endian, copy=False).data))
+            piece_minimum, piece_maximum = raw.min(axis=0), raw.max(axis=0)  # NaN and infinities come through
+            if not (np.isfinite(piece_minimum).all() and np.isfinite(piece_maximum).all()):
+                row, column = np.argwhere(~np.isfinite(raw))[0]
+                found = f"row {piece_lo + row}, column {column} is {raw[row, column]}: must be a finite number"
+                raise reader.refusal(reader.info.x_name, found)
+            minimum, maximum = np.minimum(minimum, piece_minimum), np.maximum(maximum, piece_maximum)
+            mean, M2 = _joined(piece_lo - lo, mean, M2, count, *_moments(raw, values[:count], arithmetic))
+    return {"mean": mean, "M2": M2, "minimum": minimum, "maximum": maximum}
 
 
 def survey_numbers(Y: NDArray[np.float64], w: NDArray[np.float64], arithmetic: Arithmetic = NATIVE) -> NumberSurvey:
@@ -223,12 +238,14 @@ def _check_labels(reader: Reader, labels: NDArray[np.int64], lo: int, classes: i
         raise reader.refusal(reader.info.y_name, found)
 
 
-def _moments(raw: NDArray[Any], arithmetic: Arithmetic) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and sum of squared deviations of each column, float64.
+def _moments(
+    raw: NDArray[Any], values: NDArray[np.float64], arithmetic: Arithmetic
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and sum of squared deviations of each column, float64; `values` is room of raw's shape.
 
     Two passes, and the second corrected by the rounding of the first (Chan, Golub, LeVeque 1983, eq. 1.7).
     """
-    values = raw.astype(np.float64)
+    np.copyto(values, raw)
     count = len(values)
     with np.errstate(over="ignore", invalid="ignore"):  # `merge_surveys` refuses what overflows
         mean = arithmetic.sum_rows(values) / count
@@ -288,7 +305,8 @@ def merge_surveys(surveys: Sequence[BlockSurvey]) -> Survey:
     for block in surveys:
         fingerprint.update(block.digest)
     variance, digest = np.where(constant, 0.0, np.maximum(M2, 0) / count), fingerprint.hexdigest()
-    return Survey(count, mean, std, minimum, maximum, class_counts, weight_sum, digest, variance, numbers)
+    digests = tuple(block.digest.hex() for block in surveys)
+    return Survey(count, mean, std, minimum, maximum, class_counts, weight_sum, digest, variance, numbers, digests)
 
 
 def merge_numbers(surveys: Sequence[NumberSurvey]) -> NumberSurvey | None:

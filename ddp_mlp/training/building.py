@@ -163,6 +163,7 @@ def start_values(config: Config, data: Data, machine: Machine, trainer: Trainer)
             "features": data.info.features,
             **({"classes": len(data.classes)} if data.classes else {"targets": list(data.targets.names)}),
             **({"notes": list(data.notes)} if data.notes else {}),
+            **({"check": data.check} if data.check else {}),
             **({} if data.access is None else {"access": data.access._asdict()}),
         },
         "fingerprint": data.fingerprint,

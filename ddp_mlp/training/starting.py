@@ -11,6 +11,7 @@ from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.folder import RunFolder, what_checkpoints_share
 from ddp_mlp.run_dir.resuming import open_run
 from ddp_mlp.run_dir.saving import GO_ON
+from ddp_mlp.storage import surveyed
 from ddp_mlp.training.building import (
     build_batches,
     build_schedule,
@@ -38,6 +39,8 @@ def started(
     start, state = open_run(config, data, machine.arithmetic, communicator)
     config = start.config
     check_validation_data(config, data)
+    if data.record is not None and not aside:
+        communicator.on_rank_0(surveyed.save, start.run_dir / surveyed.FILE, data.record)
     with communicator.in_agreement():
         progress = Progress() if start.progress is None else Progress.from_dict(start.progress)
     complete = start.progress is not None and why_ended(config, progress) is not None

@@ -68,6 +68,7 @@ def other(name: str) -> Config:
         (0.25,),
         {"a": 2.0},
         "portable",
+        "full",
     ]
     for value in choices:
         try:
@@ -86,7 +87,7 @@ def other(name: str) -> Config:
 # written out from what each key does, not read off the code: these leave the bits of the run as they are
 FREE = {
     *("data", "valid_data", "test_data"),
-    *("access", "run_dir", "describe", "teach", "quiet", "debug", "trace", "private", "tensorboard"),
+    *("access", "check", "run_dir", "describe", "teach", "quiet", "debug", "trace", "private", "tensorboard"),
     *("epochs", "max_steps", "max_seconds", "patience", "restore_best", "stall_seconds"),
     *("checkpoint_every", "keep", "resume", "resume_override", "on_save_error", "log_every"),
 }

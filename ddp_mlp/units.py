@@ -1,4 +1,4 @@
-"""How bytes are written for people: the one form for the whole program."""
+"""How bytes and counts are written for people: the one form for the whole program."""
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -14,3 +14,13 @@ def byte_size(count: float) -> str:
             break
         value /= 1024
     return f"{value:.0f} B" if unit == "B" else f"{value:,.1f} {unit}"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a count with its noun, in the plural where there is not exactly one.
+
+    >>> counted(1, "class"), counted(1234, "class"), counted(0, "rank")
+    ('1 class', '1,234 classes', '0 ranks')
+    """
+    ending = "" if n == 1 else "es" if noun.endswith("s") else "s"
+    return f"{n:,} {noun}{ending}"

@@ -3,7 +3,7 @@
 From a file, collectively, or from arrays in memory, on each rank for itself.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -91,8 +91,21 @@ class Data(NamedTuple):
         }
 
 
-def open_data(config: Config, communicator: Communicator) -> Data:
-    """Inspect, check and load the data set. Raises DataError, StorageError or ConfigError on all ranks."""
+class Opened(NamedTuple):
+    """What is known of a data set before its rows are loaded."""
+
+    info: DatasetInfo
+    access: Access
+    targets: Targets
+    rows: int
+    """To train on."""
+
+
+def open_data(config: Config, communicator: Communicator, check: Callable[[Opened], None] | None = None) -> Data:
+    """Inspect, check and load the data set. Raises DataError, StorageError or ConfigError on all ranks.
+
+    `check` may raise another error, on all ranks, before rows are loaded.
+    """
     info = communicator.on_rank_0(
         inspect, config.data, config.x_name, config.y_name, True, config.valid_data, config.test_data
     )
@@ -119,6 +132,8 @@ def open_data(config: Config, communicator: Communicator) -> Data:
     settled = communicator.on_rank_0(_settle_targets, config, mode, loss, info, names, found, numbers)
     targets, maps = settled.targets, settled.maps
     rows = found.count if train_rows is None else train_rows
+    if check is not None:
+        check(Opened(info, access, targets, found.count if train_rows is None else len(train_rows)))
     train, held_out = _sources(config, info, access, communicator, maps, rows, arithmetic)
     valid: tuple[Source, Rows] | None = (held_out["valid"], None) if "valid" in info.splits else None
     if valid_rows is not None:

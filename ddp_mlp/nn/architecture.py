@@ -8,7 +8,7 @@ import numpy as np
 
 from ddp_mlp.nn import outputs
 from ddp_mlp.nn.activations import ACTIVATIONS, Activation
-from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.buffers import FEW, Group
 from ddp_mlp.nn.functions import PORTABLE, Functions
 from ddp_mlp.nn.outputs import SOFTMAX, Output
 from ddp_mlp.nn.parameters import Layout, Start
@@ -40,6 +40,13 @@ class Architecture:
     def group(self, sizes: Sequence[int], dtype: np.dtype[Any], training: bool = True) -> Group:
         """Return buffers for a pass over shards of the given sizes; without `training`, for the way forward alone."""
         return Group(self.layout.widths, sizes, dtype, self.activations, self.targets, training)
+
+    def group_bytes(self, m: int, dtype: np.dtype[Any], training: bool = True) -> int:
+        """Return the bytes of the buffers for a pass over m ≥ 1 examples, without making any for more than two."""
+        one, two = (self.group([n], dtype, training) for n in (1, 2))
+        fixed, turned = 2 * one.nbytes - two.nbytes, two.turned.nbytes - one.turned.nbytes
+        each = two.nbytes - one.nbytes - (turned if m > FEW else 0)
+        return fixed + m * each
 
     @property
     def portable(self) -> "Architecture":

@@ -9,6 +9,7 @@ Invariants:
 import math
 import os
 import platform
+import resource
 import socket
 import sys
 from collections.abc import Iterator
@@ -90,6 +91,17 @@ def free_memory(shared: bool) -> int:
     """
     least = min(_available(), memory_left_by_control_groups(), shared_memory().free if shared else math.inf)
     return int(least) if math.isfinite(least) else 1 << 62
+
+
+def address_space_left() -> float:
+    """Return the bytes that this process may still map, as `ulimit -v` has it; infinite without a limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return math.inf
+    with suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        return max(0, limit - pages * os.sysconf("SC_PAGE_SIZE"))
+    return limit
 
 
 def memory_left_by_control_groups(root: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> float:

@@ -6,6 +6,7 @@ that all take the same turn; rank 0 alone writes files and talks.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ddp_mlp.config import Config
@@ -16,6 +17,7 @@ from ddp_mlp.run_dir.claiming import claimed, how_to_go_on
 from ddp_mlp.summing.tallies import RankSignal
 from ddp_mlp.training.interruption import Interruption, Signals
 from ddp_mlp.training.machine import settled
+from ddp_mlp.training.memory import check_opened
 from ddp_mlp.training.phases import write_traces
 from ddp_mlp.training.starting import started
 from ddp_mlp.training.step import Step, StepResult
@@ -31,7 +33,10 @@ def train(config: Config, communicator: Communicator) -> dict[str, Any]:
     checkpoint saved, or TrainingFailed when the loss is no longer finite.
     """
     with settled(config, communicator) as machine:
-        data = open_data(config, communicator)  # until here a signal has nothing to save, and ends the command at once
+        fits = partial(check_opened, config, communicator)
+        data = open_data(
+            config, communicator, fits
+        )  # until here a signal has nothing to save, and ends the command at once
         with claimed(config, communicator) as named, Interruption(communicator.abort) as signals:
             again = how_to_go_on(config, str(named.run_dir))
             with started(named, data, machine, communicator, again=again) as trainer:

@@ -11,7 +11,7 @@ import pytest
 from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batch
 from ddp_mlp.data.opening import open_data
-from ddp_mlp.explaining.describe import Outline, exact_part, lines, outline
+from ddp_mlp.explaining.describe import Outline, lines, outline
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.parallel.mpi import MPIRanks
@@ -20,6 +20,7 @@ from ddp_mlp.storage.writer import DatasetWriter
 from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.plan import make_plan
 from ddp_mlp.training.loop import take_step
+from ddp_mlp.training.needs import exact_part
 from ddp_mlp.training.step import TrainingStep
 from ddp_mlp.training.update import Regularization
 from tests.conftest import Program
@@ -161,7 +162,7 @@ def test_bad_data_end_describe_as_they_end_training(run_python: Program, tmp_pat
 def test_many_ranks_are_two_lines(digits: Path) -> None:
     """Beyond LINES_AT_MOST different ranks, each column shows its least and its most."""
     found = outline(Config(data=str(digits)), SingleProcess())
-    ranks = [replace(found.ranks[0], examples=n, sent=1000 - n) for n in range(100, 120)]
+    ranks = [found.ranks[0]._replace(examples=n, sent=1000 - n) for n in range(100, 120)]
     shown = list(lines(Config(data=str(digits)), replace(found, ranks=ranks), SingleProcess()))
     assert [line.split()[:2] for line in shown[-2:]] == [["least", "100"], ["most", "119"]]
     assert [line.split()[-2:] for line in shown[-2:]] == [["881", "B"], ["900", "B"]]

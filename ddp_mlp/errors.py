@@ -4,6 +4,7 @@ An error of this family carries one line for the user: what was found, what was 
 Any other exception is a bug, and ends the job with its traceback and exit code 1.
 """
 
+import errno
 from typing import Any
 
 
@@ -81,3 +82,26 @@ def by_all_ranks(error: ProgramError) -> ProgramError:
     """Mark an error that every rank raises at the same place, from values that all of them have; rank 0 reports it."""
     error.found_by = 0
     return error
+
+
+def unfit(error: BaseException) -> EnvironmentMismatch | None:
+    """Return in one line what an exception of Python says of the machine; None where it is about something else.
+
+    Memory, threads or file descriptors that are not to be had, a library that cannot be loaded.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[-1].removeprefix("Original error was: ") if lines else ""  # NumPy's is last of many
+    if isinstance(error, MemoryError):
+        said = said or "no more is to be had"
+        return EnvironmentMismatch(
+            f"out of memory: {said}; --describe shows what a run needs, ulimit -v what it may have"
+        )
+    if isinstance(error, RuntimeError) and "can't start new thread" in said:
+        return EnvironmentMismatch("no thread can be started: raise ulimit -u, ulimit -v, or the job's limits")
+    if isinstance(error, ImportError) and not str(error.name).startswith("ddp_mlp"):
+        return EnvironmentMismatch(
+            f"a library cannot be loaded ({said}): install what is missing; if it is there, raise ulimit -v or -n"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return EnvironmentMismatch(f"{error.filename or 'files'}: too many are open: raise ulimit -n")
+    return None

@@ -63,8 +63,9 @@ class BackgroundWriter:
             except BaseException as error:
                 self._error = error
 
-        self._thread = threading.Thread(target=run, name="checkpoint", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=run, name="checkpoint", daemon=True)
+        thread.start()
+        self._thread = thread
 
     @property
     def failed(self) -> bool:

@@ -72,8 +72,9 @@ def named_failures(path: str, what: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         # HDF5 puts the operating system's error number into its text; without one, the bytes themselves are wrong.
-        kind = StorageError if getattr(error, "errno", None) or "errno = " in str(error) else DataError
-        raise kind(f"{path}: {what}, HDF5 says: {one_line(error)}") from error
+        if getattr(error, "errno", None) or "errno = " in str(error):
+            raise StorageError(f"{path}: cannot be read, HDF5 says: {one_line(error)}") from error
+        raise DataError(f"{path}: {what}, HDF5 says: {one_line(error)}") from error
 
 
 def one_line(error: Exception) -> str:

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from ddp_mlp.errors import ConfigError, StorageError
 from ddp_mlp.storage.atomic import put_in_place
 from ddp_mlp.storage.hdf5 import fixed_length, one_line
+from ddp_mlp.storage.sink import NewFile
 
 
 class PredictionsWriter:
@@ -112,12 +113,13 @@ class PredictionsWriter:
 class _HDF5Numbers:
     def __init__(self, path: Path, rows: int, names: Sequence[str], dtype: np.dtype[Any], loss: str) -> None:
         shape = rows, len(names)
-        self._file = h5py.File(path, "w", libver=("v108", "v108"))
-        self._file.attrs["targets"] = fixed_length(names)
+        self._file = NewFile(path)
+        root = self._file.root
+        root.attrs["targets"] = fixed_length(names)
         kinds: dict[str, np.dtype[Any]] = {"value": np.dtype(np.float64)}
         if loss == "binary_cross_entropy":
             kinds = {"label": np.dtype(np.uint8), "probability": dtype}
-        self._arrays = {name: self._file.create_dataset(name, shape, kind) for name, kind in kinds.items()}
+        self._arrays = {name: root.create_dataset(name, shape, kind) for name, kind in kinds.items()}
         self._written = 0
 
     def append(self, found: NDArray[Any]) -> None:
@@ -125,6 +127,7 @@ class _HDF5Numbers:
         for name, array in self._arrays.items():
             array[rows] = found > 0.5 if name == "label" else found
         self._written = rows.stop
+        self._file.check()
 
     def close(self) -> None:
         self._file.close()
@@ -147,15 +150,16 @@ class _HDF5:
     def __init__(
         self, path: Path, rows: int, classes: Sequence[str], dtype: np.dtype[Any], levels: Sequence[float]
     ) -> None:
-        self._file = h5py.File(path, "w", libver=("v108", "v108"))
-        self._file.attrs["classes"] = fixed_length(classes)
-        self._label = self._file.create_dataset("label", (rows,), np.min_scalar_type(len(classes) - 1))
-        self._probability = self._file.create_dataset("probability", (rows, len(classes)), dtype)
+        self._file = NewFile(path)
+        root = self._file.root
+        root.attrs["classes"] = fixed_length(classes)
+        self._label = root.create_dataset("label", (rows,), np.min_scalar_type(len(classes) - 1))
+        self._probability = root.create_dataset("probability", (rows, len(classes)), dtype)
         self._spread: list[h5py.Dataset] = []
         if levels:
             shape = (rows, len(classes))
-            self._spread.append(self._file.create_dataset("deviation", shape, dtype))
-            self._spread.append(self._file.create_dataset("quantile", (*shape, len(levels)), dtype))
+            self._spread.append(root.create_dataset("deviation", shape, dtype))
+            self._spread.append(root.create_dataset("quantile", (*shape, len(levels)), dtype))
             self._spread[1].attrs["levels"] = np.array(levels)
         self._written = 0
 
@@ -166,6 +170,7 @@ class _HDF5:
         for dataset, part in zip(self._spread, spread, strict=True):
             dataset[rows] = part
         self._written = rows.stop
+        self._file.check()
 
     def close(self) -> None:
         self._file.close()

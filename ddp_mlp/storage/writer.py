@@ -5,6 +5,7 @@ Kept here: a file appears under its name when it is whole and on the disk, or no
 
 import math
 import os
+import resource
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,11 @@ class DatasetWriter:
             if needed > free:
                 raise StorageError(
                     f"{self.path}: needs {byte_size(needed)}, and its folder's disk has {byte_size(free)} left"
+                )
+            allowed, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+            if allowed != resource.RLIM_INFINITY and needed > allowed:
+                raise StorageError(
+                    f"{self.path}: needs {byte_size(needed)}, and ulimit -f lets a file have {byte_size(allowed)}"
                 )
             # The format of HDF5 1.8: its attributes may be longer than 64 KiB, and every library of today reads it.
             self._file = h5py.File(self._part, "w", libver=("v108", "v108"))

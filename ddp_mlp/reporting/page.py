@@ -20,9 +20,12 @@ from ddp_mlp.reporting.number_outcome import NumberOutcome
 from ddp_mlp.reporting.outcome import Outcome, picture
 from ddp_mlp.reporting.runs import RunLog, differing
 from ddp_mlp.reporting.target_charts import charts_of_numbers, charts_of_scores
-from ddp_mlp.run_dir.journal import utc_now
+from ddp_mlp.run_dir.journal import Event, utc_now
 from ddp_mlp.run_dir.narrator import duration
+from ddp_mlp.units import counted
 
+ENDS = {"final": "ended", "interrupted": "reason"}
+"""The events that end a start, with the field that says why."""
 FIGURES = tuple(f"{split}_{name}" for name in ("accuracy", "r2", "rmse", "loss") for split in ("valid", "test"))
 PICTURE_PIXELS = 96
 LISTED = 10
@@ -213,7 +216,10 @@ def _origin(run: RunLog) -> str:
             for split, value in start["fingerprint"].items()
         ),
         ["network", f"{widths}, {start['parameters']:,} parameters"],
-        ["ranks", f"P = {start['ranks']} on {start['nodes']} node(s), K = {start['shards']} shards"],
+        [
+            "ranks",
+            f"P = {start['ranks']} on {counted(start['nodes'], 'node')}, K = {counted(start['shards'], 'shard')}",
+        ],
         ["hosts", ", ".join(map(str, start["hosts"]))],
         ["BLAS", start["blas"]],
         ["versions", ", ".join(f"{name} {' '.join(str(value).split())}" for name, value in start["versions"].items())],
@@ -240,12 +246,20 @@ def _starts(run: RunLog) -> str:
     bounds = [i for i, event in enumerate(run.events) if event["event"] == "start"]
     for lo, hi in zip(bounds, [*bounds[1:], len(run.events)], strict=True):
         start, last = run.events[lo], run.events[hi - 1]
-        ended = {"final": "finished", "interrupted": last.get("reason", "interrupted")}.get(last["event"])
-        ended = ended or ("killed" if hi < len(run.events) else "running, or killed")
-        span = f"{start['step']:,} to {last['step']:,}"
+        after = run.events[hi] if hi < len(run.events) else None
+        ended = "running, or killed" if after is None else "killed"
+        if last["event"] in ENDS:
+            ended = str(last.get(ENDS[last["event"]], "ended"))
+        reached = last["step"] if after is None else max([last["step"], *_whole_number(after, "cut_step")])
+        span = f"{start['step']:,} to {reached:,}"
         hosts = ", ".join(map(str, start["hosts"]))
         rows.append([start.get("time", ""), span, ended, f"{start['ranks']}", hosts, start.get("resumed_from", "")])
     return table(["time (UTC)", "steps", "ended by", "P", "hosts", "from"], rows)
+
+
+def _whole_number(event: Event, name: str) -> list[int]:
+    """Return a field's whole number, or nothing where there is none."""
+    return [event[name]] if type(event.get(name)) is int else []
 
 
 def _hash(run: RunLog) -> str:

@@ -91,14 +91,15 @@ class RunLog:
         return np.array(steps, float) / self.start["steps_per_epoch"], np.array(values, float)
 
     def pauses(self) -> list[Pause]:
-        """Return where the run was interrupted or, having been killed, went on from a checkpoint."""
+        """Return where the run was interrupted or went on: after an end by max_steps, say, or having been killed."""
         found = []
         for before, event in zip(self.events[:-1], self.events[1:], strict=True):
             epoch = event["step"] / self.start["steps_per_epoch"]
             if event["event"] == "interrupted":
                 found.append(Pause(epoch, str(event.get("reason", "stopped"))))
             elif event["event"] == "start" and before["event"] != "interrupted":
-                found.append(Pause(epoch, "resumed"))
+                ended = before.get("ended", "an end") if before["event"] == "final" else None
+                found.append(Pause(epoch, "resumed" if ended is None else f"went on after {ended}"))
         return found
 
     def phase_seconds(self) -> dict[str, float]:

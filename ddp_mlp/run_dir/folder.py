@@ -26,6 +26,7 @@ from ddp_mlp.run_dir.tensorboard import TensorBoard
 from ddp_mlp.storage import checkpoints
 from ddp_mlp.storage.atomic import write_atomically
 from ddp_mlp.storage.checkpoint import Checkpoint
+from ddp_mlp.units import counted
 
 Listener = Callable[[Event, Arrays], None]
 """Is told each event, and the parameters as they are then. May raise StorageError."""
@@ -139,11 +140,13 @@ class Desk:
             begun_from=None if start.resumed_from is None else (like.step, self._checkpoints / start.resumed_from),
             again=again,
         )
-        self._journal = Journal(start.run_dir / journal.FILE, start.journal_bytes)
+        self._journal = Journal(start.run_dir / journal.FILE, start.journal_bytes, keep_history=not complete)
         self._board: TensorBoard | None = None
         self._listeners: list[Listener] = [lambda event, _: self._journal.write(event)]
         if complete:
-            self.console.say(f"{start.run_dir} is complete: {like.step} steps, {like.epoch} epochs")
+            self.console.say(
+                f"{start.run_dir} is complete: {counted(like.step, 'step')}, {counted(like.epoch, 'epoch')}"
+            )
             self._listeners.append(lambda event, _: self.console.result(result(event)))  # the rest has been told
             return
         if config.tensorboard:
@@ -154,6 +157,8 @@ class Desk:
 
     def tell(self, event: Event, parameters: Arrays) -> None:
         """Tell an event to all that listen. Raises StorageError, unless the run goes on in spite of it."""
+        if event["event"] == "start" and self._journal.cut_step > event["step"]:
+            event = {**event, "cut_step": self._journal.cut_step}
         for listener in self._listeners:
             try:
                 listener(event, parameters)
@@ -222,7 +227,7 @@ class Desk:
             self.saving.wait(GOODBYE_SECONDS)
         self.console.close()
         if self._journal.lost:
-            self.console.warn(f"{journal.FILE} lacks {self._journal.lost} line(s) that could not be written")
+            self.console.warn(f"{journal.FILE} lacks {counted(self._journal.lost, 'line')} that could not be written")
         if self._board is not None:
             with suppress(StorageError):
                 self._board.close()

@@ -1,7 +1,8 @@
 """What a run says to programs: metrics.jsonl, one event after the other. For rank 0 alone.
 
 A line is one JSON object in ASCII, written with one call, whole or not at all. The journal's end goes into each
-checkpoint, so that a resumed run cuts the journal back to the step it restores and goes on from there.
+checkpoint, so that a resumed run cuts the journal back to the step it restores and goes on from there. What was cut of
+the run's history, when it was started and what ended it, stays.
 """
 
 import contextlib
@@ -20,14 +21,20 @@ from ddp_mlp.run_dir.lock import is_still_at
 FILE = "metrics.jsonl"
 """The journal's name in a run's folder."""
 
+HISTORY = ("start", "interrupted", "final")
+"""The events that stay when a resume cuts a journal back."""
+
 Event = dict[str, Any]
 
 
 class Journal:
     """RUN_DIR/metrics.jsonl, to which events are appended."""
 
-    def __init__(self, path: Path, keep_bytes: int = 0) -> None:
-        """Open the file, cut back to the whole lines in its first keep_bytes bytes. Raises StorageError."""
+    def __init__(self, path: Path, keep_bytes: int = 0, keep_history: bool = True) -> None:
+        """Open the file, cut back to the whole lines in its first keep_bytes bytes. Raises StorageError.
+
+        With `keep_history` the lines behind them stay that say how the run was started and how it ended.
+        """
         self._path = path
         self.lost = 0
         """Lines that could not be written."""
@@ -35,7 +42,11 @@ class Journal:
             self._file = _open(path)
             self.bytes = _end_of_last_line(self._file, min(keep_bytes, os.fstat(self._file).st_size))
             """The journal's length so far."""
+            self.cut_step, history = _history(self._file, self.bytes)
+            """The step of the last event that was cut off; 0 where none was."""
             os.ftruncate(self._file, self.bytes)
+            if keep_history and history:
+                self.bytes += os.write(self._file, history)
         except OSError as error:
             raise self._refusal(error) from error
 
@@ -111,6 +122,22 @@ def _end_of_last_line(file: int, end: int) -> int:
             return start + newline
         end = start
     return 0
+
+
+def _history(file: int, position: int) -> tuple[int, bytes]:
+    """Return the step of the last whole event from `position` on, and the lines of a run's starts and ends there."""
+    step, kept = 0, []
+    with open(file, "rb", closefd=False) as rest:
+        rest.seek(position)
+        for line in rest:
+            try:
+                event = json.loads(line)
+                step, kind = int(event["step"]), event["event"]
+            except (ValueError, TypeError, KeyError, RecursionError):
+                break  # torn, or a stranger's
+            if kind in HISTORY and line.endswith(b"\n"):
+                kept.append(line)
+    return step, b"".join(kept)
 
 
 def make_event(event: str, step: int, epoch: int, seconds: float, **values: Any) -> Event:

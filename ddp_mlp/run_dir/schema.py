@@ -27,6 +27,7 @@ EVENTS: dict[str, dict[str, str]] = {
         "versions": "of libraries",
         "blas": "BLAS library, version and kernel",
         "resumed_from": "the checkpoint's file name",
+        "cut_step": "how far the start before had come, where steps after that checkpoint are done again",
         "notes": "what was taken where nothing was said",
     },
     "step": {

@@ -124,6 +124,44 @@ def test_killed_run_and_torn_line(run_dir: Path, tmp_path: Path) -> None:
     assert found.final is None
 
 
+def test_the_history_of_starts_is_true(run_python: Program, tmp_path: Path) -> None:
+    """Max_steps twice, a kill in the third start after its last checkpoint: each row says how it ended, and where."""
+    pytest.importorskip("matplotlib")
+    run_dir = tmp_path / "run"
+    flags = [
+        "--data",
+        ROOT / "data" / "digits.h5",
+        "--run_dir",
+        run_dir,
+        "--hidden",
+        "4",
+        "--log_every",
+        "5",
+        "--quiet",
+    ]
+    for steps in (10, 20):
+        assert run_python("-m", "ddp_mlp.train", *flags, "--max_steps", str(steps), cwd=ROOT).returncode == 0
+    flags += ["--max_steps", "90", "--checkpoint_every", "15 steps"]
+    killed = run_python(ROOT / "tests/programs/at_step.py", "49", "0", "SIGKILL", *flags, cwd=ROOT)
+    assert killed.returncode == -9, killed.stderr
+    assert run_python("-m", "ddp_mlp.train", *flags, cwd=ROOT).returncode == 0
+    found = runs.read(run_dir)
+    assert [event["event"] for event in found.events if event["event"] != "step" and event["event"] != "epoch"] == [
+        *("start", "final", "start", "final", "start", "start", "final")
+    ]
+    assert [pause.label for pause in found.pauses()] == ["went on after max_steps"] * 2 + ["resumed"]
+    last = found.starts[-1]
+    assert last["step"] in (30, 45)  # the kill may have come before the later one was on the disk
+    assert last["cut_step"] == 48
+    path = tmp_path / "report.html"
+    assert run_python("-m", "ddp_mlp.report", run_dir, "-o", path, cwd=ROOT).returncode == 0
+    rows = re.findall(
+        r"<tr><th scope=row>2[^<]*</th><td>([^<]*)</td><td>([^<]*)</td>", path.read_text(encoding="utf-8")
+    )
+    assert rows[:2] == [("0 to 10", "max_steps"), ("10 to 20", "max_steps")]
+    assert rows[2:] == [("20 to 48", "killed"), (f"{last['step']} to 90", "max_steps")]
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{}\n", '{"event": "step", "step": 1, "seconds": 0}\n', '{"event": "start", "step": 0, "seconds": 0}\n'],

@@ -47,6 +47,31 @@ def test_cut_back(tmp_path: Path) -> None:
     assert [event["step"] for event in events_of(tmp_path)] == [1, 3]
 
 
+def test_what_is_cut_leaves_the_history_of_starts(tmp_path: Path) -> None:
+    """Starts and ends behind the kept bytes stay, in order, and how far the run had come is known; steps go."""
+    path = tmp_path / "metrics.jsonl"
+    first = Journal(path)
+    first.write(make_event("start", 0, 0, 0.0))
+    first.write(make_event("step", 40, 0, 0.1))
+    kept = first.bytes
+    for event in ("start", "step", "epoch", "interrupted", "start", "final", "step"):
+        first.write(make_event(event, 55, 1, 0.2))
+    first.close()
+    torn = path.read_bytes() + b'{"event": "start", "step": 7'
+    path.write_bytes(torn)
+    second = Journal(path, kept)
+    assert second.cut_step == 55
+    assert second.bytes == path.stat().st_size
+    second.write(make_event("start", 40, 0, 0.2))
+    second.close()
+    told = [event["event"] for event in events_of(tmp_path)]
+    assert told == ["start", "step", "start", "interrupted", "start", "final", "start"]
+    path.write_bytes(torn)
+    third = Journal(path, kept, keep_history=False)
+    third.close()
+    assert path.read_bytes() == torn[:kept]
+
+
 FILL = """
 import resource, sys
 from pathlib import Path

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils import compute_class_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from ddp_mlp.estimator_fitting import DTYPES, Perceptron, dense
+from ddp_mlp.estimator_fitting import DTYPES, Perceptron, dense, trains_in_parts
 from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.run_dir.saving import State
@@ -28,7 +29,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
     learning_rate_init, max_iter (epochs), shuffle, random_state, tol, verbose, warm_start, momentum,
     nesterovs_momentum, early_stopping, validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change; solver too,
     where "adamw" and "rmsprop" come instead of "lbfgs". alpha is divided by the batch size, as there; None, the
-    default, leaves it to l2. learning_rate is "constant" there; for another course of it there is schedule.
+    default, leaves it to l2. With solver="sgd", learning_rate="adaptive" divides the rate by 5 after n_iter_no_change
+    epochs without progress, as there; for another course of the rate there is schedule. power_t and max_fun are taken
+    and have no effect: there they have one with "invscaling" and "lbfgs" alone, which are refused.
 
     Parameters as in `ddp_mlp.Config`: l2, weight_decay, schedule, dropout, label_smoothing, clip_norm, standardize,
     arithmetic. class_weight is scikit-learn's: a dict of labels, or "balanced". activation may be any of this program's
@@ -69,6 +72,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
         batch_size: int | str = "auto",
         learning_rate: str = "constant",
         learning_rate_init: float = 1e-3,
+        power_t: float = 0.5,
         schedule: str = "constant",
         max_iter: int = 200,
         shuffle: bool = True,
@@ -84,6 +88,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
+        max_fun: int = 15000,
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
         clip_norm: float | None = None,
@@ -100,6 +105,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
         self.schedule = schedule
         self.max_iter = max_iter
         self.shuffle = shuffle
@@ -115,6 +121,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
         self.dropout = dropout
         self.label_smoothing = label_smoothing
         self.clip_norm = clip_norm
@@ -142,6 +149,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
         self._warn_where_not_converged(self._learn(fitted, rows, labels, weights, self.max_iter, (0, 0), state))
         return self
 
+    @available_if(trains_in_parts)  # type: ignore[untyped-decorator] # scikit-learn ships no annotations
     def partial_fit(
         self,
         X: ArrayLike,
@@ -226,7 +234,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
         """Return the attributes of an estimator that has learnt nothing."""
         names, n = tuple(map(str, classes)), len(classes)
         if n < 2 and not several:
-            raise ValueError(f"y has one class, {classes[0]!r}: there is nothing to learn from fewer than two classes")
+            raise ValueError(
+                f"y has one class, {classes[:1].tolist()[0]!r}: there is nothing to learn from fewer than two classes"
+            )
         targets = Targets(classes=names)
         if several:
             targets = Targets("binary_cross_entropy", (), names, (0.0,) * n, (1.0,) * n)

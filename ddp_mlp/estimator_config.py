@@ -43,6 +43,12 @@ def configuration(estimator: Any, epochs: int | None, dtype: np.dtype[Any], m: i
     stochastic: Any = "sgd" if estimator.momentum == 0 else "nesterov" if estimator.nesterovs_momentum else "momentum"
     portable = getattr(estimator, "arithmetic", "native") == "portable"  # pickles of version 0.1 have none
     stops = epochs is not None and estimator.n_iter_no_change < np.inf
+    patience = int(estimator.n_iter_no_change) + 1 if stops else None  # scikit-learn stops after more than these
+    schedule: Any = "constant" if epochs is None else estimator.schedule
+    course: dict[str, Any] = {}
+    if patience is not None and _is_adaptive(estimator):
+        schedule, course = "plateau", {"decay": 1 / 5, "plateau_patience": patience}
+        patience *= 1 + _divisions(estimator.learning_rate_init)
     return Config(
         hidden=tuple(hidden) if np.iterable(hidden) else (hidden,),
         activation=in_our_words(estimator.activation),
@@ -53,7 +59,8 @@ def configuration(estimator: Any, epochs: int | None, dtype: np.dtype[Any], m: i
         batch_size=batch_size,
         optimizer=stochastic if estimator.solver == "sgd" else estimator.solver,
         learning_rate=estimator.learning_rate_init,
-        schedule="constant" if epochs is None else estimator.schedule,
+        schedule=schedule,
+        **course,
         momentum=estimator.momentum,
         beta1=estimator.beta_1,
         beta2=estimator.beta_2,
@@ -66,7 +73,7 @@ def configuration(estimator: Any, epochs: int | None, dtype: np.dtype[Any], m: i
         dropout=estimator.dropout,
         label_smoothing=getattr(estimator, "label_smoothing", 0.0),
         valid_fraction=estimator.validation_fraction if estimator.early_stopping and epochs is not None else 0.0,
-        patience=int(estimator.n_iter_no_change) + 1 if stops else None,  # scikit-learn stops after more than these
+        patience=patience,
         min_delta=estimator.tol,
         monitor=_monitored(estimator) if estimator.early_stopping and epochs is not None else "train_loss",
         restore_best=bool(estimator.early_stopping) and epochs is not None,
@@ -75,6 +82,19 @@ def configuration(estimator: Any, epochs: int | None, dtype: np.dtype[Any], m: i
         quiet=not estimator.verbose,
         stall_seconds=0.0,
     )
+
+
+def _is_adaptive(estimator: Any) -> bool:
+    """Tell whether the rate is divided by 5 where training stands still: as there, a matter of sgd alone."""
+    return bool(estimator.solver == "sgd" and estimator.learning_rate == "adaptive")
+
+
+def _divisions(rate: float) -> int:
+    """Return how often scikit-learn's adaptive rate is divided by 5, which ends at 1e-6."""
+    count = 0
+    while rate > 1e-6:
+        rate, count = rate / 5, count + 1
+    return count
 
 
 def in_our_words(activation: str) -> str:
@@ -101,12 +121,22 @@ def _refuse_what_is_named_otherwise(estimator: Any) -> None:
     """Raise ValueError for what scikit-learn's users may ask for, with what does the same here."""
     max_iter, alpha, l2 = estimator.max_iter, estimator.alpha, estimator.l2
     if estimator.solver == "lbfgs":
-        raise ValueError("solver = 'lbfgs': expected 'sgd', 'adam', 'adamw' or 'rmsprop'; all train in batches")
-    if estimator.learning_rate == "adaptive":
-        raise ValueError("learning_rate = 'adaptive': here that is schedule='plateau', with any solver")
-    if estimator.learning_rate != "constant":
-        other = "'step', 'exponential' or 'cosine'"
-        raise ValueError(f"learning_rate = {estimator.learning_rate!r}: expected 'constant'; see schedule for {other}")
+        raise ValueError(
+            "solver = 'lbfgs': here all train in batches; solver='adam' with batch_size='full' takes all rows for each "
+            "step, as 'lbfgs' does"
+        )
+    if estimator.learning_rate == "invscaling" and estimator.solver == "sgd":
+        raise ValueError(
+            "learning_rate = 'invscaling': here the rate falls by schedule='exponential', 'step' or 'cosine', with any "
+            "solver"
+        )
+    if estimator.learning_rate not in ("constant", "adaptive", "invscaling"):
+        raise ValueError(
+            f"learning_rate = {estimator.learning_rate!r}: expected 'constant' or 'adaptive'; learning_rate_init is "
+            "the rate"
+        )
+    if _is_adaptive(estimator) and estimator.schedule != "constant":
+        raise ValueError(f"learning_rate = 'adaptive': is a schedule of its own; schedule is {estimator.schedule!r}")
     if isinstance(max_iter, int | np.integer) and max_iter < 1:
         raise ValueError(f"max_iter = {max_iter}: must be at least 1")
     if alpha is not None and l2:
@@ -118,5 +148,6 @@ def _refuse_what_is_named_otherwise(estimator: Any) -> None:
 def in_scikit_learns_words(message: str) -> str:
     """Return a message of the configuration with the estimator's names for its keys."""
     for key, name in RENAMED.items():
-        message = re.sub(rf"\b{key} = ", f"{name} = ", message)
+        is_a_word_too = key in ("hidden", "epochs", "optimizer", "seed", "patience")
+        message = re.sub(rf"(?<![\w.]){key}(?= = |:)" if is_a_word_too else rf"(?<![\w.]){key}(?!\w)", name, message)
     return message

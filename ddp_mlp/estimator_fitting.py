@@ -212,6 +212,11 @@ def loss_configuration(estimator: Any) -> Config:
     return Config(**loss_keys(estimator))
 
 
+def trains_in_parts(estimator: Any) -> bool:
+    """Tell whether there is a partial_fit: as there, not where the solver takes all rows for each step."""
+    return bool(estimator.solver != "lbfgs")
+
+
 _FUNCTIONS = {"activation": "relu", "output_activation": "identity"}
 
 

@@ -9,13 +9,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ddp_mlp.data.opening import standardization_of
 from ddp_mlp.data.targets import targets_of
 from ddp_mlp.errors import ConfigError
 from ddp_mlp.estimator_config import in_scikit_learns_words
-from ddp_mlp.estimator_fitting import DTYPES, Perceptron, dense, loss_configuration
+from ddp_mlp.estimator_fitting import DTYPES, Perceptron, dense, loss_configuration, trains_in_parts
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.run_dir.saving import State
 
@@ -54,6 +55,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc] # scikit-l
         batch_size: int | str = "auto",
         learning_rate: str = "constant",
         learning_rate_init: float = 1e-3,
+        power_t: float = 0.5,
         schedule: str = "constant",
         max_iter: int = 200,
         shuffle: bool = True,
@@ -69,6 +71,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc] # scikit-l
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
+        max_fun: int = 15000,
         dropout: float = 0.0,
         clip_norm: float | None = None,
         standardize: bool = True,
@@ -88,6 +91,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc] # scikit-l
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
         self.schedule = schedule
         self.max_iter = max_iter
         self.shuffle = shuffle
@@ -103,6 +107,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc] # scikit-l
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
         self.dropout = dropout
         self.clip_norm = clip_norm
         self.standardize = standardize
@@ -127,6 +132,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc] # scikit-l
         self._warn_where_not_converged(self._train(fitted, rows, numbers, weights, self.max_iter, (0, 0), state, None))
         return self
 
+    @available_if(trains_in_parts)  # type: ignore[untyped-decorator] # scikit-learn ships no annotations
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train for one epoch on more rows; the first ones decide how all are standardized. Collective.
 

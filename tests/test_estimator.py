@@ -304,14 +304,15 @@ def test_sgd_follows_scikit_learn_step_by_step(iris: tuple[Any, Any]) -> None:
     ("parameters", "words"),
     [
         ({"learning_rate_init": -1.0}, "^learning_rate_init = -1.0: must be above 0"),
-        ({"solver": "lbfgs"}, "^solver = 'lbfgs': expected 'sgd', 'adam'"),
         ({"solver": "adagrad"}, "^solver = adagrad: expected"),
         ({"hidden_layer_sizes": (0,)}, r"^hidden_layer_sizes = \[0\]: "),
         ({"beta_1": 1.0}, "^beta_1 = 1.0: "),
         ({"weight_decay": 0.1}, "^weight_decay = 0.1: needs solver = adamw"),
         ({"max_iter": 0}, "^max_iter = 0: must be at least 1"),
-        ({"learning_rate": "adaptive"}, "schedule='plateau'"),
-        ({"learning_rate": "invscaling"}, "see schedule for"),
+        ({"learning_rate": "invscaling", "solver": "sgd"}, "schedule='exponential'"),
+        ({"learning_rate": "falling"}, "expected 'constant' or 'adaptive'"),
+        ({"learning_rate": "adaptive", "solver": "sgd", "schedule": "step"}, "is a schedule of its own"),
+        ({"solver": "lbfgs"}, "batch_size='full'"),
         ({"alpha": 1e-4, "l2": 0.1}, "give one of the two"),
         ({"alpha": -1.0}, "^alpha = -1.0: must be at least 0"),
         ({"early_stopping": True, "validation_fraction": 1.0}, "^validation_fraction = 1.0: "),
@@ -336,10 +337,37 @@ def test_parameters_that_cannot_be_are_value_errors(
 def test_loss_that_is_not_finite_is_a_value_error(iris: tuple[Any, Any]) -> None:
     """Nothing is kept of a fit that went wrong."""
     wild = small(solver="sgd", learning_rate_init=1e30, momentum=0)
-    with pytest.raises(ValueError, match="lower learning_rate"):
+    with pytest.raises(ValueError, match="lower learning_rate_init or"):
         wild.fit(*iris)
     with pytest.raises(NotFittedError):
         wild.predict_proba(iris[0])
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_an_adaptive_rate_is_scikit_learns(early_stopping: bool, iris: tuple[Any, Any]) -> None:
+    """Where no epoch counts as progress, both divide the rate as often, and end after the same number of epochs."""
+    common: dict[str, Any] = {
+        "solver": "sgd",
+        "learning_rate": "adaptive",
+        "learning_rate_init": 1e-3,
+        "tol": 1e9,
+        "random_state": 0,
+    }
+    common |= {"n_iter_no_change": 3, "max_iter": 500, "early_stopping": early_stopping}
+    theirs = TheirClassifier((4,), **common).fit(*iris)
+    ours = MLPClassifier((4,), **common).fit(*iris)
+    assert ours.n_iter_ == theirs.n_iter_ < 500
+    assert theirs._optimizer.learning_rate == pytest.approx(1e-3 / 5**5)
+    fixed = MLPClassifier((4,), **common | {"solver": "adam"}).fit(*iris)  # a matter of sgd alone, as there
+    assert fixed.n_iter_ == TheirClassifier((4,), **common | {"solver": "adam"}).fit(*iris).n_iter_
+
+
+def test_what_scikit_learn_has_chosen_is_taken(iris: tuple[Any, Any]) -> None:
+    """All parameters of an estimator of theirs make one of ours, which trains; without lbfgs, or partial_fit there."""
+    chosen = TheirClassifier((4,), max_iter=200, tol=1e9, random_state=0).get_params()
+    assert MLPClassifier(**chosen).fit(*iris).n_iter_ == TheirClassifier(**chosen).fit(*iris).n_iter_
+    assert hasattr(MLPClassifier(), "partial_fit")
+    assert not hasattr(MLPClassifier(solver="lbfgs"), "partial_fit")
 
 
 def test_alpha_is_scikit_learns(iris: tuple[Any, Any]) -> None:

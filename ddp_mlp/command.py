@@ -7,14 +7,15 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ddp_mlp import __version__, streams
 from ddp_mlp.config.values import expand
-from ddp_mlp.errors import ConfigError, EnvironmentMismatch, Interrupted, ProgramError, StorageError
+from ddp_mlp.errors import ConfigError, Interrupted, ProgramError, StorageError, unfit
+from ddp_mlp.parallel.signals import HEAD_START_SECONDS
 from ddp_mlp.stopping import Session, Stopped, ignore_signals, session
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ THREAD_VARIABLES = (
 BARRIER_SECONDS = 5.0
 """How long ranks that all know of an error wait for one another before they end the job."""
 
-HEAD_START_SECONDS = 2.0
-"""By how much the process that reports an error found before MPI starts may be later than the others."""
-
 
 class Parser(argparse.ArgumentParser):
     """argparse's parser for a command, whose errors are a ConfigError of one line."""
@@ -49,6 +47,25 @@ class Parser(argparse.ArgumentParser):
 
 Check = Callable[[argparse.Namespace], None]
 """Looks at what was asked before anything is started; raises a ProgramError."""
+
+
+OF_A_RUN = ("checkpoints", "metrics.jsonl", "search.jsonl", "trials.jsonl", "config.yaml")
+"""What a run's folder is read for."""
+
+
+def keep_what_is_read(written: Mapping[str, Path | None], *read: Path | None) -> None:
+    """Raise ConfigError where a file to be written, by the name of its flag, is one that is read.
+
+    This is the one rule for all commands: any other file that is there is replaced, when the new one is whole.
+    """
+    for name, path in written.items():
+        for source in read:
+            if path is None or source is None:
+                continue
+            out, found = path.resolve(), source.resolve()
+            inside = out.relative_to(found).parts[:1] if out.is_relative_to(found) else None
+            if inside is not None and (not inside or inside[0] in OF_A_RUN):
+                raise ConfigError(f"{name} {path}: is read from, and must not be overwritten: choose another file")
 
 
 def on_all_ranks(
@@ -91,12 +108,15 @@ def alone(
             debug = asked.debug
             work(asked)
             _check_result()
-        except MemoryError as error:
-            return _say(out_of_memory(error))
         except ProgramError as error:
             if debug:
                 raise
             return _say(error)
+        except (MemoryError, ImportError, RuntimeError, OSError) as error:
+            found = unfit(error)
+            if debug or found is None:
+                raise
+            return _say(found)
     return 0
 
 
@@ -110,12 +130,6 @@ def _check_result() -> None:
     lost = streams.result_lost()
     if lost is not None:
         raise StorageError(f"standard output: cannot be written ({lost.strerror}); send it somewhere else")
-
-
-def out_of_memory(error: MemoryError) -> EnvironmentMismatch:
-    """Return what to say where memory has run out although it seemed to suffice."""
-    what = " ".join(str(error).split()) or "no more is to be had"
-    return EnvironmentMismatch(f"out of memory: {what}; --describe shows what a run needs, ulimit -v what it may have")
 
 
 def _read(parser: Parser, argv: Sequence[str] | None, check: Check | None) -> argparse.Namespace:
@@ -155,8 +169,10 @@ def start(
     try:
         try:
             exit_code = work(communicator)
-        except MemoryError as error:
-            raise out_of_memory(error) from error
+        except ProgramError:
+            raise
+        except (MemoryError, ImportError, RuntimeError, OSError) as error:
+            raise unfit(error) or error from error
         except Interrupted as error:  # of a run that verify, say, makes for itself: nobody goes on with it
             if ours.saves or error.signal is None:
                 raise

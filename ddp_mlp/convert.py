@@ -49,7 +49,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--x_name", help='X in an NPZ or HDF5 file (X); "/a/b": from an HDF5 file\'s root')
     parser.add_argument("--y_name", help="the labels there (y)")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT.h5 if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="as without: OUT.h5 is replaced if it is there")
     parser.add_argument("--inspect", action="store_true", help="print shapes, types, class counts and ranges of a file")
     _add_column_flags(parser)
     _add_text_flags(parser)
@@ -121,7 +121,6 @@ def _run(asked: argparse.Namespace) -> None:
         dtype=asked.dtype,
         x_name=asked.x_name,
         y_name=asked.y_name,
-        overwrite=asked.overwrite,
     )
     info, told = convert(conversion)
     for line in told:

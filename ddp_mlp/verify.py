@@ -5,6 +5,7 @@ as JSON. The exit code is 1 if a check failed.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -24,9 +25,11 @@ def verify(asked: argparse.Namespace, communicator: "Communicator") -> None:
         return
     from ddp_mlp.verification.certificate import certify, in_words
 
-    certificate = certify(asked.data, asked.x_name, asked.y_name, Path(asked.certificate), communicator)
+    data = None if asked.data is None else str(asked.data)
+    certificate = certify(data, asked.x_name, asked.y_name, asked.certificate, communicator)
     if communicator.rank == 0:
         print(in_words(certificate), flush=True)
+        print(f"{asked.certificate}: the certificate", file=sys.stderr, flush=True)
     failed = [check["what"] for check in certificate["checks"] if not check["passed"]]
     if failed:
         more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
@@ -57,19 +60,25 @@ def _parser() -> Parser:
         "Prove on this machine what the program promises, alone or under mpirun.",
         epilog="Exit codes: 0 all passed, 1 a check failed, 2 usage, 65 bad data, 74 cannot read or write.",
     )
-    parser.add_argument("data", nargs="?", metavar="DATA", help="check with this data-set file, not made-up examples")
+    parser.add_argument(
+        "data", nargs="?", type=Path, metavar="DATA", help="check with this data-set file, not made-up examples"
+    )
     parser.add_argument("--x_name", default="X", metavar="NAME", help="its features (default: X)")
     parser.add_argument("--y_name", default="y", metavar="NAME", help="its labels (default: y)")
     text = "print the hashes of a few runs with arithmetic = portable, the same for everybody, and nothing else"
     parser.add_argument("--portable", action="store_true", help=text)
     text = "write the certificate to FILE as JSON; runs are made in its folder and removed (default: certificate.json)"
-    parser.add_argument("--certificate", default="certificate.json", metavar="FILE", help=text)
+    parser.add_argument("--certificate", type=Path, default=Path("certificate.json"), metavar="FILE", help=text)
     return parser
+
+
+def _check(asked: argparse.Namespace) -> None:
+    command.keep_what_is_read({"--certificate": asked.certificate}, asked.data)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit, on every rank with the same code."""
-    command.on_all_ranks(_parser(), verify, argv)
+    command.on_all_ranks(_parser(), verify, argv, _check)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,6 @@ class Conversion:
     dtype: str = "auto"
     x_name: str | None = None
     y_name: str | None = None
-    overwrite: bool = False
 
 
 class Converted(NamedTuple):
@@ -126,11 +125,8 @@ def convert(asked: Conversion) -> Converted:
 def _check_out(asked: Conversion) -> None:
     if not asked.out.parent.is_dir():
         raise StorageError(f"{asked.out}: there is no folder {asked.out.parent}")
-    if asked.out.exists():
-        if any(path.exists() and path.samefile(asked.out) for path in asked.sources):
-            raise ConfigError(f"{asked.out}: is one of the sources; give the new file another name")
-        if not asked.overwrite:
-            raise ConfigError(f"{asked.out}: exists; give another name, or --overwrite")
+    if asked.out.exists() and any(path.exists() and path.samefile(asked.out) for path in asked.sources):
+        raise ConfigError(f"{asked.out}: is one of the sources; give the new file another name")
 
 
 def _largest(dtype: str, source: ForeignRows) -> float:

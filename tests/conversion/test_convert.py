@@ -482,12 +482,14 @@ def test_any_damaged_byte_is_converted_or_refused(
 
 
 def test_an_existing_file_is_kept_until_the_new_one_is_whole(tmp_path: Path) -> None:
-    """Without --overwrite nothing is touched; with it, a failure midway leaves the old file."""
+    """It is replaced as other commands replace theirs, never where it is read; a failure midway leaves the old file."""
     X, y = example("float32")
     np.savez(tmp_path / "a.npz", X=X, y=y)
     assert run(tmp_path / "a.npz", tmp_path / "a.h5") == 0
     old = (tmp_path / "a.h5").read_bytes()
-    assert run(tmp_path / "a.npz", tmp_path / "a.h5") == 2
+    (tmp_path / "a.h5").write_text("an older file")
+    assert run(tmp_path / "a.npz", tmp_path / "a.h5") == 0
+    assert (tmp_path / "a.h5").read_bytes() == old
     assert run(tmp_path / "a.npz", tmp_path / "a.npz", "--overwrite") == 2
     np.savez(tmp_path / "bad.npz", X=X, y=y[:-1])
     assert run(tmp_path / "bad.npz", tmp_path / "a.h5", "--overwrite") == 65

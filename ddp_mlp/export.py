@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from ddp_mlp import command
 from ddp_mlp.command import Parser
+from ddp_mlp.units import counted
 
 if TYPE_CHECKING:
     from ddp_mlp.model import Model
@@ -55,7 +56,7 @@ def _run(asked: argparse.Namespace) -> None:
         networks = load_ensemble(asked.checkpoint).ensemble.networks
         for out in asked.out:
             (written,) = write_together(networks, out)
-            print(f"{written}: {len(networks)} members, their mean and deviation", file=sys.stderr)
+            print(f"{written}: {counted(len(networks), 'member')}, their mean and deviation", file=sys.stderr)
         return
     model = load(asked.checkpoint)
     what = f"{'-'.join(map(str, model.layout.widths))}, {model.layout.count:,} parameters"
@@ -67,9 +68,14 @@ def _run(asked: argparse.Namespace) -> None:
             print(f"{path}: beside it{read}", file=sys.stderr)
 
 
+def _check(asked: argparse.Namespace) -> None:
+    for out in asked.out:
+        command.keep_what_is_read({"OUT": out}, asked.checkpoint)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return command.alone(_parser(), _run, argv)
+    return command.alone(_parser(), _run, argv, _check)
 
 
 if __name__ == "__main__":

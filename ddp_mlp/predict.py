@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ddp_mlp import command
 from ddp_mlp.command import Parser
 from ddp_mlp.errors import ConfigError, printable
+from ddp_mlp.units import counted
 
 if TYPE_CHECKING:
     from ddp_mlp.inference.ensemble import EnsembleScores
@@ -57,10 +58,7 @@ def _parser() -> Parser:
 def _check(asked: argparse.Namespace) -> None:
     if asked.out is not None and asked.out.suffix not in (".h5", ".hdf5", ".csv"):
         raise ConfigError(f"--out {asked.out}: must end in .h5 or .csv, which is the format to write")
-    sources = {asked.data.resolve(), asked.checkpoint.resolve()}
-    for name, path in (("--out", asked.out), ("--scores", asked.scores)):
-        if path is not None and path.resolve() in sources:
-            raise ConfigError(f"{name} {path}: is read from, and must not be overwritten: choose another file")
+    command.keep_what_is_read({"--out": asked.out, "--scores": asked.scores}, asked.data, asked.checkpoint)
 
 
 def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
@@ -98,7 +96,7 @@ def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
             write_atomically(asked.scores, text.encode() + b"\n")
     if asked.out is not None:
         [(kind, found)] = names.items()
-        print(f"{asked.out}: {rows:,} rows of {split}, {len(found)} {kind}", file=sys.stderr, flush=True)
+        print(f"{asked.out}: {counted(rows, 'row')} of {split}, {len(found)} {kind}", file=sys.stderr, flush=True)
 
 
 def _run_together(asked: argparse.Namespace, info: "DatasetInfo", split: str, communicator: "Communicator") -> None:
@@ -119,7 +117,8 @@ def _run_together(asked: argparse.Namespace, info: "DatasetInfo", split: str, co
             text = json.dumps({"classes": model.classes, **kept.pop("together"), **kept}, indent=1)
             write_atomically(asked.scores, text.encode() + b"\n")
     if asked.out is not None:
-        what = f"{info.splits[split].rows:,} rows of {split}, {len(model.classes)} classes, {model.members} members"
+        rows = f"{counted(info.splits[split].rows, 'row')} of {split}"
+        what = f"{rows}, {counted(len(model.classes), 'class')}, {counted(model.members, 'member')}"
         print(f"{asked.out}: {what}", file=sys.stderr, flush=True)
 
 

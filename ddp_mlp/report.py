@@ -11,6 +11,7 @@ from ddp_mlp import command, streams
 from ddp_mlp.command import Parser
 from ddp_mlp.errors import ConfigError, DataError, printable
 from ddp_mlp.stopping import Stopped
+from ddp_mlp.units import counted
 
 POLL_SECONDS = 0.5
 MISTAKES = 24
@@ -74,7 +75,8 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
         lines = []
         for run, outcome, shape in zip(runs, outcomes, shapes, strict=True):
             lines.append(
-                f"{run.name}: {run.state}, {run.events[-1]['step']:,} steps, {duration(run.events[-1]['seconds'])}"
+                f"{run.name}: {run.state}, {counted(run.events[-1]['step'], 'step')}, "
+                f"{duration(run.events[-1]['seconds'])}"
             )
             if isinstance(outcome, NumberOutcome):
                 drawn += charts_of_numbers(outcome)
@@ -128,6 +130,7 @@ def _run(asked: argparse.Namespace) -> None:
 def _check(asked: argparse.Namespace) -> None:
     if asked.follow and (len(asked.runs) > 1 or asked.output):
         raise ConfigError("--follow: takes one RUN and no --output")
+    command.keep_what_is_read({"--output": asked.output}, asked.data, *asked.runs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

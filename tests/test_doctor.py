@@ -75,7 +75,7 @@ def test_under_mpirun(mpirun: Program, tmp_path: Path) -> None:
     assert done.returncode in (0, 78), done.stderr
     lines = [line for line in done.stdout.splitlines() if "→" not in line]
     assert [line[10:].split()[0] for line in lines[:-1]] == [*CHECKS[:5], "reduction", *CHECKS[5:]]
-    assert "2 on 1 host(s)" in lines[0]
+    assert "2 on 1 host" in lines[0]
     assert "a world of 2 ranks" in lines[1]
     assert "the same on all ranks" in lines[3]
     assert " GB/s)" in lines[5]
@@ -98,7 +98,7 @@ def test_two_threads_on_one_core(run_python: Program) -> None:
     pin = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from ddp_mlp.doctor import main; "
     found = findings(run_python("-c", pin + "main(['--json', '--threads', '2'])"))
     assert not_fine(found) == {"cores"}
-    assert "1 rank(s) × 2 thread(s) on 1 core(s)" in found["cores"]["found"]
+    assert "1 rank × 2 threads on 1 core" in found["cores"]["found"]
     assert not_fine(findings(run_python("-c", pin + "main(['--json'])"))) == set()
 
 
@@ -107,7 +107,7 @@ def test_two_ranks_on_one_core(mpirun: Program) -> None:
     pin = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     found = findings(mpirun(2, "-c", pin + AFTER))
     assert not_fine(found) == {"cores"}
-    assert "1 thread(s) have none of their own" in found["cores"]["found"]
+    assert "1 too few" in found["cores"]["found"]
 
 
 def test_launcher_that_does_not_match(run_python: Program) -> None:

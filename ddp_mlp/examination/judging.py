@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ddp_mlp.examination.finding import Finding
 from ddp_mlp.parallel.host import Room, cores, host_name, processor_quota, shared_memory
-from ddp_mlp.units import byte_size
+from ddp_mlp.units import byte_size, counted
 
 SHARED_MEMORY_AT_LEAST = 32 << 20
 """Bytes: below this MPI itself may die of a bus error while it starts; MPICH takes about 10 MiB for two ranks."""
@@ -41,7 +41,7 @@ def judge_ranks(places: Sequence[Place], pretended_nodes: int) -> Finding:
     return Finding(
         "ranks",
         True,
-        f"{len(places)} on {len(per_host)} host(s): {found}{more}{pretended}",
+        f"{len(places)} on {counted(len(per_host), 'host')}: {found}{more}{pretended}",
         values={"ranks": len(places), "hosts": per_host},
     )
 
@@ -58,15 +58,17 @@ def judge_cores(places: Sequence[Place], threads: int) -> Finding:
         values[host] = {"cores": len(available), "ranks": len(members), "threads": wanted, "quota": min(quota, 1e9)}
         if seated < wanted:
             problems.append(
-                f"{host}: {len(members)} rank(s) × {threads} thread(s) on {len(available)} core(s) "
-                f"({numbers(available)}), {wanted - seated} thread(s) have none of their own"
+                f"{host}: {counted(len(members), 'rank')} × {counted(threads, 'thread')} on "
+                f"{counted(len(available), 'core')} ({numbers(available)}), {wanted - seated} too few"
             )
         elif quota < wanted:
-            problems.append(f"{host}: {wanted} threads, but a limit of {quota:g} cores of processor time")
+            problems.append(f"{host}: {counted(wanted, 'thread')}, but a limit of {quota:g} cores of processor time")
     if problems:
         do = "start fewer ranks or threads there, or give each its own cores (srun --cpus-per-task, mpirun -bind-to)"
         return Finding("cores", False, "; ".join(problems), do, values)
-    found = "; ".join(f"{host}: {v['cores']} for {v['threads']} thread(s)" for host, v in list(values.items())[:16])
+    found = "; ".join(
+        f"{host}: {v['cores']} for {counted(int(v['threads']), 'thread')}" for host, v in list(values.items())[:16]
+    )
     return Finding("cores", True, found, values=values)
 
 

@@ -13,7 +13,7 @@ from ddp_mlp.examination.finding import Finding
 from ddp_mlp.examination.judging import SHARED_MEMORY_AT_LEAST
 from ddp_mlp.parallel.host import shared_memory
 from ddp_mlp.parallel.launcher import launched_rank, launched_size
-from ddp_mlp.units import byte_size
+from ddp_mlp.units import byte_size, counted
 
 if TYPE_CHECKING:
     from ddp_mlp.parallel.communicator import Communicator
@@ -64,7 +64,7 @@ def _connect() -> tuple["Communicator", Finding]:
     if communicator.size == 1:
         found = f"none ({name} = 1)" if name else "none: one process; start it under mpirun or srun to examine a job"
     else:
-        found = f"{name} = {launched} and a world of {communicator.size} ranks, {library}"
+        found = f"{name} = {launched} and a world of {counted(communicator.size, 'rank')}, {library}"
     return communicator, Finding("launcher", True, found, values=values | {"library": library})
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ddp_mlp.reporting.charts import Chart, Palette, dress
 from ddp_mlp.reporting.markup import escaped, figures_of, section, table
 from ddp_mlp.run_dir.narrator import duration
+from ddp_mlp.units import counted
 
 SHOWN = 10
 """Trials in the table, and in the chart of learning curves."""
@@ -61,11 +62,12 @@ def _words(log: SearchLog) -> str:
     starts = [event for event in log.events if event["event"] == "start"]
     last = log.events[-1] if log.events else {}
     counts = {state: states.count(state) for state in ("finished", "stopped", "failed", "open") if state in states}
-    words = [f"{len(states):,} trials: " + ", ".join(f"{count:,} {state}" for state, count in counts.items())]
+    words = [f"{counted(len(states), 'trial')}: " + ", ".join(f"{count:,} {state}" for state, count in counts.items())]
     words.append(f"judged by {log.monitor}, {'the larger' if log.largest else 'the smaller'} the better")
     if starts:
         words.append(
-            f"{len(starts)} start(s), the last on {starts[-1]['ranks']} ranks in {starts[-1]['groups']} groups"
+            f"{counted(len(starts), 'start')}, the last on "
+            f"{counted(starts[-1]['ranks'], 'rank')} in {counted(starts[-1]['groups'], 'group')}"
         )
     if "idle_share" in last:
         words.append(f"of its {duration(last['seconds'])}, ranks were idle {100 * last['idle_share']:.1f} %")
@@ -97,7 +99,7 @@ def _rungs(log: SearchLog) -> Chart | None:
         return None
     counts = [sum(len(row["rungs"]) > rung for row in log.rows.values()) for rung in range(most)]
     text = "Scores of the trials at each rung; " + ", ".join(
-        f"{n} trials at rung {i + 1}" for i, n in enumerate(counts)
+        f"{counted(n, 'trial')} at rung {i + 1}" for i, n in enumerate(counts)
     )
 
     def draw(axes: Axes, palette: Palette) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddp_mlp.run_dir.journal import FILE, Event
-from ddp_mlp.units import byte_size
+from ddp_mlp.units import byte_size, counted
 
 
 class Narrator:
@@ -31,19 +31,21 @@ class Narrator:
         widths = "-".join(map(str, [data["features"], *config["hidden"], event.get("outputs", data.get("classes"))]))
         resumed = event.get("resumed_from")
         lines = [
-            f"data      {data['path']}: {splits}; {data['features']} features, {_of_targets(data)}",
+            f"data      {data['path']}: {splits}; {counted(data['features'], 'feature')}, {_of_targets(data)}",
             *(f"          {note}" for note in data.get("notes", ())),
             *self._tell_access(event),
             f"network   {widths}, {event['parameters']:,} parameters, {config['dtype']}",
             f"training  {config['optimizer']}, learning rate {config['learning_rate']:g} ({config['schedule']}), "
-            f"batch size {config['batch_size']}, {event['steps_per_epoch']:,} steps per epoch, seed {config['seed']}",
-            f"ranks     P = {event['ranks']} on {event['nodes']} node(s), {_sum(event)}; {event['blas']}, "
-            f"{config['threads']} thread(s)",
+            f"batch size {config['batch_size']}, {counted(event['steps_per_epoch'], 'step')} per epoch, "
+            f"seed {config['seed']}",
+            f"ranks     P = {event['ranks']} on {counted(event['nodes'], 'node')}, {_sum(event)}; {event['blas']}, "
+            f"{counted(config['threads'], 'thread')}",
         ]
         idle = event["ranks"] - event["shards"]
         if idle > 0:
+            them = "it" if idle == 1 else "them"
             more = "more shards" if _is_native(config) else "larger batches"
-            lines.append(f"          {idle} ranks have no shard and stand idle: {more} would use them")
+            lines.append(f"          {counted(idle, 'rank')} without a shard, idle: {more} would use {them}")
         return [*lines, f"run       {config['run_dir']}" + (f", resumed from {resumed}" if resumed else "")]
 
     def _tell_access(self, event: Event) -> list[str]:
@@ -73,7 +75,7 @@ class Narrator:
 
     def _tell_end(self, event: Event) -> list[str]:
         run_dir = self._start["config"]["run_dir"]
-        counts = f"{event['step']:,} steps, {event['epoch']} epochs, {duration(event['seconds'])}"
+        counts = f"{counted(event['step'], 'step')}, {counted(event['epoch'], 'epoch')}, {duration(event['seconds'])}"
         lines = [f"ended     by {event['ended']}: {counts}"]
         if "best_epoch" in event:
             lines.append(f"best      epoch {event['best_epoch']}")
@@ -100,7 +102,7 @@ def _sum(event: Event) -> str:
     """Say how a run's gradients are summed."""
     config = event["config"]
     return (
-        f"K = {event['shards']} shards, {config['reduction']} sum"
+        f"K = {counted(event['shards'], 'shard')}, {config['reduction']} sum"
         if _is_native(config)
         else "portable arithmetic: no shards, the same bits on any machine"
     )
@@ -126,7 +128,7 @@ def _words(name: str) -> str:
 
 def _of_targets(data: Mapping[str, Any]) -> str:
     if "classes" in data:
-        return f"{data['classes']} classes"
+        return counted(data["classes"], "class")
     names = data["targets"]
     return (
         f"{len(names)} target{'s' if len(names) > 1 else ''}: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"

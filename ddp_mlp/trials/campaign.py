@@ -14,7 +14,7 @@ from ddp_mlp.config import Config
 from ddp_mlp.data.opening import Data, open_data
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.run_dir.claiming import claimed
+from ddp_mlp.run_dir.claiming import claimed, how_to_go_on
 from ddp_mlp.training import interruption
 from ddp_mlp.training.interruption import Interruption
 from ddp_mlp.training.machine import settled
@@ -50,7 +50,8 @@ def search(config: Config, space: Mapping[str, Any], asked: Asked, communicator:
             post: Post = RankPost(communicator)
             if communicator.rank == 0:
                 office = Office(communicator)
-                dispatcher = Dispatcher(plan, course, groups.ranks, communicator.size, office.send)
+                again = how_to_go_on(config, str(base.run_dir))
+                dispatcher = Dispatcher(plan, course, groups.ranks, communicator.size, office.send, again)
                 post = stack.enter_context(office.open(dispatcher))
             summons = Summons(lambda: signals.signal, interruption.name, post, interruption.SIGNALS[0])
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ddp_mlp.errors import Interrupted, ProgramError, StorageError, TrainingFailed
 from ddp_mlp.run_dir.journal import FILE as JOURNAL
+from ddp_mlp.run_dir.saving import GO_ON
 from ddp_mlp.storage.atomic import write_atomically
 from ddp_mlp.trials import files
 from ddp_mlp.trials.bulletin import Bulletin
@@ -31,12 +32,16 @@ class Dispatcher:
         groups: Sequence[Sequence[int]],
         size: int,
         send: Callable[[int, Any], None],
+        again: str = GO_ON,
     ) -> None:
-        """Take the ranks of each group, how many ranks there are, and send(rank, letter), which returns at once."""
+        """Take the ranks of each group, how many ranks there are, and send(rank, letter), which returns at once.
+
+        `again` says what makes the search go on after a stop.
+        """
         assert plan.base.run_dir is not None, "claimed"
         self.plan, self.course, self.groups, self.size, self._send = plan, course, groups, size, send
         self.run_dir = Path(plan.base.run_dir)
-        self.ended = False
+        self.ended, self._again = False, again
         self._table = Table(self.run_dir / "trials.jsonl")
         self._free: list[int] = []
         self._going: dict[int, Unit] = {}
@@ -141,9 +146,7 @@ class Dispatcher:
             elif isinstance(self._error, Interrupted):
                 files.tell(self.run_dir, "interrupted", reason=str(self._error), **self.bulletin.times())
                 stands = f"{self.course.trials_done} of {len(self.course.rows)} trials are done"
-                self._error = Interrupted(
-                    f"stopped by {self._error}; {stands}, {self.run_dir} is saved: run the same command again to go on"
-                )
+                self._error = Interrupted(f"stopped by {self._error}; {stands}, {self.run_dir} is saved: {self._again}")
         except StorageError as error:
             self._error = error
         for rank in range(self.size):

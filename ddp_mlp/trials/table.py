@@ -44,7 +44,7 @@ class Table:
             if os.write(self._file, line) != len(line):
                 raise OSError(28, "No space left on device")
         except OSError as error:
-            reason = f"{error.strerror}; free some space and run the same command again"
+            reason = f"{error.strerror}; free some space, and let it go on from here"
             raise StorageError(f"{self._path}: cannot be written: {reason}") from error
 
     def compact(self, rows: Iterable[Row]) -> None:

@@ -20,6 +20,7 @@ from ddp_mlp.storage.atomic import write_atomically
 from ddp_mlp.storage.writer import DatasetWriter
 from ddp_mlp.training.building import architecture_of
 from ddp_mlp.training.machine import Machine, settled
+from ddp_mlp.units import counted
 from ddp_mlp.verification import checks, golden
 from ddp_mlp.verification.checks import Check
 
@@ -142,8 +143,8 @@ def in_words(certificate: dict[str, Any]) -> str:
     """Return the certificate as text."""
     versions, kernel = certificate["versions"], certificate["kernel"]
     lines = [
-        f"ddp_mlp {versions['ddp_mlp']}, {certificate['ranks']} rank(s) on {certificate['nodes']} node(s), "
-        f"{certificate['data']}",
+        f"ddp_mlp {versions['ddp_mlp']}, {counted(certificate['ranks'], 'rank')} on "
+        f"{counted(certificate['nodes'], 'node')}, {certificate['data']}",
         f"Python {versions['python']}, NumPy {versions['numpy']}, {kernel['blas']} {kernel['architecture']}, "
         f"MPI: {versions['mpi']}",
         "",

@@ -28,6 +28,7 @@ from ddp_mlp.summing.tree import Subtree, automatic_shards, children, rows
 from ddp_mlp.training import loop
 from ddp_mlp.training.step import TrainingStep
 from ddp_mlp.training.update import Regularization
+from ddp_mlp.units import counted
 
 DIFFERENCE = 1e-6
 """Half the distance over which the loss is differenced: its error is about DIFFERENCE² + 1e-16 / DIFFERENCE."""
@@ -141,8 +142,8 @@ def exact_sum(source: Source, network: Architecture, sizes: list[int], communica
                 np.divide(expected, f32.type(m), out=expected)
                 different += int(np.count_nonzero(found.view(np.uint32) != expected.view(np.uint32)))
         different = communicator.broadcast(different)
-    ranks = "1 rank" if communicator.size == 1 else f"{communicator.size} ranks"
-    what = f"sum of {step.reduction.K} shards on {ranks} against its definition in one process"
+    ranks = counted(communicator.size, "rank")
+    what = f"sum of {counted(step.reduction.K, 'shard')} on {ranks} against its definition in one process"
     compared = layout.length * len(sizes)
     return Check(what, f"{different} of {compared:,} numbers differ", "none", different == 0)
 
@@ -173,7 +174,7 @@ def training(config: Config, folder: Path, communicator: Communicator) -> Iterat
     `config` names the data; `folder`, which all ranks see, takes the runs' own folders.
     """
     P = communicator.size
-    ranks = "1 rank" if P == 1 else f"{P} ranks"
+    ranks = counted(P, "rank")
     base = replace(config, max_steps=STEPS, shards=automatic_shards(P))
 
     def trained(name: str, alone: bool = False, max_steps: int = STEPS) -> str:
@@ -187,7 +188,7 @@ def training(config: Config, folder: Path, communicator: Communicator) -> Iterat
 
     whole = trained("whole")  # parameters_sha256, which each rank forms from its own node's copy
     copies = set(communicator.allgather(whole))
-    yield Check(f"parameters on {ranks} after {STEPS} steps", f"{len(copies)} version(s)", "1", len(copies) == 1)
+    yield Check(f"parameters on {ranks} after {STEPS} steps", counted(len(copies), "version"), "1", len(copies) == 1)
     for repeat in (2, 3):
         yield same(f"training on {ranks}, repeated ({repeat} of 3)", trained(f"repeat {repeat}"))
     trained("stopped", max_steps=STOP)

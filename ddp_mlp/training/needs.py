@@ -36,7 +36,7 @@ class Needs(NamedTuple):
     activations: int
     """Buffers of all passes of different size, training and evaluation; at most."""
     checkpoint: int
-    """On rank 0: a copy of parameters and state, and the file that is made of it."""
+    """On rank 0: a copy of parameters and state, the file that is made of it, and the best copy where one is kept."""
     read: int
     """Gradient sums of its node's other ranks, read where they lie: within a node nothing is sent."""
     sent: int
@@ -96,13 +96,14 @@ def needs(config: Config, info: DatasetInfo, network: Architecture, count: Rows,
     optimizer = optimizers.create(config.optimizer)
     decay = optimizer.default_weight_decay if config.weight_decay is None else config.weight_decay
     sums = _gradient_sums(part.subtrees, layout, batches, K, config.chunk_rows)
+    keeps_best = "valid" in info.splits or count.train < count.split or config.monitor == "train_loss"
     kept = (1 + len(optimizer.slots)) * layout.length * dtype.itemsize
     return Needs(
         examples=sum(len(rows(subtree, batch_size, K)) for subtree in part.subtrees),
         gradients=(sums + part.exchanged) * working.itemsize,
         optimizer=(len(optimizer.slots) + bool(config.l2 or decay)) * part.slice_length * dtype.itemsize,
         activations=sum(network.group_bytes(n, working, training) + n * arriving for n, training in passes),
-        checkpoint=2 * kept if communicator.rank == 0 else 0,
+        checkpoint=(2 + keeps_best) * kept if communicator.rank == 0 else 0,
         read=part.read * working.itemsize,
         sent=part.sent * working.itemsize + part.tallies * np.dtype(np.float64).itemsize,
     )

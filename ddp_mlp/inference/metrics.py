@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.errors import ConfigError
 from ddp_mlp.inference.scores import Confusion
 from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group
@@ -67,6 +68,32 @@ def metrics_of(targets: Targets, ranked: bool, arithmetic: Arithmetic = NATIVE) 
     if targets.loss == "binary_cross_entropy":
         return LabelMetrics(targets.names, ranked, arithmetic)
     return NumberMetrics(targets, arithmetic)
+
+
+def figures_known(targets: Targets) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what `monitor` may watch: the figures of all, and those of one class, label or target."""
+    ranks = ("roc_auc", "average_precision") if targets.outputs <= RANKED_CLASSES else ()
+    if targets.classes:
+        return ("loss", "accuracy", "balanced_accuracy", "macro_f1", *ranks), ranks
+    if targets.loss == "binary_cross_entropy":
+        return ("loss", "accuracy", "macro_f1", *ranks), ("accuracy", *ranks)
+    more = {"poisson": ("deviance",), "quantile": ("coverage_error",)}.get(targets.loss, ())
+    return ("loss", "rmse", "mae", "r2", *more), ("rmse", "mae", "r2", *more)
+
+
+def check_monitor(monitor: str, targets: Targets) -> None:
+    """Raise ConfigError where there is no such figure of these targets: it would never improve."""
+    name, _, one = monitor.partition(":")
+    if not name.startswith("valid_"):
+        return
+    names = targets.classes or targets.names
+    if one and one not in names:
+        known = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+        raise ConfigError(f"monitor = {monitor}: {one!r} is none of {known}")
+    known_ones = figures_known(targets)[bool(one)]
+    if name.removeprefix("valid_") not in known_ones:
+        choice = ", ".join(f"valid_{figure}{':' + one if one else ''}" for figure in known_ones) or "a figure of all"
+        raise ConfigError(f"monitor = {monitor}: there is none for loss = {targets.loss}; choose {choice}")
 
 
 class ClassMetrics:

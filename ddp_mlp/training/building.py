@@ -12,6 +12,7 @@ from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batches, Source
 from ddp_mlp.data.opening import Data, Rows, make_batches
 from ddp_mlp.errors import ConfigError, DataError, by_all_ranks
+from ddp_mlp.inference.metrics import check_monitor
 from ddp_mlp.nn import architecture, optimizers, schedules
 from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn.architecture import Architecture
@@ -136,7 +137,7 @@ def architecture_of(config: Config, data: Data) -> Architecture:
 
 
 def check_validation_data(config: Config, data: Data) -> None:
-    """Raise ConfigError on all ranks where an option needs data to validate on, and there are none."""
+    """Raise ConfigError on all ranks where an option needs data to validate on, or a figure, and there is none."""
     needs = {
         "patience": config.patience is not None,
         "schedule = plateau": config.schedule == "plateau",
@@ -147,6 +148,10 @@ def check_validation_data(config: Config, data: Data) -> None:
             raise by_all_ranks(
                 ConfigError(f"{name}: needs validation data: a group valid in {config.data}, or valid_fraction")
             )
+    try:
+        check_monitor(config.monitor, data.targets)
+    except ConfigError as error:
+        raise by_all_ranks(error) from None
 
 
 def start_values(config: Config, data: Data, machine: Machine, trainer: Trainer) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import Data, open_data
 from ddp_mlp.errors import ConfigError, DataError
+from ddp_mlp.inference.metrics import check_monitor
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.claiming import claimed, how_to_go_on
 from ddp_mlp.training import interruption
@@ -89,6 +90,7 @@ def _stand(plan: Plan, data: Data) -> tuple[Plan, Course]:
 def _check_scores(plan: Plan, data: Data) -> None:
     """Raise ConfigError unless every training has the figures that it is judged by."""
     monitor, folds = plan.base.monitor, plan.asked.folds
+    check_monitor(monitor, data.targets)
     if folds == 1 and data.valid is None and monitor.startswith("valid"):
         raise ConfigError(
             f"monitor = {monitor}: needs validation data: a group valid in {plan.base.data}, valid_fraction, or folds"

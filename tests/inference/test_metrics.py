@@ -8,18 +8,21 @@ import pytest
 from numpy.typing import NDArray
 
 from ddp_mlp.config.keys import METRICS
+from ddp_mlp.errors import ConfigError
 from ddp_mlp.inference.metrics import (
     BINS,
     DIRECTIONS,
     Figures,
     ScoreRanks,
     bins_of,
+    check_monitor,
+    figures_known,
     loss_where_missing,
     mean_of_defined,
     metrics_of,
 )
 from ddp_mlp.nn import architecture
-from ddp_mlp.nn.targets import Targets
+from ddp_mlp.nn.targets import LOSSES, Targets
 
 metrics = pytest.importorskip("sklearn.metrics")
 F64 = np.dtype(np.float64)
@@ -50,6 +53,30 @@ def figures_of(
 def test_every_figure_has_a_direction_and_can_be_watched() -> None:
     """The names that the configuration takes are those that are computed."""
     assert set(METRICS) == set(DIRECTIONS)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_can_be_watched_is_what_is_computed(loss: str) -> None:
+    """Of all and of each; another loss's figure, or a name that is not there, is refused with those there are."""
+    names = ("a", "b")
+    targets = Targets(loss, (), names, (0.0, 0.0), (1.0, 1.0), (0.5,) if loss == "quantile" else ())
+    y: NDArray[Any] = np.array([[0.0, 1], [1, 0], [1, 1]])
+    if loss == "cross_entropy":
+        targets, y = Targets(classes=names), np.array([0, 1, 1])
+    found, of_each = figures_of(targets, np.arange(6.0).reshape(3, 2), y)
+    of_all, of_one = figures_known(targets)
+    assert set(of_all) == {"loss", *found} & set(DIRECTIONS)
+    assert set(of_one) == set(of_each["a"]) & set(DIRECTIONS)
+    for name in DIRECTIONS:
+        for monitor, known in ((f"valid_{name}", of_all), (f"valid_{name}:b", of_one)):
+            if name in known:
+                check_monitor(monitor, targets)
+            else:
+                with pytest.raises(ConfigError, match=f"{monitor}: there is none for loss = {loss}; choose valid_"):
+                    check_monitor(monitor, targets)
+    with pytest.raises(ConfigError, match="'c' is none of a, b"):
+        check_monitor("valid_rmse:c", targets)
+    check_monitor("train_loss", targets)
 
 
 @pytest.mark.parametrize("n", [2, 5])

@@ -54,7 +54,7 @@ class BackgroundWriter:
         self._error: BaseException | None = None
 
     def start(self, write: Callable[[], Any]) -> None:
-        """Wait for the write under way, then start this one. Raises the former's error."""
+        """Wait for the write under way, then start this one. Raises the former's error, or RuntimeError: no thread."""
         self.wait()
 
         def run() -> None:
@@ -135,7 +135,11 @@ class Saving:
                 except StorageError as error:
                     self.trouble(error)
 
-        self._writer.start(write)
+        try:
+            self._writer.start(write)
+        except RuntimeError as error:  # "can't start new thread": a limit of processes or of memory
+            why = f"{error}; {self._what_is_saved()}"
+            self.trouble(StorageError(f"step {checkpoint.step}: its checkpoint cannot be written: {why}"))
 
     def _write_best(self, best: Checkpoint | None) -> None:
         """Write the best one, if there is a new one; where that fails, it stays in memory. Raises StorageError."""

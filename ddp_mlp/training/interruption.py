@@ -8,15 +8,19 @@ where they are stuck in MPI.
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Protocol, Self
 
+from ddp_mlp.parallel.launcher import launched_rank
 from ddp_mlp.parallel.signals import SIGNALS as SIGNALS
 from ddp_mlp.parallel.signals import heard, noted
 from ddp_mlp.parallel.signals import name as name
 
 ECHO_SECONDS = 1.0
 """Signals so close together are one: schedulers signal the ranks and their launcher, and the launcher passes it on."""
+TURN_SECONDS, LAST_TURN_SECONDS = 0.6, 3.0
+"""How long each rank leaves the word to those before it, whose first abort ends all; and the longest that any does."""
 
 
 class Signals(Protocol):
@@ -64,4 +68,13 @@ class Interruption:
         if self._first is None:
             self._first, self.signal = now, self.signal or number
         elif now - self._first > ECHO_SECONDS:
+            tell_of_second(number)
             self._end_now(128 + number)
+
+
+def tell_of_second(number: int) -> None:
+    """Say why all ends at once: rank 0 or, where that does not run, another one. Local."""
+    time.sleep(min(TURN_SECONDS * launched_rank(), LAST_TURN_SECONDS))
+    after = "what was done since the last checkpoint is lost; run the same command again to go on"
+    with suppress(OSError):  # not by print: the main thread may be in it
+        os.write(2, f"error: stopped by {name(number)}, the second signal, at once: {after}\n".encode())

@@ -36,7 +36,8 @@ class Progress:
             watches = {name: Patience(**values[name]) for name in ("stopping", "plateau", "best")}
             found = cls(**{**values, **totals, **watches})
             counts = [found.step, found.epoch]
-            counts += [count for watch in watches.values() for count in (watch.best_epoch, watch.epochs, watch.ran_out)]
+            for watch in watches.values():
+                counts += [watch.best_epoch, watch.epochs, watch.since, watch.ran_out]
             numbers = [found.seconds, *found.epoch_totals, *found.logged_totals]
             for totals_ in totals.values():
                 counts += [totals_.examples, totals_.correct, totals_.examples - totals_.correct]

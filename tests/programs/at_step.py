@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 
 import numpy as np
 
@@ -36,6 +37,8 @@ def happen(run: Trainer) -> None:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(event), before[1]))
         atexit.register(resource.setrlimit, resource.RLIMIT_FSIZE, before)  # what measures coverage writes then
+    elif event == "no-threads":  # each would take more memory than there are addresses
+        threading.stack_size(1 << 46)
     elif event == "overflow":
         parameters[...] = np.inf
     else:

@@ -2,14 +2,20 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ddp_mlp.training import interruption
 from ddp_mlp.training.interruption import SIGNALS, Interruption
+from tests.conftest import MPIRUN, ROOT
+
+AT_STEP = Path(__file__).parents[1] / "programs" / "at_step.py"
 
 STUCK = """
 import os, signal, sys, threading, time
@@ -31,9 +37,9 @@ with interruption.Interruption(communicator.abort):
 """
 
 
-def wait_for(condition: Any) -> None:
-    """Wait until the condition holds, for 5 s at most."""
-    deadline = time.monotonic() + 5
+def wait_for(condition: Any, seconds: float = 5) -> None:
+    """Wait until the condition holds, for so long at most."""
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -101,3 +107,26 @@ def test_the_second_signal_ends_a_rank_that_is_stuck_in_mpi(mpirun: Any) -> None
     """While one rank sleeps and the other waits for it in a barrier, two signals to the latter end both."""
     done = mpirun(2, "-c", STUCK, timeout=30)
     assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr.count("error: stopped by SIGTERM, the second signal") == 1
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_two_signals_to_mpirun_end_a_job_of_which_one_rank_is_stopped(stopped: int, tmp_path: Path) -> None:
+    """143, within a few seconds, and one line that says so: from rank 0, or from another where that is stopped."""
+    if not MPIRUN.exists() or MPIRUN.with_name("ompi_info").exists():
+        pytest.skip("MPICH's mpirun passes SIGTERM on")
+    flags = ["--epochs", "30", "--hidden", "8", "--quiet", "--run_dir", str(tmp_path)]
+    command: list[str | Path] = [MPIRUN, "-n", "3", sys.executable, AT_STEP, "20", str(stopped), "SIGSTOP", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as job:
+        try:
+            wait_for((tmp_path / "config.yaml").exists, 30)
+            time.sleep(1)
+            for _ in range(2):
+                job.send_signal(signal.SIGTERM)
+                time.sleep(1.5)
+            _, stderr = job.communicate(timeout=20)
+        finally:
+            job.kill()
+    assert job.returncode == 128 + signal.SIGTERM, stderr
+    assert stderr.count("error: ") == stderr.count("error: stopped by SIGTERM, the second signal, at once") == 1

@@ -302,6 +302,21 @@ def test_a_loss_that_is_not_finite_ends_all_ranks(mpirun: Any, tmp_path: Path) -
     assert all(np.isfinite(a).all() for a in load_newest(tmp_path).parameters.values())
 
 
+@pytest.mark.parametrize("on_save_error", ["stop", "continue"])
+def test_no_thread_for_a_checkpoint_is_a_storage_error(run_python: Any, tmp_path: Path, on_save_error: str) -> None:
+    """From step 15 on the system gives no thread: a checkpoint that cannot be written, stopped at or counted; 74."""
+    flags = ("--checkpoint_every", "10", "--max_steps", "35", "--hidden", "8", "--quiet", "--run_dir", tmp_path)
+    program = Path(__file__).parents[1] / "programs" / "at_step.py"
+    done = run_python(program, "15", "0", "no-threads", *flags, "--on_save_error", on_save_error)
+    assert done.returncode == 74, done.stderr
+    assert "Traceback" not in done.stderr
+    saved = "step-00000010.h5 is saved: run the same command again to go on"
+    assert done.stderr.splitlines()[-1].endswith(saved)
+    warned = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warned) == (3 if on_save_error == "continue" else 0)
+    assert done.stderr.count("can't start new thread") == max(1, len(warned))
+
+
 def load_newest(run_dir: Path) -> Checkpoint:
     """Return the newest checkpoint of a run."""
     found = checkpoints.newest(run_dir / "checkpoints")
@@ -325,6 +340,9 @@ def test_a_checkpoint_that_is_not_its_configurations(run_python: Any, whole: Pat
             good, progress={**good.progress, "epoch_totals": [0.0, 0.0, 0, -128]}
         ),
         "the checkpoint's progress is not that of a run": replace(good, progress={**good.progress, "seconds": 10**400}),
+        "checkpoint's progress is not": replace(
+            good, progress={**good.progress, "stopping": {**good.progress["stopping"], "since": "x"}}
+        ),
         "its configuration is not one of this version": replace(good, config={**good.config, "hiden": 1}),
     }
     for i, (said, forgery) in enumerate(forged.items()):

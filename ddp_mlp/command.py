@@ -162,7 +162,8 @@ def start(
     from ddp_mlp.parallel.communicator import end_on_exception
 
     try:
-        communicator = (connect or mpi.connect)()
+        limit = mpi.START_SECONDS if ours.patience is None else ours.patience
+        communicator = mpi.connect(patience=limit) if connect is None else connect()
     except ProgramError as error:
         exit_before_mpi(error)
     ours.abort = communicator.abort
@@ -190,7 +191,7 @@ def start(
     except BaseException:
         end_on_exception(communicator)
     ignore_signals()
-    communicator.leave(exit_code or 0)
+    communicator.leave(exit_code or 0, ours.patience)
 
 
 @cache

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     def run(asked: argparse.Namespace, communicator: "Communicator") -> int:
         from ddp_mlp.examination.whole import examine
 
-        findings = examine(asked.run_dir, asked.threads, communicator, meeting.finding)
+        findings = examine(asked.run_dir, asked.threads, communicator, meeting.finding, meeting.left)
         meeting.over()
         if communicator.rank == 0:
             print(report(findings, time.monotonic() - began, asked.json), flush=True)

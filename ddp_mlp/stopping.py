@@ -41,6 +41,8 @@ class Session:
         self._told = threading.Lock()
         self._ending = threading.Event()
         self._stopped = False
+        self.patience: float | None = None
+        """Seconds that ranks wait for one another while MPI starts and ends; 0: for ever; None: its default, and 0."""
         self.abort: Callable[[int], Any] = os._exit
         """Ends all ranks with an exit code; that of the communicator, once there is one."""
 

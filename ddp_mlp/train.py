@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ddp_mlp import command
-from ddp_mlp.stopping import session
+from ddp_mlp.stopping import Session, session
 
 if TYPE_CHECKING:
     from ddp_mlp.config import Config
@@ -29,15 +29,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     with session(saves=True) as ours:
         if launched_size()[0] > 1 and any(word.partition("=")[0] == "--config" for word in arguments):
             # Files are read by rank 0 alone: the others may not see them, or see what was there a moment ago.
-            command.start(lambda ranks: _read_by_rank_0(arguments, ranks), ours, debug="--debug" in arguments)
+            command.start(lambda ranks: _read_by_rank_0(arguments, ranks, ours), ours, debug="--debug" in arguments)
         try:
             chosen = config.parse(arguments)
         except ProgramError as error:
             command.exit_before_mpi(error)
+        ours.patience = chosen.stall_seconds
         command.start(lambda ranks: _work(chosen, ranks), ours, chosen.threads, chosen.debug)
 
 
-def _read_by_rank_0(arguments: Sequence[str], communicator: "Communicator") -> None:
+def _read_by_rank_0(arguments: Sequence[str], communicator: "Communicator", ours: Session) -> None:
     """Do what the arguments say once rank 0 has read them and their files. Collective."""
     from ddp_mlp import config
 
@@ -49,6 +50,7 @@ def _read_by_rank_0(arguments: Sequence[str], communicator: "Communicator") -> N
 
     chosen = communicator.on_rank_0(parse)
     if chosen is not None:
+        ours.patience = chosen.stall_seconds
         _work(chosen, communicator)
 
 

@@ -6,6 +6,7 @@
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,3 +148,22 @@ def mpirun() -> Program:
 def digits() -> Path:
     """Return the path of the committed digits file (data/README.md)."""
     return ROOT / "data" / "digits.h5"
+
+
+@pytest.fixture
+def in_namespace() -> Program:
+    """Run a shell script as root with mounts of its own."""
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("mounts need root and unshare")
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False, timeout=10).returncode != 0:
+        pytest.skip("no mount namespaces here")
+
+    def run(script: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        command = ["unshare", "-m", "sh", "-e", "-c", script, "sh", *arguments]
+        as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}  # for Open MPI's mpirun
+        environment = os.environ | as_root
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=55, cwd=ROOT, env=environment
+        )
+
+    return run

@@ -296,6 +296,9 @@ class Rank(Communicator):
     def split(self, color: int | None) -> Communicator | None:
         raise NotImplementedError("a simulated world stays whole")
 
+    def apart(self) -> Communicator:
+        raise NotImplementedError("a simulated world has nodes of `node_size`")
+
     def post(self, value: Any, rank: int) -> None:
         self.world.ranks[rank].letters.append((self.rank, pickle.dumps(value)))
 

@@ -1,8 +1,6 @@
 """The examination of a machine: each fault it claims to find is planted, and found."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import MPIRUN, ROOT, Program
+from tests.conftest import MPIRUN, Program
 
 BUSY = {"products", "fsync", "space", "reduction"}
 """Checks that other programs on this machine can make fail."""
@@ -34,25 +32,6 @@ def findings(done: "subprocess.CompletedProcess[str]") -> dict[str, dict[str, An
 def not_fine(found: dict[str, dict[str, Any]]) -> set[str]:
     """Return the checks that are not fine, but for those that depend on what else runs here."""
     return {name for name, finding in found.items() if not finding["fine"]} - BUSY
-
-
-@pytest.fixture
-def in_namespace() -> Program:
-    """Run a shell script as root with mounts of its own."""
-    if os.geteuid() != 0 or not shutil.which("unshare"):
-        pytest.skip("mounts need root and unshare")
-    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False, timeout=10).returncode != 0:
-        pytest.skip("no mount namespaces here")
-
-    def run(script: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-        command = ["unshare", "-m", "sh", "-e", "-c", script, "sh", *arguments]
-        as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}  # for Open MPI's mpirun
-        environment = os.environ | as_root
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=55, cwd=ROOT, env=environment
-        )
-
-    return run
 
 
 # --- Whole examinations -----------------------------------------------------------------------------------------------

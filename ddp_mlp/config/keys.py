@@ -119,7 +119,8 @@ class Config:
       chunk_rows: most rows of a shard computed at once
       reduction: sum gradients in a fixed order (exact), or with plain MPI (allreduce: equal only to rounding)
       threads: BLAS threads per rank
-      stall_seconds: end the run when a step takes longer; 0 is never
+      shared_memory: auto lets the ranks of a node share arrays, in /dev/shm or in files; off gives each rank its own
+      stall_seconds: end the run when a step, or waiting for another rank, takes longer; 0 is never
     """
 
     data: str = key("data/digits.h5", resume="free")  # comes with the program: `storage.dataset.DIGITS`
@@ -205,6 +206,7 @@ class Config:
     chunk_rows: int = key(4096, at_least=1)
     reduction: Literal["exact", "allreduce"] = key("exact")
     threads: int = key(1, at_least=1)
+    shared_memory: Literal["auto", "off"] = key("auto", resume="free")
     stall_seconds: float = key(300.0, at_least=0, resume="free")
 
     def __post_init__(self) -> None:

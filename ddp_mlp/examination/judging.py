@@ -72,16 +72,28 @@ def judge_cores(places: Sequence[Place], threads: int) -> Finding:
     return Finding("cores", True, found, values=values)
 
 
-def judge_shared_memory(places: Sequence[Place]) -> Finding:
-    """Judge the room in /dev/shm, where a host's ranks keep data, parameters and partial sums."""
+def judge_shared_memory(places: Sequence[Place], left: Sequence[tuple[str, int]] = ()) -> Finding:
+    """Judge the room in /dev/shm, where a host's ranks keep data, parameters and partial sums.
+
+    `left` are names and bytes of what killed jobs have left there.
+    """
     free = {host: min(places[rank].shared_memory for rank in members) for host, members in by_host(places).items()}
     host, (least, total) = min(free.items(), key=lambda item: item[1])
     found = f"{byte_size(least)} free of {byte_size(total)}" + (f" on {host}, the least" if len(free) > 1 else "")
+    if left:
+        found += f"; {len(left)} segment(s) of killed jobs, {byte_size(sum(size for _, size in left))}"
+        found += ", which the start of the next job removes"
     do = (
         "make it larger: docker run --shm-size=8g, or mount -o remount,size=8g /dev/shm; it holds a run's data and sums"
     )
     fine = least >= SHARED_MEMORY_AT_LEAST
-    return Finding("/dev/shm", fine, found, "" if fine else do, {"free": least, "total": total, "host": host})
+    return Finding(
+        "/dev/shm",
+        fine,
+        found,
+        "" if fine else do,
+        {"free": least, "total": total, "host": host, "left": [name for name, _ in left]},
+    )
 
 
 def judge_rates(alone: float, together: Sequence[float], hosts: Sequence[str]) -> Finding:

@@ -5,12 +5,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ddp_mlp.errors import EnvironmentMismatch
 from ddp_mlp.examination.finding import Finding
 from ddp_mlp.examination.judging import SHARED_MEMORY_AT_LEAST
+from ddp_mlp.parallel import segments
 from ddp_mlp.parallel.host import shared_memory
 from ddp_mlp.parallel.launcher import launched_rank, launched_size
 from ddp_mlp.units import byte_size, counted
@@ -28,10 +29,13 @@ class Meeting:
 
     finding: Finding
     """Whether launcher and library belong together, once it has been called."""
+    left: Sequence[tuple[str, int]] = ()
+    """Names and bytes of what killed jobs have left in shared memory; a start removes it."""
 
     def __call__(self) -> "Communicator":
         """Return all ranks, or this process alone where they cannot meet; then rank 0 alone goes on from here."""
         self._timer = _watch(os._exit)
+        self.left = [(path.name, size) for path, size in segments.dead()]
         communicator, self.finding = _connect()
         if not self.finding.fine and launched_rank() != 0:
             time.sleep(SILENT_SECONDS)  # one process speaks for those that do not find one another

@@ -1,5 +1,6 @@
 """The whole examination: every check once, in the order in which it is told."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ddp_mlp.examination import folder, judging, ranks
@@ -8,11 +9,16 @@ from ddp_mlp.nn.threads import blas_threads
 from ddp_mlp.parallel.communicator import Communicator
 
 
-def examine(run_dir: Path, threads: int, communicator: Communicator, launched: Finding) -> list[Finding]:
-    """Make all checks. Collective; the findings are whole on rank 0."""
+def examine(
+    run_dir: Path, threads: int, communicator: Communicator, launched: Finding, left: Sequence[tuple[str, int]] = ()
+) -> list[Finding]:
+    """Make all checks. Collective; the findings are whole on rank 0.
+
+    `left` are names and bytes of what killed jobs have left in this node's shared memory.
+    """
     with blas_threads(threads):
         places = communicator.allgather(judging.look_around())
-        memory = judging.judge_shared_memory(places)
+        memory = judging.judge_shared_memory(places, left)
         findings = [
             judging.judge_ranks(places, len(communicator.nodes)),
             launched,

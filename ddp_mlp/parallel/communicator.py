@@ -155,6 +155,10 @@ class Communicator(ABC):
         """
 
     @abstractmethod
+    def apart(self) -> "Communicator":
+        """Return the same ranks, in this order, each on a node of its own: they share no memory. Collective."""
+
+    @abstractmethod
     def post(self, value: Any, rank: int) -> None:
         """Send a small object to a rank and return at once. Local; letters of one sender arrive in their order."""
 
@@ -186,11 +190,30 @@ class Communicator(ABC):
 
     @abstractmethod
     def leave(self, exit_code: int, patience: float | None = None) -> NoReturn:
-        """Exit with the code once all ranks have come here, or after `patience` seconds without one. Collective."""
+        """Exit with the code once all ranks have come here. Collective.
+
+        After `patience` seconds without one, end all ranks with the code; in place of 0, with that of Interrupted.
+        """
 
     @abstractmethod
     def abort(self, exit_code: int) -> NoReturn:
         """End all ranks at once with the exit code. Local: the others need not take part."""
+
+
+@contextmanager
+def sharing(communicator: Communicator, shared: bool) -> Iterator[Communicator]:
+    """Yield the ranks with the memory of their nodes or, where they are not to share it, apart. Collective."""
+    if shared or len(communicator.nodes) == communicator.size:
+        yield communicator
+        return
+    ranks = communicator.apart()
+    try:
+        yield ranks
+    except ProgramError as error:
+        if error.found_by is not None:
+            ranks.free()
+        raise
+    ranks.free()
 
 
 def end_on_exception(communicator: Communicator, debug: bool = False) -> NoReturn:

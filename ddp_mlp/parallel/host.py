@@ -12,6 +12,7 @@ import platform
 import resource
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -77,19 +78,26 @@ def processor_quota(root: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> floa
 
 def shared_memory() -> Room:
     """Return the room in /dev/shm; as much as can be where a system has none."""
-    try:
-        status = os.statvfs(SHARED_MEMORY)
-    except OSError:
-        return Room(sys.maxsize, sys.maxsize)
-    return Room(status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
+    return _room(SHARED_MEMORY)
+
+
+def places_to_share() -> list[Path]:
+    """Return the folders in which memory that processes share may lie, the best first."""
+    found = [SHARED_MEMORY]
+    with suppress(OSError):
+        found.append(Path(tempfile.gettempdir()))
+    return [folder for folder in found if folder.is_dir()]
 
 
 def free_memory(shared: bool) -> int:
     """Return the bytes that this process's node can still give out, `shared` among processes or not.
 
-    The least of what the system has available, what control groups leave, and, for shared memory, the room in /dev/shm.
+    The least of what the system has available, what control groups leave, and, for shared memory, the room in the
+    place that has the most.
     """
-    least = min(_available(), memory_left_by_control_groups(), shared_memory().free if shared else math.inf)
+    least = min(_available(), memory_left_by_control_groups())
+    if shared:
+        least = min(least, max((_room(folder).free for folder in places_to_share()), default=0))
     return int(least) if math.isfinite(least) else 1 << 62
 
 
@@ -102,6 +110,14 @@ def address_space_left() -> float:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         return max(0, limit - pages * os.sysconf("SC_PAGE_SIZE"))
     return limit
+
+
+def _room(folder: Path) -> Room:
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return Room(sys.maxsize, sys.maxsize)
+    return Room(status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
 
 
 def memory_left_by_control_groups(root: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> float:

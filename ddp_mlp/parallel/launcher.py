@@ -6,12 +6,21 @@ from collections.abc import Mapping
 LAUNCHED_SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 LAUNCHED_RANK = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 """Variables by which launchers (Open MPI, MPICH and its kin, Slurm) tell a process the size of its job and its rank."""
+ON_NODE = (
+    ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    ("SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
+)
+"""Those that tell it the same of its node."""
 
 OF_LAUNCHERS = (
     *("PMI_", "PMIX_", "HYDI_", "OMPI_COMM_", "PRTE_", "SLURM_PROCID", "SLURM_STEP", "MV2_COMM_", "MPI_LOCAL"),
     *("ALPS_", "PALS_", "FLUX_", "JSM_", "LSB_"),
 )
 """How the variables begin that launchers set for the processes they start, those of sizes that are not known too."""
+
+PARENT = os.getppid()
+"""The process that started this one, as it was when this module was loaded."""
 
 
 def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
@@ -36,3 +45,12 @@ def launched_size(environment: Mapping[str, str] = os.environ) -> tuple[int, str
         if (size := _number(environment, name)) is not None:
             return size, name
     return 1, None
+
+
+def launched_on_node(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
+    """Return this process's rank within its node, and how many there are; None where the launcher does not say."""
+    for names in ON_NODE:
+        rank, size = (_number(environment, name) for name in names)
+        if rank is not None and size is not None:
+            return rank, size
+    return None

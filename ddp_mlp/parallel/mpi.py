@@ -4,19 +4,23 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.errors import ConfigError, EnvironmentMismatch
+from ddp_mlp.errors import ConfigError, EnvironmentMismatch, Interrupted
+from ddp_mlp.parallel import mapping, segments
 from ddp_mlp.parallel.communicator import PAGE, Communicator, zeros_on_a_page
-from ddp_mlp.parallel.launcher import LAUNCHED_SIZE, is_launched, launched_size
+from ddp_mlp.parallel.host import host_name, places_to_share, shared_memory
+from ddp_mlp.parallel.launcher import LAUNCHED_SIZE, is_launched, launched_on_node, launched_rank, launched_size
 from ddp_mlp.parallel.single import SingleProcess
+from ddp_mlp.parallel.waiting import limited
+from ddp_mlp.units import byte_size
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm as Intracomm
@@ -26,6 +30,10 @@ GOODBYE_SECONDS = 0.3
 """Between the last line of output and the end of a job: launchers drop what they have not read by then."""
 LETTER = 7
 """The tag of what `post` sends; nothing else goes from rank to rank on that communicator."""
+START_SECONDS = 300.0
+"""How long MPI may take to start, where nobody says how long."""
+SEGMENT_BYTES = 1_100_000
+"""What MPICH takes of /dev/shm for each rank of a node, as it starts."""
 ABORT_SECONDS, FINALIZE_SECONDS = 3, 10
 """How long MPI_Abort and MPI_Finalize may take, before the process ends without them."""
 
@@ -54,7 +62,8 @@ class MPIRanks(Communicator):
         self.node = max(i for i, lo in enumerate(starts) if lo <= self.rank)
         column = self.local_rank if self.local_rank < self.columns else MPI.UNDEFINED
         self._column = self._world.Split(column, key=self.node)
-        self._windows: list[Any] = []
+        self._fence: Any = None
+        self._files_told = False
         self._node_size = node_size
         self._on_their_way: list[Any] = []
 
@@ -68,26 +77,64 @@ class MPIRanks(Communicator):
         self._world.Barrier()
 
     def share(self, count: int, dtype: np.dtype[Any]) -> list[NDArray[Any]]:
-        counts = self._node.allgather(count)
-        if len(counts) == 1:
+        if all(len(ranks) == 1 for ranks in self.nodes):
             return [zeros_on_a_page(count, dtype)]
-        size = -(-count * dtype.itemsize // PAGE) * PAGE
-        window = self._MPI.Win.Allocate_shared(size, 1, comm=self._node)
-        window.Lock_all(self._MPI.MODE_NOCHECK)
-        self._windows.append(window)
-        arrays = [
-            np.asarray(window.Shared_query(local_rank)[0], np.uint8)[: n * dtype.itemsize].view(dtype)
-            for local_rank, n in enumerate(counts)
-        ]
-        arrays[self._node.rank][...] = 0
-        self.node_barrier()
-        return arrays
+        wanted = [n * dtype.itemsize for n in self._node.allgather(count)]
+        with self.in_agreement():  # every rank of a node comes to the same end
+            shared = self._mapped([-(-n // PAGE) * PAGE for n in wanted])
+        if self._fence is None and len(wanted) > 1:
+            self._fence = self._MPI.Win.Allocate_shared(0, 1, comm=self._node)
+            self._fence.Lock_all(self._MPI.MODE_NOCHECK)
+        return [array[:n].view(dtype) for array, n in zip(shared, wanted, strict=True)]
+
+    def _mapped(self, sizes: list[int]) -> list[NDArray[np.uint8]]:
+        """Return bytes of these sizes that the ranks of this node share, one after the other. Collective of the node.
+
+        Raises EnvironmentMismatch, on all of them, where there is no room.
+        """
+        if len(sizes) == 1:
+            return [zeros_on_a_page(sizes[0], np.dtype(np.uint8))]
+        sizes[0] = max(sizes[0], PAGE)  # no file of nothing can be mapped
+        problems: list[str] = []
+        for folder in self._node.bcast(places_to_share()):
+            shared, problem, path = None, None, self._node.bcast(self._made(folder, sum(sizes)))
+            try:
+                if isinstance(path, OSError):
+                    raise path
+                shared = mapping.join(path, sizes, self.local_rank)
+            except OSError as error:
+                problem = f"{folder}: {error.strerror}"
+            found = next(filter(None, self._node.allgather(problem)), None)
+            if self.local_rank == 0 and isinstance(path, Path):
+                path.unlink(missing_ok=True)
+            if found is None and shared is not None:
+                self._tell_of_files(folder, problems)
+                return shared
+            problems.append(str(found))
+        raise EnvironmentMismatch(
+            f"{byte_size(sum(sizes))} of shared memory are needed on {host_name()} ({'; '.join(problems)}): enlarge "
+            "/dev/shm (docker run --shm-size=8g), set TMPDIR to a folder with room, or set shared_memory = off"
+        )
+
+    def _made(self, folder: Path, size: int) -> Path | OSError | None:
+        """Return a file to share on the first rank of a node, or why there is none; None on the others. Local."""
+        try:
+            return mapping.make(folder, size) if self.local_rank == 0 else None
+        except OSError as error:
+            return error
+
+    def _tell_of_files(self, folder: Path, problems: list[str]) -> None:
+        """Say once where shared memory lies, where that is not the best place. Local."""
+        if problems and self.local_rank == 0 and not self._files_told:
+            self._files_told = True
+            where = f"what ranks share on {host_name()} lies in files in {folder}"
+            print(f"warning: {'; '.join(problems)}: {where}", file=sys.stderr, flush=True)
 
     def node_barrier(self) -> None:
-        if self._windows:
-            self._windows[-1].Sync()
+        if self._fence is not None:
+            self._fence.Sync()
             self._node.Barrier()
-            self._windows[-1].Sync()
+            self._fence.Sync()
         elif self._node.size > 1:
             self._node.Barrier()
 
@@ -126,6 +173,9 @@ class MPIRanks(Communicator):
         part.Free()
         return made
 
+    def apart(self) -> Communicator:
+        return MPIRanks(self._world, 1)
+
     def post(self, value: Any, rank: int) -> None:
         self._on_their_way = [letter for letter in self._on_their_way if not letter.Test()]
         self._on_their_way.append(self._world.isend(value, rank, LETTER))
@@ -136,10 +186,10 @@ class MPIRanks(Communicator):
         return None if letter is None else (status.source, letter.recv())
 
     def close(self) -> None:
-        for window in self._windows:
-            window.Unlock_all()
-            window.Free()
-        self._windows.clear()
+        if self._fence is not None:  # the arrays themselves go with the last who has them
+            self._fence.Unlock_all()
+            self._fence.Free()
+            self._fence = None
 
     def free(self) -> None:
         for letter in self._on_their_way:
@@ -152,13 +202,22 @@ class MPIRanks(Communicator):
         with suppress(OSError):  # Python tries again at its end, and reports it; nobody waits for this rank until then
             sys.stdout.flush()
             sys.stderr.flush()
-        with _limited(patience, self.abort, exit_code):
+        with limited(patience, lambda reason: self._never_met(exit_code, reason)):
             self._world.Barrier()
         # All work is done. Between hosts, MPICH 4.0 over UCX waits here for ever, one job in four on a busy machine.
         # mpi4py's function would let no other thread run, so that the library's own is called.
-        with _limited(FINALIZE_SECONDS, _leave_without_mpi, exit_code):
+        with limited(FINALIZE_SECONDS, lambda _: _leave_without_mpi(exit_code)):
             ctypes.CDLL(self._MPI.__file__).MPI_Finalize()
         sys.exit(exit_code)
+
+    def _never_met(self, exit_code: int, reason: str) -> NoReturn:
+        """End all ranks, of which one has not come to the end: with the exit code, if that tells of trouble. Local."""
+        if exit_code == 0:
+            exit_code = Interrupted.exit_code
+            time.sleep(min(2 * GOODBYE_SECONDS * self.rank, 3.0))  # the first abort ends the others
+            where = f"rank {self.rank} on {host_name()}"
+            print(f"error: {where}: all is done, but another rank has not come to the end: {reason}", file=sys.stderr)
+        self.abort(exit_code)
 
     def abort(self, exit_code: int) -> NoReturn:
         sys.stdout.flush()
@@ -169,11 +228,12 @@ class MPIRanks(Communicator):
         os._exit(exit_code)
 
 
-def connect(environment: Mapping[str, str] = os.environ) -> Communicator:
+def connect(environment: Mapping[str, str] = os.environ, patience: float = START_SECONDS) -> Communicator:
     """Start MPI, if its library is there, and return the communicator of all ranks. Collective.
 
     Without a launcher no MPI is started: alone, the program needs none that works. Raises EnvironmentMismatch where the
-    launcher started several processes and they do not find one another.
+    launcher started several processes and they do not find one another, or /dev/shm is too small for MPI. Ends the
+    process where the others are not there after `patience` seconds (0: waits for ever), or the launcher is gone.
     """
     if not is_launched(environment) and "mpi4py.MPI" not in sys.modules:
         return SingleProcess()
@@ -193,12 +253,22 @@ def connect(environment: Mapping[str, str] = os.environ) -> Communicator:
             f"{name} = {launched}, but no MPI library was found ({str(error).splitlines()[0]}): "
             'install one, for example pip install "ddp_mlp[mpich]"'
         ) from None
+    with limited(patience, _give_up, with_parent=True):
+        return _meet(MPI, environment, launched, name)
+
+
+def _meet(MPI: Any, environment: Mapping[str, str], launched: int, name: str | None) -> Communicator:
+    """Start MPI, unless somebody has, and return the communicator of all ranks. Collective."""
     library = _library(MPI)
     mismatch = f"the launcher does not match the MPI library ({library}): use that library's own mpirun"
     if not MPI.Is_initialized():
         if name == LAUNCHED_SIZE[0] and "MPICH" in library:
             raise EnvironmentMismatch(f"{name} = {launched}, which Open MPI's mpirun sets: {mismatch}")
-        MPI.Init_thread(MPI.THREAD_MULTIPLE)
+        _make_room(library, environment)
+        # mpi4py's function would let no other thread run, so that the library's own is called.
+        ctypes.CDLL(MPI.__file__).MPI_Init_thread(None, None, MPI.THREAD_MULTIPLE, ctypes.byref(ctypes.c_int()))
+        for communicator in (MPI.COMM_WORLD, MPI.COMM_SELF):
+            communicator.Set_errhandler(MPI.ERRORS_RETURN)
     if launched > 1 and MPI.COMM_WORLD.size == 1:
         raise EnvironmentMismatch(
             f"{name} = {launched}, but MPI found a world of 1 process: {mismatch}, or srun --mpi=pmi2 with MPICH"
@@ -213,17 +283,37 @@ def connect(environment: Mapping[str, str] = os.environ) -> Communicator:
     return MPIRanks(MPI.COMM_WORLD, int(asked) if asked else None)
 
 
-@contextmanager
-def _limited(seconds: float | None, end: Callable[[int], Any], exit_code: int) -> Iterator[None]:
-    """Call end(exit_code), in another thread, if the block takes longer than `seconds`; None is no limit."""
-    if seconds is None:
-        yield
+def _make_room(library: str, environment: Mapping[str, str]) -> None:
+    """Remove what dead jobs have left in /dev/shm, and see that MPI has room there: else it dies of a bus error. Local.
+
+    Every process looks, so that none starts MPI where there is no room; what others of the job have taken shows by the
+    segment that they have made.
+    """
+    rank, size = launched_on_node(environment) or (0, 0)
+    if rank == 0:
+        segments.remove_dead()
+    needed, free = size * SEGMENT_BYTES, shared_memory().free
+    if "MPICH" not in library or free >= needed or segments.any_young():
         return
-    timer = threading.Timer(seconds, end, [exit_code])
-    timer.daemon = True
-    timer.start()
-    yield
-    timer.cancel()
+    time.sleep(min(0.02 * launched_rank(environment), 2.0))
+    if rank == 0:
+        room = f"{byte_size(free)} are free on {host_name()}, and MPI takes {byte_size(needed)}"
+        do = "enlarge it (docker run --shm-size=8g), or remove what lies there"
+        print(f"error: /dev/shm is too small: {room}: {do}", file=sys.stderr, flush=True)
+    time.sleep(GOODBYE_SECONDS if rank == 0 else 1.0)
+    _leave_without_mpi(EnvironmentMismatch.exit_code)
+
+
+def _give_up(reason: str) -> NoReturn:
+    """End this process, for which MPI has not started; the first one that can says so. Local."""
+    rank = launched_rank()
+    time.sleep(min(2 * GOODBYE_SECONDS * rank, 3.0))  # the first exit ends the job, where the launcher still lives
+    where = f"rank {rank} on {host_name()}"
+    look = "look whether every rank runs, and every host answers; then start again"
+    with suppress(OSError):
+        os.write(2, f"error: {where}: MPI has not started ({reason}): {look}\n".encode())
+    time.sleep(GOODBYE_SECONDS)
+    _leave_without_mpi(Interrupted.exit_code)
 
 
 def _library(MPI: Any) -> str:
@@ -238,8 +328,9 @@ def _leave_without_mpi(exit_code: int) -> NoReturn:
     MPI's mpirun makes 1 of code 0, and may crash.
     """
     if "HYDI_CONTROL_FD" in os.environ:
-        os.write(int(os.environ["PMI_FD"]), f"cmd=abort exitcode={exit_code}\n".encode())
-        time.sleep(ABORT_SECONDS)  # Hydra is faster
+        with suppress(OSError):  # it is gone
+            os.write(int(os.environ["PMI_FD"]), f"cmd=abort exitcode={exit_code}\n".encode())
+            time.sleep(ABORT_SECONDS)  # Hydra is faster
     os._exit(exit_code)
 
 

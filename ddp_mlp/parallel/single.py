@@ -60,6 +60,9 @@ class SingleProcess(Communicator):
     def split(self, color: int | None) -> Communicator | None:
         return None if color is None else SingleProcess()
 
+    def apart(self) -> Communicator:
+        return SingleProcess()
+
     def post(self, value: Any, rank: int) -> None:
         self._letters.append((rank, value))
 

@@ -55,14 +55,15 @@ def train_in_memory(
     """
     outputs = Memory(config, communicator)
     progress = Progress()
-    with Interruption(communicator.abort, alone=communicator.size == 1) as signals, settled(config, communicator):
+    with (
+        Interruption(communicator.abort, alone=communicator.size == 1) as signals,
+        Watchdog(communicator, config.stall_seconds) as watchdog,
+        settled(config, communicator),
+    ):
         check_validation_data(config, data)
         step = build_step(config, data, communicator)
         begin(step, state is not None, state)
-        with (
-            Watchdog(communicator, config.stall_seconds) as watchdog,
-            closing(build_batches(config, data, communicator, progress, earlier)) as batches,
-        ):
+        with closing(build_batches(config, data, communicator, progress, earlier)) as batches:
             trainer = Trainer(
                 step,
                 batches,

@@ -12,7 +12,7 @@ from typing import Any
 from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batch
 from ddp_mlp.data.opening import open_data
-from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.communicator import Communicator, sharing
 from ddp_mlp.run_dir.claiming import claimed, how_to_go_on
 from ddp_mlp.summing.tallies import RankSignal
 from ddp_mlp.training.interruption import Interruption, Signals
@@ -22,6 +22,7 @@ from ddp_mlp.training.phases import write_traces
 from ddp_mlp.training.starting import started
 from ddp_mlp.training.step import Step, StepResult
 from ddp_mlp.training.trainer import Trainer
+from ddp_mlp.training.watchdog import Watchdog
 
 NO_SIGNAL = RankSignal()
 
@@ -32,14 +33,18 @@ def train(config: Config, communicator: Communicator) -> dict[str, Any]:
     Collective. Raises a ProgramError on all ranks, such as Interrupted after a signal or at the time limit, with a
     checkpoint saved, or TrainingFailed when the loss is no longer finite.
     """
-    with settled(config, communicator) as machine:
-        fits = partial(check_opened, config, communicator)
-        data = open_data(
-            config, communicator, fits
-        )  # until here a signal has nothing to save, and ends the command at once
-        with claimed(config, communicator) as named, Interruption(communicator.abort) as signals:
+    with (
+        sharing(communicator, config.shared_memory == "auto") as ranks,
+        Watchdog(ranks, config.stall_seconds) as watchdog,
+        settled(config, ranks) as machine,
+    ):
+        watchdog.at("reading data", 0)
+        fits = partial(check_opened, config, ranks)
+        data = open_data(config, ranks, fits)  # until here a signal has nothing to save, and ends the command at once
+        watchdog.at("start", 0)
+        with claimed(config, ranks) as named, Interruption(ranks.abort) as signals:
             again = how_to_go_on(config, str(named.run_dir))
-            with started(named, data, machine, communicator, again=again) as trainer:
+            with started(named, data, machine, ranks, watchdog, again=again) as trainer:
                 return {**complete(trainer, signals), "run_dir": named.run_dir}
 
 

@@ -30,7 +30,13 @@ from ddp_mlp.training.watchdog import Watchdog
 
 @contextmanager
 def started(
-    config: Config, data: Data, machine: Machine, communicator: Communicator, aside: bool = False, again: str = GO_ON
+    config: Config,
+    data: Data,
+    machine: Machine,
+    communicator: Communicator,
+    watchdog: Watchdog,
+    aside: bool = False,
+    again: str = GO_ON,
 ) -> Iterator[Trainer]:
     """Start the run in a claimed folder, or go on with it; yield its trainer. Collective.
 
@@ -49,11 +55,7 @@ def started(
     kernels: dict[str, Any] = {"kernels": list(start.kernels)} if start.kernels else {}
     versions = {**machine.versions, **machine.arithmetic, **kernels}
     like = what_checkpoints_share(config, data, versions, progress.step, progress.epoch)
-    with (
-        RunFolder(communicator, start, like, complete, aside, again) as outputs,
-        Watchdog(communicator, config.stall_seconds) as watchdog,
-        closing(batches),
-    ):
+    with RunFolder(communicator, start, like, complete, aside, again) as outputs, closing(batches):
         trainer = Trainer(
             step,
             batches,

@@ -1,5 +1,7 @@
 """A watchdog for each rank: it ends a rank that makes no progress, even one that waits in MPI for a rank that is gone.
 
+- It looks from before the data are read until the last line. A step is progress once it is done; as a run starts,
+  which may take long, so is work: processor time, bytes read, on this rank or on another one of its node.
 - Each rank notes where it is in a record that its whole node can read, in plain memory: no MPI call is needed to beat,
   to look, or to end.
 - A thread compares. It counts its own ticks rather than the clock, so that a job that was suspended as a whole, and
@@ -11,6 +13,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -38,6 +41,8 @@ RECORD = np.dtype(
 the rank was doing, and the line of the program it was at. Times are the node's monotonic clock, in seconds."""
 LONGEST_TICK = 1.0
 """Seconds between two looks, at most."""
+STARTING = ("reading data", "start")
+"""Phases before the first step, in which work is progress."""
 
 
 class Watchdog:
@@ -50,7 +55,7 @@ class Watchdog:
             shared.view(RECORD) for shared in communicator.share(RECORD.itemsize, np.dtype(np.uint8))
         ]
         self._mine = self._records[communicator.local_rank]
-        self._mine["pid"] = os.getpid()
+        self._mine["pid"], self._mine["tick"] = os.getpid(), time.monotonic()
         self._tick_seconds = min(LONGEST_TICK, stall_seconds / 5)
         self._watched = threading.get_ident()
         self._stopped = threading.Event()
@@ -76,12 +81,18 @@ class Watchdog:
         mine["beats"] += 1
 
     def _watch(self) -> None:
-        seen, still = -1, 0.0
+        seen, work, still, worked = -1, _Work(self._watched), 0.0, 0.0
         while not self._stopped.wait(self._tick_seconds):
-            self._mine["tick"], self._mine["at"] = time.monotonic(), self._place().encode()
-            beats = int(self._mine["beats"][0])
+            place = self._place()
+            self._mine["tick"], self._mine["at"] = time.monotonic(), place.encode()
+            starting = self._mine["phase"][0].decode() in STARTING
+            if starting and work.has_been_done() and not _waits(place):
+                self._mine["beats"] += 1
+                worked += self._tick_seconds
+            beats = sum(int(record["beats"][0]) for record in (self._records if starting else [self._mine]))
             seen, still = beats, (still + self._tick_seconds if beats == seen else 0.0)
-            if still >= self._stall_seconds:
+            elsewhere = worked if starting and len(self._communicator.nodes) > 1 else 0.0
+            if still >= self._stall_seconds + elsewhere:  # another node may have as much to do as this one had
                 self._end(still)
 
     def _end(self, still: float) -> None:
@@ -101,7 +112,7 @@ class Watchdog:
             for i, record in enumerate(self._records)
         ]
         stopped = [p + " and does not run" for p, r in zip(places, self._records, strict=True) if not self._ticks(r)]
-        busy = [p for p, r in zip(places, self._records, strict=True) if b"parallel/" not in r["at"][0]]
+        busy = [p for p, r in zip(places, self._records, strict=True) if not _waits(r["at"][0].decode())]
         elsewhere = [] if len(self._communicator.nodes) == 1 else ["all ranks of this host wait for another host"]
         suspects = stopped or busy or elsewhere or places
         return (
@@ -134,3 +145,30 @@ def _where(record: NDArray[Any]) -> str:
     """Return step, phase and line of a record."""
     phase, line = record["phase"][0].decode(errors="replace"), record["at"][0].decode(errors="replace")
     return f"step {record['step'][0]}, {phase}" + (f" ({line})" if line else "")
+
+
+class _Work:
+    """Whether a thread has worked since this was last asked: used the processor, or read. Local."""
+
+    def __init__(self, thread: int) -> None:
+        self._thread, self._before = thread, (0.0, b"")
+        number = next((t.native_id for t in threading.enumerate() if t.ident == thread), None)
+        self._io = Path(f"/proc/self/task/{number}/io")
+
+    def has_been_done(self) -> bool:
+        """Tell, and begin anew."""
+        read = b""
+        with suppress(OSError):
+            read = self._io.read_bytes().split()[1]
+        if hasattr(time, "pthread_getcpuclockid"):
+            seconds = round(time.clock_gettime(time.pthread_getcpuclockid(self._thread)), 2)
+        else:
+            seconds = round(time.process_time(), 2)
+        now = (seconds, read)
+        before, self._before = self._before, now
+        return now != before
+
+
+def _waits(place: str) -> bool:
+    """Tell whether a line of the program is one at which it waits for other ranks."""
+    return " parallel/" in place

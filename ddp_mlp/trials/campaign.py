@@ -14,7 +14,7 @@ from ddp_mlp.config import Config
 from ddp_mlp.data.opening import Data, open_data
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.inference.metrics import check_monitor
-from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.communicator import Communicator, sharing
 from ddp_mlp.run_dir.claiming import claimed, how_to_go_on
 from ddp_mlp.training import interruption
 from ddp_mlp.training.interruption import Interruption
@@ -38,7 +38,11 @@ def search(config: Config, space: Mapping[str, Any], asked: Asked, communicator:
     """
     plan = communicator.on_rank_0(make_plan, config, space, asked)
     groups = communicator.on_rank_0(make_groups, communicator.nodes, asked.ranks_per_trial)
-    with Interruption(communicator.abort) as signals, settled(config, communicator) as machine:
+    with (
+        sharing(communicator, config.shared_memory == "auto") as communicator,
+        Interruption(communicator.abort) as signals,
+        settled(config, communicator) as machine,
+    ):
         whole = replace(plan.base, access="memory", class_weight=None)
         data = open_data(whole, communicator)
         communicator.on_rank_0(_check_scores, plan, data)

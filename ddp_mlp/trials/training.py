@@ -19,6 +19,7 @@ from ddp_mlp.training.loop import complete
 from ddp_mlp.training.machine import Machine
 from ddp_mlp.training.starting import started
 from ddp_mlp.training.trainer import watched_value
+from ddp_mlp.training.watchdog import Watchdog
 from ddp_mlp.trials.course import Outcome, Unit
 from ddp_mlp.trials.plan import MEMBER, Plan
 from ddp_mlp.trials.rows import SearchRows
@@ -37,9 +38,9 @@ def train_unit(
     final: dict[str, Any] = {}
     failed, score = None, None
     try:
-        with group:
+        with Watchdog(group, config.stall_seconds) as watchdog, group:
             data = rows.of(unit, config)
-            with started(config, data, machine, group, aside=True) as trainer:
+            with started(config, data, machine, group, watchdog, aside=True) as trainer:
                 final = complete(trainer, signals)
             score = watched_value(config.monitor, final)
             if score is None and unit.rung != MEMBER:

@@ -24,6 +24,7 @@ from ddp_mlp.training.interruption import Interruption  # noqa: E402
 from ddp_mlp.training.loop import take_step  # noqa: E402
 from ddp_mlp.training.machine import settled  # noqa: E402
 from ddp_mlp.training.starting import started  # noqa: E402
+from ddp_mlp.training.watchdog import Watchdog  # noqa: E402
 
 STEPS = 60
 """Of an epoch: 3 checkpoints."""
@@ -69,9 +70,13 @@ def measure(config: Config, pairs: int) -> dict[bool, list[tuple[float, float]]]
     communicator = connect()
     times: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     signals = Interruption()
-    with settled(config, communicator) as machine, claimed(config, communicator) as claimed_config:
+    with (
+        Watchdog(communicator, config.stall_seconds) as watchdog,
+        settled(config, communicator) as machine,
+        claimed(config, communicator) as claimed_config,
+    ):
         data = open_data(claimed_config, communicator)
-        with started(claimed_config, data, machine, communicator) as trainer:
+        with started(claimed_config, data, machine, communicator, watchdog) as trainer:
             saves, began = False, (0.0, 0.0)
             while min(len(times[True]), len(times[False])) < pairs:
                 for batch in trainer.batches.epoch(trainer.progress.epoch):

@@ -49,8 +49,8 @@ from ddp_mlp.storage import checkpoint_image, weights
 from ddp_mlp.train import main as train
 from ddp_mlp.training import loop
 
-EXIT_CODES = {0, 1, 2, 65, 74, 75}
-"""1 is a loss that is not finite: weights of 1e30 are weights."""
+EXIT_CODES = {0, 1, 2, 65, 74, 75, 78}
+"""1 is a loss that is not finite: weights of 1e30 are weights; 78 a checkpoint that says that other kernels made it."""
 CASE_SECONDS = 10
 """Of processor time; on the clock six times as many, for a machine that has other work."""
 FILE_BYTES = 256 << 20
@@ -593,6 +593,8 @@ def main() -> int:
                 print(f"{case.command.__module__} {' '.join(case.arguments)}: {code}\n{stderr}", file=sys.stderr)
                 break
             number += 1
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{used.ru_utime + used.ru_stime:.0f} s of processor time in cases with seed {arguments.seed}")
     for kind, counted in codes.items():
         print(f"{kind}: {counted.total()} cases, by exit code {dict(sorted(counted.items()))}")
     for wrong, count in findings.most_common():

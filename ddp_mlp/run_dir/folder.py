@@ -231,7 +231,10 @@ class Desk:
         if self._board is not None:
             with suppress(StorageError):
                 self._board.close()
-        self._journal.close()
+        try:
+            self._journal.close()
+        except StorageError as error:
+            self.console.warn(f"{error}; its last lines may be lost")
 
 
 def what_checkpoints_share(config: Config, data: Data, versions: dict[str, Any], step: int, epoch: int) -> Checkpoint:

@@ -90,8 +90,11 @@ class Journal:
         return None
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+        """Close the file. Raises StorageError where what was written may be lost; it is closed all the same."""
+        try:
+            os.close(self._file)
+        except OSError as error:
+            raise self._refusal(error) from error
 
     def _begin_anew(self) -> None:
         """Write what the open file holds, which has no name any more, to a new one in its place. Raises OSError."""

@@ -75,7 +75,8 @@ class Lock:
         self._beat.join()
         with contextlib.suppress(OSError):
             os.ftruncate(self._file, 0)
-        os.close(self._file)
+        with contextlib.suppress(OSError):  # it is closed all the same
+            os.close(self._file)
 
     def _flock(self) -> bool:
         """Take the operating system's lock; return False where this file system has none. Raises RunInUse."""

@@ -119,7 +119,10 @@ def _write_durably(path: Path, data: bytes | memoryview) -> None:
         rest = memoryview(data)
         while rest:
             size = (len(rest) + 1) // 2 if failpoint("write") else len(rest)
-            rest = rest[os.write(descriptor, rest[:size]) :]
+            written = os.write(descriptor, rest[:size])
+            if written == 0:  # no file system should; it would go on for ever
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            rest = rest[written:]
             failpoint("written")
         failpoint("fsync")
         os.fsync(descriptor)

@@ -164,8 +164,15 @@ class Saving:
         self._warn(f"{error}; going on without it ({self._errors} so far)")
 
     def make_sure(self, step: int) -> None:
-        """Wait for the write under way. Raises StorageError unless the checkpoint of this step is on the disk then."""
+        """Wait for the write under way. Raises StorageError unless the checkpoint of this step is on the disk then.
+
+        The best one, where it could not be written before, is tried once more.
+        """
         self.wait()
+        try:
+            self._write_best(self._best)
+        except StorageError as error:
+            self.trouble(error)
         if self._newest is None or self._newest[0] != step:
             raise StorageError(f"step {step}: its checkpoint could not be written; {self.what_is_saved()}")
         if not self._newest[1].exists():

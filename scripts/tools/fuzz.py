@@ -44,11 +44,14 @@ sys.modules["mpi4py"] = None  # type: ignore[assignment] # one process: starting
 
 from ddp_mlp import convert, predict
 from ddp_mlp.config import Config
+from ddp_mlp.explaining import describe, teach
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage import checkpoint_image, weights
 from ddp_mlp.train import main as train
 from ddp_mlp.training import loop
 
+LOADED_ONCE = (describe, teach)
+"""What training imports late: here before there are children."""
 EXIT_CODES = {0, 1, 2, 65, 74, 75, 78}
 """1 is a loss that is not finite: weights of 1e30 are weights; 78 a checkpoint that says that other kernels made it."""
 CASE_SECONDS = 10

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ddp_mlp.data.batches import Batches, Source, Take
 from ddp_mlp.data.order import epoch_order
 from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
-from ddp_mlp.nn.buffers import Group
+from ddp_mlp.nn.buffers import CACHED, Group
 from ddp_mlp.nn.standardization import Standardization, Standardizer
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo
@@ -47,7 +47,7 @@ class MemorySource(Source):
         self._dtype = dtype
         self._standardizer = Standardizer(standardization, X.dtype, dtype)
         self._targets = None if targets is None else Standardizer(targets, y.dtype, dtype)
-        self._raw: dict[int, NDArray[Any]] = {}
+        self._raw: NDArray[Any] | None = None
         self._class_weight: NDArray[np.float64] | None = None
 
     def weighted_by_class(self, class_weight: NDArray[np.float64]) -> Self:
@@ -59,9 +59,13 @@ class MemorySource(Source):
     def gather(self, rows: NDArray[np.int64], group: Group) -> None:
         """Put the rows (m,) and their labels and weights into the group's buffers, standardized. Local."""
         X = group.A[0].whole.T  # (m, n_0), C-ordered
-        raw = X if self.X.dtype == X.dtype else self._raw_buffer(X)
-        self.X.take(rows, axis=0, out=raw, mode="clip")
-        self._standardizer.apply(raw, X)
+        if self.X.dtype == X.dtype:
+            self._map(rows, X, X)
+        else:  # through a few rows at a time, which stay in cache
+            raw = self._raw_rows(X.shape[1])
+            for lo in range(0, len(X), len(raw)):
+                some = X[lo : lo + len(raw)]
+                self._map(rows[lo : lo + len(raw)], raw[: len(some)], some)
         if self.y.ndim == 1:
             self.y.take(rows, out=group.y, mode="clip")
         elif self._targets is None:
@@ -77,11 +81,16 @@ class MemorySource(Source):
         else:
             group.w = None
 
-    def _raw_buffer(self, X: NDArray[Any]) -> NDArray[Any]:
-        m = len(X)
-        if m not in self._raw:
-            self._raw[m] = np.empty(X.shape, self.X.dtype)
-        return self._raw[m]
+    def _map(self, rows: NDArray[np.int64], raw: NDArray[Any], X: NDArray[Any]) -> None:
+        """Put rows (m,) into raw (m, n_0), and their standardized values into X (m, n_0), which may be the same."""
+        self.X.take(rows, axis=0, out=raw, mode="clip")
+        self._standardizer.apply(raw, X)
+
+    def _raw_rows(self, n: int) -> NDArray[Any]:
+        """Return room for some rows (k, n) as they are stored."""
+        if self._raw is None:
+            self._raw = np.empty((max(1, CACHED // n), n), self.X.dtype)
+        return self._raw
 
 
 def load_split(

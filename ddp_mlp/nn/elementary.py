@@ -182,15 +182,21 @@ def add(a: Block | float, b: Block) -> tuple[Block, Block]:
 
 def exp_in_two(x: Block) -> tuple[Block, Block, NDArray[np.int32]]:
     """Return (high, low, k) with eˣ = (high + low) 2ᵏ to 2^−56, |low| ≤ half a unit of high; |x| at most 1,000."""
-    k = np.rint(x * ONE_OVER_LN2)
+    k = x * ONE_OVER_LN2
+    np.rint(k, out=k)
     near, rest = x - k * LN2_HIGH, k * LN2_LOW
     r = near - rest
-    c = (near - r) - rest
-    tail = r * r * polynomial(EXP, r) + (c + r * c)
+    near -= r
+    near -= rest  # what r has not
+    tail = polynomial(EXP, r)
+    tail *= r * r
+    tail += near + r * near
     one = 1.0 + r
     tail += (1.0 - one) + r
     high = one + tail
-    return high, (one - high) + tail, k.astype(np.int32)
+    one -= high
+    one += tail
+    return high, one, k.astype(np.int32)
 
 
 def log_in_two(f: Block, c: Block | float, k: NDArray[np.int32]) -> Block:
@@ -214,9 +220,12 @@ def split_at_sqrt_half(x: Block) -> tuple[Block, NDArray[np.int32]]:
 @in_blocks
 def exp(x: Block) -> Block:
     """Return eˣ, elementwise (float64)."""
-    inside = np.minimum(np.maximum(x, -800.0), 800.0)
-    high, low, k = exp_in_two(np.where(x == x, inside, 0.0))
-    return np.where(x == x, np.ldexp(high + low, k), x)
+    inside = np.maximum(x, -800.0)
+    np.minimum(inside, 800.0, out=inside)
+    high, low, k = exp_in_two(inside)  # NaN stays NaN, whatever its k
+    high += low
+    result: Block = np.ldexp(high, k, out=high)
+    return result
 
 
 @in_blocks

@@ -26,8 +26,8 @@ from ddp_mlp.nn import products
 from ddp_mlp.nn.activations import RELU
 from ddp_mlp.nn.buffers import Group, aligned_empty
 from ddp_mlp.nn.lines import Limbs, Line, Lines
-from ddp_mlp.nn.products import ROUNDING, Array, Bits, exponents, units
-from ddp_mlp.nn.rounding import FLOAT64, Block, Room, width
+from ddp_mlp.nn.products import ROUNDING, Array, Bits
+from ddp_mlp.nn.rounding import FLOAT64, Block, Room, constants, width
 
 Drop = Callable[[int, Array, Array | None, slice], None]
 
@@ -64,10 +64,10 @@ class Weights:
                 continue
             given, rounded = W_l.T[:, rows], self.W[l].T[:, rows]  # (n_{l-1}, k)
             high, low = np.maximum.reduce(given, axis=0), np.minimum.reduce(given, axis=0)
-            unit = units(exponents(np.maximum(high, np.negative(low)).astype(np.float64)), self.bits[l].W)
-            self.unit[l][rows] = unit
+            constant = constants(np.maximum(high, np.negative(low)).astype(np.float64), self.bits[l].W)
+            np.divide(constant, ROUNDING, out=self.unit[l][rows])  # exact
             step = width(k, n_prev)
-            np.copyto(self._tile[: step * k].reshape(step, k), unit * ROUNDING)
+            np.copyto(self._tile[: step * k].reshape(step, k), constant)
             for start in range(0, n_prev, step):
                 columns = slice(start, min(start + step, n_prev))
                 size = (columns.stop - start) * k

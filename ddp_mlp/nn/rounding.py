@@ -56,12 +56,9 @@ class Block:
     def measure(self, magnitude: Array, bits: int) -> None:
         """Lay out, in `repeated`, the rounding constants of the examples of a magnitude (k n,), in this many bits."""
         np.maximum.reduceat(magnitude, self.starts, out=self.high)
-        np.bitwise_and(self.high_bits, EXPONENT, self.constant_bits)  # 2^(e − 1), with high < 2^e
-        constant = self.constant
-        np.maximum(constant, 2.0 ** (bits - UNIT_LIMIT - 1), out=constant)
-        np.multiply(constant, TO_INFINITY, constant)
-        np.multiply(constant, 2.0 ** (1 - bits) / TO_INFINITY * ROUNDING, constant)
-        np.copyto(self.repeated_rows, constant)
+        np.bitwise_and(self.high_bits, EXPONENT, self.constant_bits)
+        to_constants(self.constant, bits)
+        np.copyto(self.repeated_rows, self.constant)
 
     def round_examples(self, bits: int, signed: bool) -> None:
         """Round every example, in place, to a unit of its own; `signed` where values may be below zero."""
@@ -84,6 +81,21 @@ class Block:
             rows = self.magnitude.reshape(rows.shape)
         np.maximum.reduce(rows, axis=0, out=self.seen)
         np.maximum(high, self.seen, out=high)
+
+
+def to_constants(powers: Array, bits: int) -> None:
+    """Turn 2^(e − 1) of lines with values below 2^e, in place, into what rounds a line to its unit, in so many bits."""
+    np.maximum(powers, 2.0 ** (bits - UNIT_LIMIT - 1), out=powers)
+    np.multiply(powers, TO_INFINITY, powers)
+    np.multiply(powers, 2.0 ** (1 - bits) / TO_INFINITY * ROUNDING, powers)
+
+
+def constants(high: Array, bits: int) -> Array:
+    """Return what rounds lines to their units when it is added and taken away again; high (n,) is overwritten."""
+    powers = high.view(np.int64)
+    np.bitwise_and(powers, EXPONENT, powers)
+    to_constants(high, bits)
+    return high
 
 
 class Room:

@@ -62,6 +62,10 @@ CONTENDERS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "exact P=2 K=2": ("ours", 2, {"K": 2}),
     "exact P=2 K=8": ("ours", 2, {"K": 8}),
     "allreduce P=2": ("ours", 2, {"K": 0}),
+    "portable P=1": ("ours", 1, {"K": 1, "portable": True}),
+    "portable P=2": ("ours", 2, {"K": 2, "portable": True}),
+    "evaluation P=1": ("evaluation", 1, {}),
+    "evaluation, portable": ("evaluation", 1, {"portable": True}),
     "2 × half batch": ("halves", 2, {}),
     "PyTorch 2 threads": ("torch", 1, {}),
     "PyTorch DDP gloo P=2": ("ddp", 2, {}),
@@ -122,8 +126,8 @@ def products(shape: Shape) -> Step:
     return step
 
 
-def ours(shape: Shape, K: int, communicator: Any = None) -> Step:
-    """Make the training step of this program; K = 0 is reduction = allreduce."""
+def ours(shape: Shape, K: int, communicator: Any = None, portable: bool = False) -> Step:
+    """Make the training step of this program; K = 0 is reduction = allreduce. Portable, K counts for nothing."""
     import numpy as np
 
     from ddp_mlp.data.batches import Batch
@@ -136,6 +140,7 @@ def ours(shape: Shape, K: int, communicator: Any = None) -> Step:
     from ddp_mlp.parallel.mpi import connect
     from ddp_mlp.summing.between import ExactSum, PlainSum
     from ddp_mlp.training.loop import take_step
+    from ddp_mlp.training.portable_step import PortableStep, portable_sum
     from ddp_mlp.training.step import TrainingStep
     from ddp_mlp.training.update import Regularization
 
@@ -143,19 +148,21 @@ def ours(shape: Shape, K: int, communicator: Any = None) -> Step:
     layout, dtype = Layout(shape.widths), np.dtype(np.float32)
     X, y, order = data(shape)
     identity = Standardization(np.zeros(shape.widths[0]), np.ones(shape.widths[0]), used=False)
-    source = MemorySource(X, y, None, dtype, identity)
-    reduction = ExactSum(communicator, layout.length, dtype, K) if K else PlainSum(communicator, layout.length, dtype)
-    training_step = TrainingStep(
-        communicator,
-        Architecture(layout, (ACTIVATIONS[shape.activation],) * (layout.L - 1)),
-        reduction,
-        source,
-        optimizers.create("momentum", momentum=MOMENTUM),
-        Regularization(),
-        dtype=dtype,
-        seed=0,
-        chunk_rows=4096,
-    )
+    source = MemorySource(X, y, None, np.dtype(np.float64) if portable else dtype, identity)
+    network = Architecture(layout, (ACTIVATIONS[shape.activation],) * (layout.L - 1))
+    momentum = optimizers.create("momentum", momentum=MOMENTUM)
+    training_step: Any
+    reduction: Any
+    if portable:
+        reduction = portable_sum(communicator, layout.length)
+        parts = communicator, network, reduction, source, momentum, Regularization()
+        training_step = PortableStep(*parts, seed=0, chunk_rows=4096)
+    else:
+        reduction = PlainSum(communicator, layout.length, dtype)
+        if K:
+            reduction = ExactSum(communicator, layout.length, dtype, K)
+        parts = communicator, network, reduction, source, momentum, Regularization()
+        training_step = TrainingStep(*parts, dtype=dtype, seed=0, chunk_rows=4096)
     first = np.zeros(layout.length, dtype)
     layout.initialize(first, 0)
     reduction.parameters[reduction.slice] = first[reduction.slice]
@@ -164,6 +171,40 @@ def ours(shape: Shape, K: int, communicator: Any = None) -> Step:
     def step(i: int) -> float:
         rows = order[i % BATCHES * shape.batch : (i % BATCHES + 1) * shape.batch]
         return take_step(training_step, Batch(0, i + 1, rows), LEARNING_RATE).totals.loss_mean
+
+    return step
+
+
+def evaluation(shape: Shape, portable: bool = False) -> Step:
+    """Evaluate this program's network on a batch, with figures of classes: the way of `predict`, but for files."""
+    import numpy as np
+
+    from ddp_mlp.data.memory import MemorySource
+    from ddp_mlp.inference.evaluate import ForwardPass, evaluate
+    from ddp_mlp.inference.metrics import metrics_of
+    from ddp_mlp.nn import arithmetic
+    from ddp_mlp.nn.activations import ACTIVATIONS
+    from ddp_mlp.nn.architecture import Architecture
+    from ddp_mlp.nn.parameters import Layout
+    from ddp_mlp.nn.standardization import Standardization
+    from ddp_mlp.nn.targets import Targets
+    from ddp_mlp.parallel.single import SingleProcess
+
+    chosen = arithmetic.called("portable" if portable else "native")
+    layout, dtype = Layout(shape.widths), np.dtype(np.float32)
+    X, y, order = data(shape)
+    identity = Standardization(np.zeros(shape.widths[0]), np.ones(shape.widths[0]), used=False)
+    source = MemorySource(X, y, None, chosen.working(dtype), identity)
+    network = Architecture(layout, (ACTIVATIONS[shape.activation],) * (layout.L - 1))
+    parameters = np.zeros(layout.length, dtype)
+    layout.initialize(parameters, 0)
+    forward, communicator = ForwardPass(network, parameters, chosen), SingleProcess()
+    targets = Targets(classes=tuple(map(str, range(shape.widths[-1]))))
+
+    def step(i: int) -> float:
+        rows = order[i % BATCHES * shape.batch : (i % BATCHES + 1) * shape.batch]
+        evaluate(communicator, forward, source, rows, metrics_of(targets, False, chosen))
+        return float("nan")
 
     return step
 
@@ -322,6 +363,7 @@ def scikit_learn(shape: Shape) -> Step:
 MAKERS: dict[str, Callable[..., Step]] = {
     "products": products,
     "ours": ours,
+    "evaluation": evaluation,
     "halves": halves,
     "torch": torch_alone,
     "ddp": torch_ddp,
@@ -381,14 +423,14 @@ class Worker:
     def __init__(self, kind: str, P: int, options: dict[str, Any], folder: Path) -> None:
         folder.mkdir()
         self._folder, self._orders = folder, 0
-        one_thread = kind in ("products", "ours", "halves", "ddp")
+        one_thread = kind in ("products", "ours", "evaluation", "halves", "ddp")
         threads = "1" if one_thread else str(len(os.sched_getaffinity(0)))
         # A fixed BLAS kernel would slow this program and scikit-learn, and not the others.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
         environment |= {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, __file__, "--serve", kind, json.dumps(options), str(folder)]
         commands = [(command, environment)]
-        if kind in ("ours", "halves"):
+        if kind in ("ours", "evaluation", "halves"):
             mpirun = Path(sys.executable).with_name("mpirun")
             commands = [([str(mpirun), "-n", str(P), *command], environment)]
         elif kind == "ddp":
@@ -492,7 +534,7 @@ def draw(found: dict[str, dict[str, list[float]]], path: Path) -> None:
     for panel, (shape, figures) in zip(panels[0], found.items(), strict=True):
         names = list(figures)[::-1]
         medians = [1e3 * statistics.median(figures[name]) for name in names]
-        colours = ["tab:blue" if name.startswith(("exact", "allreduce")) else "tab:gray" for name in names]
+        colours = ["tab:blue" if name.startswith(("exact", "allreduce", "portable")) else "tab:gray" for name in names]
         panel.barh(names, medians, color=colours)
         panel.set_title(shape, fontsize=9)
         panel.set_xlabel("ms per step")

@@ -32,8 +32,8 @@ from ddp_mlp.summing.plan import Plan, make_plan  # noqa: E402
 from ddp_mlp.summing.tallies import WIDTH, rows_by_node  # noqa: E402
 from ddp_mlp.summing.tree import additions, automatic_shards, cut, rows  # noqa: E402
 
-ITEM = 4
-"""Bytes of a float32."""
+ITEM, WIDE = 4, 8
+"""Bytes of a float32, and of a float64, in which portable arithmetic sums."""
 UPDATE_BYTES = 5 * ITEM
 """Momentum reads the parameter, the gradient and the velocity, and writes two of them."""
 
@@ -54,6 +54,8 @@ class Machine:
     """Bytes per second that all cores of a node move: eight channels of DDR4-3200."""
     gflops: float = 75.0
     """GFLOP/s of one core's forward and backward on its shard, elementwise passes included."""
+    portable: float = 2.4
+    """How many times as long a core takes for them in portable arithmetic."""
 
 
 class Traffic(NamedTuple):
@@ -69,17 +71,17 @@ class Traffic(NamedTuple):
 # ---- counting --------------------------------------------------------------------------------------------------------
 
 
-def sum_traffic(plan: Plan, node: int, column: int) -> Traffic:
+def sum_traffic(plan: Plan, node: int, column: int, item: int = ITEM) -> Traffic:
     """Count what a rank sends and receives until it has its slice of the sum; empty messages are not sent."""
     if len(plan.nodes) == 1:
         return Traffic()
     if plan.halving:
         swaps = plan.swaps(node, column)
         given, kept = [_length(swap.given) for swap in swaps], [_length(swap.kept) for swap in swaps]
-        return Traffic(sum(n > 0 for n in given), ITEM * sum(given), ITEM * sum(kept))
+        return Traffic(sum(n > 0 for n in given), item * sum(given), item * sum(kept))
     sent, received = plan.sent(node, column), plan.received(node, column)
     sent[node] = received[node] = 0
-    return Traffic(sum(n > 0 for n in sent), ITEM * sum(sent), ITEM * sum(received))
+    return Traffic(sum(n > 0 for n in sent), item * sum(sent), item * sum(received))
 
 
 def publish_traffic(plan: Plan, node: int, column: int) -> Traffic:
@@ -96,6 +98,13 @@ def tally_traffic(plan: Plan, node: int) -> Traffic:
     return allgather_traffic([8 * WIDTH * (hi - lo) for lo, hi in pairwise(rows_by_node(plan.K, plan.nodes))], node)
 
 
+def agreement_traffic(widths: Sequence[int], nodes: int) -> Traffic:
+    """Count what the first rank of the busiest node sends for the lines' exponents: tables of int32, doubling."""
+    lines = sum(widths[:-1]) + sum(widths[1:]) + 2  # rows of every A and dz, losses, weights: `nn/lines.py`
+    messages = nodes.bit_length() - 1 + 2 * (nodes & (nodes - 1) > 0)
+    return Traffic(messages, messages * 3 * ITEM * lines, messages * 3 * ITEM * lines)
+
+
 def allgather_traffic(pieces: Sequence[int], node: int) -> Traffic:
     """Count an MPI_Allgatherv of pieces of so many bytes: all others' are received, and about as many bytes are sent.
 
@@ -108,25 +117,27 @@ def allgather_traffic(pieces: Sequence[int], node: int) -> Traffic:
     return Traffic(math.ceil(math.log2(N)) if short else N - 1, others, others)
 
 
-def memory_bytes(plan: Plan, node: int, column: int) -> int:
+def memory_bytes(plan: Plan, node: int, column: int, item: int = ITEM) -> int:
     """Count the bytes of memory a rank moves to form its slice of the sum and update it.
 
     Every term is read once and every sum written once per term it ends in: what lies between stays in cache, because
-    the sums are formed block by block.
+    the sums are formed block by block. Portable, a rank also rounds its share of the node's weights into float64.
     """
     m = plan.K  # a row in every shard: all terms take part
     local = [subtree for p in plan.nodes[node] for subtree in plan.of_rank[p]]
     own = _length(plan.slice_of(node, column))
     moved = UPDATE_BYTES * own
+    if item == WIDE:
+        moved += (ITEM + WIDE) * plan.length // len(plan.nodes[node])
     if len(plan.nodes) == 1:
-        return moved + ITEM * own * _touched(additions((0, plan.K), local, m, plan.K).pairs)
+        return moved + item * own * _touched(additions((0, plan.K), local, m, plan.K).pairs)
     width = plan.columns[column][-1] - plan.columns[column][0]
-    moved += ITEM * width * sum(_touched(additions(s, local, m, plan.K).pairs) for s in plan.of_node[node])
+    moved += item * width * sum(_touched(additions(s, local, m, plan.K).pairs) for s in plan.of_node[node])
     if plan.halving:
-        return moved + 3 * sum_traffic(plan, node, column).received
+        return moved + 3 * sum_traffic(plan, node, column, item).received
     every = [subtree for subtrees in plan.of_node for subtree in subtrees]
-    moved += 2 * ITEM * width * len(plan.of_node[node])  # copied into the buffer that is sent
-    return moved + ITEM * own * _touched(additions((0, plan.K), every, m, plan.K).pairs)
+    moved += 2 * item * width * len(plan.of_node[node])  # copied into the buffer that is sent
+    return moved + item * own * _touched(additions((0, plan.K), every, m, plan.K).pairs)
 
 
 def _touched(pairs: Sequence[tuple[int, int]]) -> int:
@@ -167,6 +178,8 @@ class Case(NamedTuple):
     widths: tuple[int, ...]
     batch: int
     K: int
+    portable: bool = False
+    """In portable arithmetic: a share a rank, K = P, and sums in float64."""
 
     @property
     def nodes(self) -> list[range]:
@@ -187,19 +200,24 @@ def exact(case: Case, machine: Machine, halving: bool = True) -> tuple[Predictio
     """
     plan = make_plan(case.K, Layout(case.widths).length, case.nodes, halving)
     N, columns = len(plan.nodes), range(len(plan.columns))
+    item = WIDE if case.portable else ITEM
     parts: list[Traffic] = []
     link_bytes = 0
-    for count in (sum_traffic, publish_traffic):
+    for count in (partial(sum_traffic, item=item), publish_traffic):
         found = [[count(plan, node, column) for column in columns] for node in range(N)]
         parts.append(_worst([traffic for node in found for traffic in node]))
         link_bytes += max(max(sum(t.sent for t in node), sum(t.received for t in node)) for node in found)
-    parts.insert(0, _worst([tally_traffic(plan, node) for node in range(N)]))
+    small = [_worst([tally_traffic(plan, node) for node in range(N)])]
+    if case.portable:
+        small.append(agreement_traffic(case.widths, N))
+    parts.insert(0, Traffic(*map(sum, zip(*small, strict=True))))
     link_bytes += parts[0].received
 
     # The last column's range is the longest; of the nodes with as many partials, the one with the longest piece counts.
-    moved = max(memory_bytes(plan, node, columns[-1]) for node in _busiest(plan, columns[-1]))
+    moved = max(memory_bytes(plan, node, columns[-1], item) for node in _busiest(plan, columns[-1]))
     per_node = max(map(len, plan.nodes))
-    barriers = (3 if N > 1 else 2) * math.ceil(math.log2(per_node)) * machine.barrier
+    rounds = (3 if N > 1 else 2) + case.portable * (3 if N > 1 else 2)  # of weights, and of exponents
+    barriers = rounds * math.ceil(math.log2(per_node)) * machine.barrier
     return (
         Prediction(
             compute(case, machine),
@@ -229,7 +247,7 @@ def allreduce(case: Case, machine: Machine) -> Prediction:
     latency += tallies.messages * machine.alpha
     moved = n * ((2 * 2 + 3) * inner + 3 * outer / per_node) + UPDATE_BYTES / ITEM * n
     return Prediction(
-        compute(case._replace(K=case.P), machine),
+        compute(case._replace(K=case.P, portable=False), machine),
         moved / _memory_rate(machine, per_node),
         latency,
         machine.beta * (2 * n * outer + tallies.received),
@@ -240,7 +258,7 @@ def compute(case: Case, machine: Machine) -> float:
     """Return the seconds of the products of the rank with the most rows."""
     owned = cut(case.K, case.P)
     most = max(len(rows((lo, hi), case.batch, case.K)) for lo, hi in pairwise(owned))
-    return most * case.flop_per_row / (1e9 * machine.gflops)
+    return most * case.flop_per_row / (1e9 * machine.gflops) * (machine.portable if case.portable else 1)
 
 
 def _memory_rate(machine: Machine, per_node: int) -> float:
@@ -379,7 +397,7 @@ class Row(NamedTuple):
 
 
 def efficiency(row: Row, prediction: Prediction) -> float:
-    """Return the share of the step that perfectly shared products alone would take."""
+    """Return the share of the step that perfectly shared products alone would take, in native arithmetic."""
     return row.allreduce.compute / prediction.step
 
 
@@ -440,6 +458,7 @@ def parse() -> argparse.Namespace:
     rows.add_argument("--rows", type=int, default=64, help="rows of the batch per rank (default %(default)s)")
     rows.add_argument("--batch", type=int, help="rows of the batch over all ranks, the same for every P")
     add("--shards", type=int, help="K (default: as `shards = auto`)")
+    add("--arithmetic", choices=["native", "portable"], default="native", help="portable: no shards, sums in float64")
     costs = Machine()
     add("--alpha", type=float, default=costs.alpha, help="seconds per message (default %(default)g)")
     add("--beta", type=float, default=costs.beta, help="seconds per byte of a node's link (default %(default)g)")
@@ -447,6 +466,7 @@ def parse() -> argparse.Namespace:
     add("--core_memory", type=float, default=costs.core_memory, help="bytes/s of a core (default %(default)g)")
     add("--node_memory", type=float, default=costs.node_memory, help="bytes/s of a node (default %(default)g)")
     add("--gflops", type=float, default=costs.gflops, help="GFLOP/s of a core (default %(default)g)")
+    add("--portable", type=float, default=costs.portable, help="portable products / native ones (default %(default)g)")
     add("--measure", choices=["shared", "loopback"], help="measure the costs here, between two ranks")
     add("--png", type=Path, help="draw into this file (needs matplotlib)")
     return parser.parse_args()
@@ -458,16 +478,31 @@ def main() -> None:
         ping()
         return
     asked = parse()
+    portable = asked.arithmetic == "portable"
     cases = [
-        Case(P, per_node, tuple(asked.widths), asked.batch or asked.rows * P, asked.shards or automatic_shards(P))
+        Case(
+            *(P, per_node, tuple(asked.widths), asked.batch or asked.rows * P),
+            P if portable else asked.shards or automatic_shards(P),
+            portable,
+        )
         for per_node in asked.per_node
         for P in asked.ranks
         if per_node <= P
     ]
     if asked.measure:
-        machine = replace(measure(cases[0], asked.measure == "loopback"), barrier=asked.barrier)
+        machine = replace(
+            measure(cases[0], asked.measure == "loopback"), barrier=asked.barrier, portable=asked.portable
+        )
     else:
-        costs = (asked.alpha, asked.beta, asked.barrier, asked.core_memory, asked.node_memory, asked.gflops)
+        costs = (
+            asked.alpha,
+            asked.beta,
+            asked.barrier,
+            asked.core_memory,
+            asked.node_memory,
+            asked.gflops,
+            asked.portable,
+        )
         machine = Machine(*costs)
     network = "-".join(map(str, asked.widths))
     load = f"{asked.batch} rows a batch" if asked.batch else f"{asked.rows} rows a rank"

@@ -8,14 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddp_mlp.nn.lines import Lines
 from ddp_mlp.parallel.mpi import MPIRanks
+from ddp_mlp.summing.agreement import Agreement
 from ddp_mlp.summing.between import ExactSum
 from ddp_mlp.summing.plan import QUANTUM, make_plan
+from ddp_mlp.training.portable_step import portable_sum
 from scripts.benchmarks.scaling import (
     ITEM,
+    WIDE,
     Case,
     Machine,
     Traffic,
+    agreement_traffic,
     allgather_traffic,
     allreduce,
     exact,
@@ -62,6 +67,42 @@ def test_counts_are_those_of_a_real_run(node_size: int | None, K: int, halving: 
             assert count.seen("Swap") == Traffic()
         if len(plan.nodes) > 1 and column == 0:
             assert count.seen("Complete", "float64").received == tally_traffic(plan, node).received
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("node_size", [None, 1, 2, 3])
+def test_counts_of_a_portable_run(node_size: int | None) -> None:
+    """Partials of float64, and one exchange of the lines' exponents."""
+    from mpi4py import MPI
+
+    with MPIRanks(MPI.COMM_WORLD, node_size) as communicator:
+        count = Count(communicator)
+        reduction, lines = portable_sum(communicator, LENGTH), Lines(WIDTHS)
+        Agreement(communicator, lines.table.shape).reach(lines.table)
+        communicator.node_barrier()
+        sent = count.seen("Swap", "int32")
+        most = Traffic(*map(max, zip(*communicator.allgather(sent), strict=True)))
+        assert most == agreement_traffic(WIDTHS, len(communicator.nodes))
+        reduction.collect(100)
+        plan, node, column = reduction.plan, communicator.node, communicator.local_rank
+        assert plan == make_plan(communicator.size, LENGTH, communicator.nodes, True)
+        counted = sum_traffic(plan, node, column, WIDE) if column < len(plan.columns) else Traffic()
+        assert count.seen("Swap" if plan.halving else "Exchange", "float64") == counted
+
+
+def test_portable_arithmetic_by_hand() -> None:
+    """Two ranks that share memory add float64, and round half of the weights each; two nodes swap one table."""
+    case = Case(2, 2, (1023, QUANTUM), 2, 2, portable=True)
+    half = QUANTUM * QUANTUM // 2
+    assert exact(case, replace(FREE, core_memory=1.0))[0].memory == (3 * WIDE + 5 * ITEM + WIDE + ITEM) * half
+    slow = replace(FREE, gflops=1e-9, portable=3.0)
+    assert exact(case, slow)[0].compute == 3 * exact(case._replace(portable=False), slow)[0].compute
+    apart = case._replace(per_node=1)
+    table = 3 * ITEM * (1023 + QUANTUM + 2)
+    n = QUANTUM * QUANTUM
+    tallies = 2 * 3 * 8
+    expected = WIDE * n / 2 + ITEM * n / 2 + table + tallies
+    assert exact(apart, replace(FREE, beta=1.0))[0].bandwidth == expected
 
 
 def test_flat_counts_by_hand() -> None:

@@ -19,7 +19,8 @@ author = "the ddp_mlp authors"
 copyright = "2026, the ddp_mlp authors"
 release = version = __version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["mathml", "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+html_math_renderer = "mathml"
 exclude_patterns = ["_build", "_generated"]  # what is generated is included by other pages
 root_doc = "index"
 
@@ -56,5 +57,7 @@ html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "secondary_sidebar_items": ["page-toc"],
+    "navbar_center": [],  # one way to a page: the list of all at the left
     "navbar_end": ["theme-switcher"],
 }
+html_sidebars = {"**": ["globaltoc"]}

@@ -1,4 +1,4 @@
-"""Tests of the documentation: its commands work as written, its flags and keys exist, its links lead somewhere."""
+"""Tests of the documentation: its flags and keys exist, its links lead somewhere, its sentences are short."""
 
 import os
 import re
@@ -12,12 +12,10 @@ import pytest
 
 from ddp_mlp.__main__ import VERBS
 from ddp_mlp.config import Config
-from tests.conftest import MPIRUN, ROOT, run
+from tests.conftest import ROOT
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "lessons").glob("*.md")])
 MOST_WORDS = 35
-NOT_HERE = re.compile(r"(houses|flowers|prices)\.|pip install|sphinx")
-"""What a reader has, and this test has not; and what other tests do."""
 
 
 def blocks(page: Path, kind: str) -> list[str]:
@@ -99,27 +97,3 @@ def test_every_quoted_line_of_code_is_there() -> None:
     assert len(rows) >= 11
     for code, file in rows:
         assert code in (ROOT / "ddp_mlp" / file).read_text(), code
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md", "docs/verify.md", "docs/any-machine.md"])
-def test_commands_work_as_written(name: str, tmp_path: Path) -> None:
-    """Commands of a page run in order, in a folder with nothing but the digits and the files that the page shows."""
-    if not MPIRUN.exists():
-        pytest.skip("no mpirun beside this Python")
-    (tmp_path / "data").symlink_to(ROOT / "data")
-    page = ROOT / name
-    for kind, file in (("text", "plants.csv"), ("toml", "run.toml")):
-        for block in blocks(page, kind):
-            if file == "run.toml" or block.startswith("height,"):
-                (tmp_path / file).write_text(block)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    hashes = []
-    for line in [line for line in commands(page) if not NOT_HERE.search(line)]:
-        outcome = run(["bash", "-c", line], 120, {"PATH": path}, tmp_path)
-        assert outcome.returncode == 0, (line, outcome.stderr)
-        hashes += re.findall(r"parameters_sha256 (\w+)", outcome.stdout)
-    if name in ("README.md", "docs/tutorial.md"):
-        first, second, _, resumed, whole = hashes[:5]
-        assert first == second
-        assert resumed == whole

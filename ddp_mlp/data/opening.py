@@ -245,7 +245,7 @@ def _given_with_init_from(config: Config, info: DatasetInfo, classes: tuple[str,
     if going_on is not None:
         source, found = going_on[0], weights.of_checkpoint(going_on[1])
     else:
-        source, found = f"init_from = {config.init_from}", given_weights(config, classes or None, info.names)
+        source, found = f"init_from = {config.init_from}", given_weights(config, classes or None, info)
     if found.standardization is not None and len(found.standardization["mean"]) != info.features:
         taken = len(found.standardization["mean"])
         raise ConfigError(f"{source}: takes {taken} features, but the data have {info.features}")
@@ -298,14 +298,15 @@ def _missing_classes(names: tuple[str, ...], counts: NDArray[np.int64], surveys:
             yield f"{split} has no row of {len(none)} of {len(names)} classes: {listed}"
 
 
-def given_weights(config: Config, classes: tuple[str, ...] | None, names: tuple[str, ...] | None) -> Weights:
-    """Return the network of init_from, its classes and features in the order of the data, by name. Local.
+def given_weights(config: Config, classes: tuple[str, ...] | None, info: DatasetInfo) -> Weights:
+    """Return the network of init_from, its classes or targets, and features, in the order of the data, by name. Local.
 
     Raises ConfigError, DataError or StorageError.
     """
     assert config.init_from is not None, "asked by the caller"
     found = weights.read(config.init_from)
-    return weights.arranged(found, classes, names, f"init_from = {config.init_from}")
+    targets = names_of(info) if info.numbers else ()
+    return weights.arranged(found, classes, info.names, targets, f"init_from = {config.init_from}")
 
 
 def _checkpoint_to_go_on_from(config: Config) -> tuple[str, Checkpoint] | None:

@@ -39,8 +39,14 @@ def write(network: Network, path: Path) -> list[Path]:
     if path.suffix in (".npz", ".safetensors"):
         used = network.standardization.used
         standardization = {"mean": network.standardization.mean, "scale": network.standardization.scale}
+        functions = {"activation": network.architecture.activation, "output_activation": network.output_activation}
         found = weights.Weights(
-            network.parameters, standardization if used else None, network.classes, features=network.feature_names
+            network.parameters,
+            standardization if used else None,
+            network.classes,
+            network.targets,
+            functions,
+            network.feature_names,
         )
         write_weights = weights.write_npz if path.suffix == ".npz" else weights.write_safetensors
         write_weights(path, found)

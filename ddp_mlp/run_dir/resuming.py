@@ -191,7 +191,7 @@ def _check_arrays(checkpoint: Checkpoint, path: Path, config: Config, data: Data
 def _starting_parameters(config: Config, data: Data) -> dict[str, NDArray[Any]]:
     """Return the parameters of the file init_from, checked against the network that is asked for."""
     assert config.init_from is not None, "asked by the caller"
-    read = given_weights(config, data.targets.classes or None, data.info.names)
+    read = given_weights(config, data.targets.classes or None, data.info)
     found = read.parameters
     for name, function in (read.functions or {}).items():
         if function != getattr(config, name):

@@ -15,6 +15,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -62,14 +63,26 @@ def of_checkpoint(found: Checkpoint) -> Weights:
     return Weights(dict(found.parameters), found.standardization, found.classes or None, targets, functions, features)
 
 
-def arranged(given: Weights, classes: tuple[str, ...] | None, features: tuple[str, ...] | None, where: str) -> Weights:
-    """Return a network whose outputs and inputs are in the order of these classes and features, by name.
+def arranged(
+    given: Weights,
+    classes: tuple[str, ...] | None,
+    features: tuple[str, ...] | None,
+    targets: tuple[str, ...],
+    where: str,
+) -> Weights:
+    """Return a network whose outputs and inputs are in the order of these classes or targets, and features, by name.
 
-    Names that are numbers 0, 1, … are none. Raises ConfigError, beginning with `where`, where a name is not there.
+    Names that are numbers 0, 1, … are none, nor are targets of which one has another name. Raises ConfigError,
+    beginning with `where`, where another name is not there.
     """
-    parameters, standardization = dict(given.parameters), given.standardization
+    parameters, standardization, own = dict(given.parameters), given.standardization, given.targets
     last = len(parameters) // 2
     outputs = _places(given.classes, classes, f"{where}: its classes")
+    if own is not None and sorted(own.names) == sorted(targets) and own.names != targets:
+        order, levels = [own.names.index(name) for name in targets], len(own.quantiles) or 1
+        outputs = [k * levels + j for k in order for j in range(levels)]
+        mean, scale = (tuple(values[k] for k in order) for values in (own.mean, own.scale))
+        own = replace(own, names=targets, mean=mean, scale=scale)
     if outputs is not None:
         parameters |= {f"W{last}": parameters[f"W{last}"][outputs], f"b{last}": parameters[f"b{last}"][outputs]}
     inputs = _places(given.features, features, f"{where}: its features")
@@ -77,7 +90,7 @@ def arranged(given: Weights, classes: tuple[str, ...] | None, features: tuple[st
         parameters["W1"] = np.ascontiguousarray(parameters["W1"][:, inputs])
         if standardization is not None:
             standardization = {name: array[inputs] for name, array in standardization.items()}
-    return given._replace(parameters=parameters, standardization=standardization)
+    return given._replace(parameters=parameters, standardization=standardization, targets=own)
 
 
 def _places(given: tuple[str, ...] | None, wanted: tuple[str, ...] | None, what: str) -> list[int] | None:
@@ -107,56 +120,114 @@ def read(path: str | Path) -> Weights:
     """
     path = Path(path)
     if path.suffix == ".npz":
-        tensors, classes, names = _read_npz(path)
+        tensors, words = _read_npz(path)
     elif path.suffix == ".safetensors":
-        tensors, classes, names = _read_safetensors(path)
+        tensors, words = _read_safetensors(path)
     else:
         return of_checkpoint(checkpoints.find(path))
     for name, tensor in tensors.items():
         if tensor.dtype.kind != "f" or not np.isfinite(tensor).all():
             raise DataError(f"{path}: {name} is {tensor.dtype}: must be finite floating-point numbers")
     given: Arrays = {name: tensors.pop(name).astype(np.float64) for name in ("mean", "scale") if name in tensors}
+    maps = {name: tensors.pop(name, None) for name in ("target_mean", "target_scale")}
     parameters = _in_order(tensors, path)
     features = parameters["W1"].shape[1]
     if given and not (len(given) == 2 and all(array.shape == (features,) for array in given.values())):
         raise DataError(f"{path}: mean and scale must both be there, one number for each of the {features} features")
     if given and not (given["scale"] > 0).all():
         raise DataError(f"{path}: scale must be above 0 for every feature")
+    names = words.get("features")
     named = names if names and len(names) == features else None
-    return Weights(parameters, given or None, classes, features=named)
+    targets = _targets(words, maps, len(parameters[f"b{len(parameters) // 2}"]), path)
+    functions = {name: words[name][0] for name in PLAIN if words.get(name)} or None
+    return Weights(parameters, given or None, words.get("classes") or None, targets, functions, named)
+
+
+def _targets(
+    words: Mapping[str, tuple[str, ...]], maps: Mapping[str, NDArray[Any] | None], outputs: int, path: Path
+) -> Targets | None:
+    """Return the numbers that a file names, with the map into their units; None where it names none."""
+    names = words.get("targets")
+    if not names:
+        return None
+    n = len(names)
+    try:
+        found = Targets.from_dict(
+            {
+                "loss": (words.get("loss") or ("squared_error",))[0],
+                "names": names,
+                "mean": np.zeros(n) if maps["target_mean"] is None else maps["target_mean"].ravel(),
+                "scale": np.ones(n) if maps["target_scale"] is None else maps["target_scale"].ravel(),
+                "quantiles": words.get("quantiles", ()),
+            }
+        )
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    if found.outputs != outputs:
+        raise DataError(f"{path}: names {found.outputs} outputs, but the network has {outputs}")
+    return found
+
+
+def _words(weights: Weights) -> dict[str, tuple[str, ...]]:
+    """Return what is said of a network besides its numbers, as far as there is something to say."""
+    targets, functions = weights.targets, dict(weights.functions or {})
+    words = {"classes": weights.classes or (), "features": weights.features or ()}
+    if targets is not None and targets.names:
+        words |= {"targets": targets.names, "loss": (targets.loss,), "quantiles": tuple(map(repr, targets.quantiles))}
+    words |= {name: (value,) for name, value in functions.items()}
+    return {name: word for name, word in words.items() if word}
+
+
+def _maps(weights: Weights) -> Arrays:
+    """Return mean and scale of inputs and of targets, float64, as far as there are any."""
+    found, targets = dict(weights.standardization or {}), weights.targets
+    if targets is not None and targets.names and not targets.probabilities:
+        found |= {"target_mean": np.array(targets.mean), "target_scale": np.array(targets.scale)}
+    return found
 
 
 def write_npz(path: Path, weights: Weights) -> None:
-    """Write W1, b1, …, and mean, scale and classes where there are any; atomically. Raises StorageError."""
-    arrays = {**weights.parameters, **(weights.standardization or {})}
-    if weights.classes is not None:
-        arrays["classes"] = np.array(weights.classes)
-    if weights.features is not None:
-        arrays["features"] = np.array(weights.features)
+    """Write W1, b1, …, and what belongs to the network: mean, scale, target_mean, target_scale, and names as text.
+
+    Atomically. Raises StorageError.
+    """
+    arrays = {**weights.parameters, **_maps(weights)}
+    arrays |= {name: np.array(words) for name, words in _words(weights).items()}
     image = io.BytesIO()
     np.savez(image, **{name: np.ascontiguousarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
     write_atomically(path, image.getvalue())
 
 
 def write_safetensors(path: Path, weights: Weights) -> None:
-    """Write `0.weight`, `0.bias`, `2.weight`, …, and mean and scale; class names as JSON in the metadata; atomically.
+    """Write `0.weight`, `0.bias`, `2.weight`, …, and what belongs to the network: names as JSON in the metadata.
 
-    The names are those of `torch.nn.Sequential(Linear, ReLU, Linear, …)`. Raises StorageError, or ConfigError where
-    safetensors is not installed.
+    The names are those of `torch.nn.Sequential(Linear, ReLU, Linear, …)`. Atomically. Raises StorageError, or
+    ConfigError where safetensors is not installed.
     """
     library = _safetensors(path)
-    tensors = dict(weights.standardization or {})
+    tensors = _maps(weights)
     for l in range(1, len(weights.parameters) // 2 + 1):
         tensors[f"{2 * (l - 1)}.weight"] = weights.parameters[f"W{l}"]
         tensors[f"{2 * (l - 1)}.bias"] = weights.parameters[f"b{l}"]
-    named = {"classes": weights.classes, "features": weights.features}
-    metadata = {name: json.dumps(names) for name, names in named.items() if names is not None} or None
+    metadata = {name: json.dumps(words) for name, words in _words(weights).items()} or None
     image = library.save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, metadata)
-    write_atomically(path, image)
+    write_atomically(path, _ordered(image))
 
 
-Named: TypeAlias = tuple[Arrays, tuple[str, ...] | None, tuple[str, ...] | None]
-"""Tensors, and the names of classes and of features."""
+def _ordered(image: bytes) -> bytes:
+    """Return a .safetensors file with its metadata in one order: the library's changes from call to call."""
+    length = int.from_bytes(image[:8], "little")
+    header = json.loads(image[8 : 8 + length])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin on a multiple of 8
+    return len(text).to_bytes(8, "little") + text + image[8 + length :]
+
+
+Named: TypeAlias = tuple[Arrays, dict[str, tuple[str, ...]]]
+"""Tensors, and words: the names of classes, features and targets, the loss, its quantiles, the activations."""
+WORDS = ("classes", "features", "targets", "loss", "quantiles", *PLAIN)
 
 
 @contextmanager
@@ -180,9 +251,8 @@ def _read_npz(path: Path) -> Named:
         if whole > MOST_BYTES and whole > MOST_TIMES * size:
             raise ValueError(f"{size} bytes would become {whole}")
         tensors = {member.filename.removesuffix(".npy"): _read_npy(archive, member) for member in members}
-    classes, features = (tensors.pop(name, None) for name in ("classes", "features"))
-    names = [None if array is None else tuple(str(name) for name in array.ravel()) for array in (classes, features)]
-    return tensors, names[0], names[1]
+    found = {name: tensors.pop(name) for name in WORDS if name in tensors}
+    return tensors, {name: tuple(str(word) for word in array.ravel()) for name, array in found.items()}
 
 
 def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
@@ -211,9 +281,8 @@ def _read_safetensors(path: Path) -> Named:
         tensors = library.load_file(path)
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-        found = [metadata.get(name) for name in ("classes", "features")]
-        names = [None if text is None else tuple(map(str, json.loads(text))) for text in found]
-        return tensors, names[0], names[1]
+        words = {name: tuple(map(str, json.loads(metadata[name]))) for name in WORDS if name in metadata}
+        return tensors, words
 
 
 def _safetensors(path: Path) -> Any:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from ddp_mlp.errors import DataError, ProgramError
-from ddp_mlp.storage.weights import Weights, read, write_npz, write_safetensors
+from ddp_mlp.nn.targets import Targets
+from ddp_mlp.storage.weights import Weights, arranged, read, write_npz, write_safetensors
 
 MOST = 32 << 20
 """Bytes that reading a small file may take."""
@@ -60,6 +61,56 @@ def test_what_is_written_is_read(suffix: str, tmp_path: Path) -> None:
             assert mine is not None
             assert theirs is not None
             assert {k: v.tobytes() for k, v in mine.items()} == {k: v.tobytes() for k, v in theirs.items()}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_targets_and_functions_come_back(suffix: str, tmp_path: Path) -> None:
+    """Names, the map into units to the bit, quantiles, loss and activations; labels have no map."""
+    plain = network()._replace(classes=None, features=("a", "ü b", "c", "d"))
+    functions = {"activation": "tanh", "output_activation": "softplus"}
+    for targets in (
+        Targets("squared_error", (), ("T", "犬", "p"), (0.1, 1e5, 0.0), (1 / 3, 1e-9, 1.0)),
+        Targets("quantile", (), ("T",), (0.1,), (0.7,), (0.05, 0.1, 1 / 3)),
+        Targets("binary_cross_entropy", (), ("x", "y", "z"), (0.0,) * 3, (1.0,) * 3),
+    ):
+        path, wanted = tmp_path / f"targets{suffix}", plain._replace(targets=targets, functions=functions)
+        if suffix == ".safetensors":
+            pytest.importorskip("safetensors")
+            write_safetensors(path, wanted)
+        else:
+            write_npz(path, wanted)
+        found = read(path)
+        assert (found.targets, found.functions, found.features) == (targets, functions, wanted.features)
+        assert found.classes is None
+
+
+def test_targets_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """Too many of them, a scale of 0, a loss that is none: one line."""
+    path = tmp_path / "bad.npz"
+    arrays: dict[str, Any] = {**network().parameters, "targets": ["a", "b", "c"], "loss": "huber"}
+    np.savez(path, **arrays)
+    assert read(path).targets == Targets("huber", (), ("a", "b", "c"), (0.0,) * 3, (1.0,) * 3)
+    for change, words in (
+        ({"targets": ["a", "b"]}, "names 2 outputs, but the network has 3"),
+        ({"target_scale": np.array([1.0, 0.0, 1.0])}, "with a mean and a positive scale each"),
+        ({"target_mean": np.zeros(2)}, "with a mean and a positive scale each"),
+        ({"loss": "cross_entropy"}, "and a loss for them"),
+        ({"quantiles": ["many"]}, "could not convert"),
+        ({"target_mean": np.array([0.0, np.nan, 0.0])}, "must be finite"),
+    ):
+        np.savez(path, **{**arrays, **change})
+        assert words in refusal(path)
+
+
+def test_targets_are_put_in_order_by_name() -> None:
+    """Rows of the last layer and the map go with their names, levels together; other names change nothing."""
+    own = Targets("quantile", (), ("a", "b"), (1.0, 2.0), (3.0, 4.0), (0.2, 0.8))
+    W = np.arange(8.0).reshape(4, 2)
+    given = Weights({"W1": W, "b1": W[:, 0]}, None, None, own)
+    found = arranged(given, None, None, ("b", "a"), "x")
+    assert found.targets == Targets("quantile", (), ("b", "a"), (2.0, 1.0), (4.0, 3.0), (0.2, 0.8))
+    assert found.parameters["W1"].tolist() == W[[2, 3, 0, 1]].tolist()
+    assert arranged(given, None, None, ("b", "c"), "x") == given
 
 
 def refusal(path: Path) -> str:

@@ -13,7 +13,7 @@ from ddp_mlp.conversion.dialect import MAX_COLUMNS, Asked
 from ddp_mlp.conversion.inspection import contents
 from ddp_mlp.conversion.splitting import parse_part
 from ddp_mlp.errors import ConfigError, printable
-from ddp_mlp.storage.dataset import inspect
+from ddp_mlp.storage.dataset import files_of, inspect
 
 SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";", "pipe": "|"}
 
@@ -21,11 +21,11 @@ SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon":
 def _parser() -> Parser:
     parser = Parser(
         "convert",
-        "Make a data-set file for ddp_mlp.train out of SOURCE…: one CSV, TSV, Parquet, NPY, NPZ or HDF5 "
-        "file; two files that are examples and labels (NPY, IDX), or train and test (CSV, Parquet); or four, examples "
-        "and labels of train and of test, as MNIST has them. CSV, NPY and IDX may be packed with gzip. Rows and "
-        "columns count from 0.",
-        usage="%(prog)s [options] SOURCE… OUT.h5\n       %(prog)s --inspect FILE.h5",
+        "Make a data-set file for ddp_mlp.train out of SOURCE…: one CSV, TSV, Parquet, NPY or NPZ file; HDF5 or "
+        "netCDF-4 files, which count as one; two files that are examples and labels (NPY, IDX), or train and test "
+        "(CSV, Parquet); or four, examples and labels of train and of test, as MNIST has them. CSV, NPY and IDX may be "
+        "packed with gzip. Rows and columns count from 0.",
+        usage="%(prog)s [options] SOURCE… OUT.h5\n       %(prog)s --inspect FILE.h5…",
         epilog="Columns of a table are named, or numbered from 0 (-1 is the last). What was done to a table is kept in "
         "OUT.h5, and predict does it to raw tables. Exit codes: 0 done, 2 usage, 65 bad data, 74 cannot read or write.",
     )
@@ -59,7 +59,9 @@ def _parser() -> Parser:
 def _add_column_flags(parser: Parser) -> None:
     columns = parser.add_argument_group("columns of a table")
     columns.add_argument("--label", metavar="NAME", help="the label; without it and --target, rows have none")
-    columns.add_argument("--target", metavar="NAMES", help="numbers to be met instead of a label, such as A,B")
+    columns.add_argument(
+        "--target", metavar="NAMES", help="numbers to be met instead of a label, such as A,B; of arrays and HDF5: y's"
+    )
     columns.add_argument("--weight", metavar="NAME", help="the weight of each row")
     columns.add_argument("--drop", metavar="NAMES", help="columns to leave out")
     columns.add_argument("--keep", metavar="NAMES", help="columns that look like IDs and are features all the same")
@@ -98,9 +100,8 @@ def _add_text_flags(parser: Parser) -> None:
 
 def _run(asked: argparse.Namespace) -> None:
     if asked.inspect:
-        if len(asked.paths) != 1:
-            raise ConfigError(f"--inspect: expected one file, found {len(asked.paths)}")
-        info = inspect(asked.paths[0], asked.x_name or "X", asked.y_name or "y", for_training=False)
+        paths = [Path(path) for named in asked.paths for path in files_of(named)]
+        info = inspect(paths, asked.x_name or "X", asked.y_name or "y", for_training=False, any_labels=True)
         for line in contents(info):
             print(line)
         return

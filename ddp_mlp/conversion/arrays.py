@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.conversion.array_targets import ArrayTargets, targets_in
 from ddp_mlp.conversion.dialect import is_index
 from ddp_mlp.conversion.source import (
     ForeignRows,
@@ -109,7 +110,7 @@ def _npy_array(path: Path, name: str, opener: Callable[[], Stream], size: int) -
     return StoredArray(path, name, shape, dtype, start, opener, size, by_column and len(shape) > 1)
 
 
-def npz_splits(path: Path, x_name: str, y_name: str) -> dict[str, ForeignRows]:
+def npz_splits(path: Path, x_name: str, y_name: str, targets: tuple[str, ...] = ()) -> dict[str, ForeignRows]:
     """Find examples and labels in an NPZ: by the names given, or by split as Keras's and MedMNIST's files have them."""
     with reading(path), zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -122,7 +123,7 @@ def npz_splits(path: Path, x_name: str, y_name: str) -> dict[str, ForeignRows]:
         return _npy_array(path, f"{path}: {member!r}", lambda: zipfile.ZipFile(path).open(info), size)
 
     if x_name in members and y_name in members:
-        return {"train": ArrayRows(array(x_name), array(y_name))}
+        return {"train": ArrayRows(array(x_name), array(y_name), targets=targets)}
     splits: dict[str, ForeignRows] = {}
     for split, alias in (("train", "train"), ("valid", "valid"), ("valid", "val"), ("test", "test")):
         for x, y in (
@@ -131,7 +132,7 @@ def npz_splits(path: Path, x_name: str, y_name: str) -> dict[str, ForeignRows]:
             (f"{alias}_images", f"{alias}_labels"),
         ):
             if x in members and y in members:
-                splits[split] = ArrayRows(array(x), array(y))
+                splits[split] = ArrayRows(array(x), array(y), targets=targets)
     if "train" not in splits:
         found = ", ".join(repr(name) for name in list(members)[:10]) or "no arrays"
         raise DataError(f"{path}: has no {x_name!r} and {y_name!r}; found {found}; --x_name and --y_name choose others")
@@ -139,16 +140,21 @@ def npz_splits(path: Path, x_name: str, y_name: str) -> dict[str, ForeignRows]:
 
 
 class ArrayRows(ForeignRows):
-    """X and y in arrays; or one 2-D array with the label as one of its columns, or with none."""
+    """X and y in arrays; or one 2-D array with the label as one of its columns, or with none.
 
-    def __init__(self, X: StoredArray, y: StoredArray | None, label: str | None = None) -> None:
+    `targets` are the names of y's columns, where they are numbers.
+    """
+
+    def __init__(
+        self, X: StoredArray, y: StoredArray | None, label: str | None = None, targets: tuple[str, ...] = ()
+    ) -> None:
         self.name = str(X.path)
         self._X, self._y = X, y
         if len(X.shape) < 2 or X.dtype.kind not in "biuf" or not math.prod(X.shape):
             raise DataError(f"{X.name}: is {X.dtype} {X.shape}: X must be numbers, (examples, features)")
         self._width = math.prod(X.shape[1:])
         self._label = -1
-        self.labelled = y is not None or label is not None
+        self._how = ArrayTargets("labels")
         if label is not None:
             if y is not None:
                 raise ConfigError(f"--label {label}: {X.name} has its labels in an array of their own")
@@ -156,48 +162,47 @@ class ArrayRows(ForeignRows):
             if self._width < 2:
                 raise DataError(f"{X.name}: has one column; expected features and a label")
         elif y is not None:
-            self._check_labels(y)
+            self._check_shape(y)
+            called = y.name.rpartition(": ")[2].strip("'") if y.path == X.path else "y"
+            self._how = targets_in(self.name, called, self._y_pieces(y), targets)
+        self.targets = self._how.names
+        self.labelled = (y is not None and self._how.kind != "numbers") or label is not None
         self.features = self._width - (label is not None)
         if len(X.shape) > 2 and label is None:
             self.feature_shape = X.shape[1:]
             self.said = (f"{X.name}: {X.shape[0]:,} rows of {' x '.join(map(str, X.shape[1:]))}",)
+        self.said += self._how.said
         self.float_dtype = X.dtype.newbyteorder("=") if X.dtype.kind == "f" else np.dtype(np.float32)
         if self.float_dtype.itemsize > 8:
             raise DataError(f"{X.name}: is {X.dtype}: must be at most 64 bits wide")
 
-    def _check_labels(self, y: StoredArray) -> None:
+    def _check_shape(self, y: StoredArray) -> None:
         X, rows = self._X, self._X.shape[0]
-        self._one_hot = len(y.shape) == 2 and y.shape[0] == rows and y.shape[1] > 1 and y.dtype.kind in "biuf"
-        if math.prod(y.shape) == rows or self._one_hot:
+        if math.prod(y.shape) == rows or (len(y.shape) == 2 and y.shape[0] == rows and y.shape[1]):
             return
         if len(X.shape) == 2 and math.prod(y.shape) == X.shape[1]:
             raise DataError(f"{X.name}: has shape {X.shape} and {y.name} {y.shape}: is X transposed? save X.T")
         raise DataError(f"{y.name}: has shape {y.shape}: labels must be ({rows},), one per row of {X.name}")
 
+    def _y_pieces(self, y: StoredArray) -> Iterator[NDArray[Any]]:
+        """Yield y as (k,) or (k, columns), for as many rows as X is read at a time."""
+        single = math.prod(y.shape) == self._X.shape[0]
+        for piece in y.rows(rows_at_once(self._width * self._X.dtype.itemsize), flat=single):
+            yield piece[:, 0] if single else piece
+
     def pieces(self) -> Iterator[Piece]:
         size = rows_at_once(self._width * self._X.dtype.itemsize)
         lo = 0
-        labels = None if self._y is None else self._y.rows(size, flat=not self._one_hot)
+        targets = None if self._y is None else self._y_pieces(self._y)
         for X in self._X.rows(size):
-            if labels is not None:
-                y = next(labels)
-                yield Piece(X, *distinct(one_hot_labels(y, self.name, lo) if self._one_hot else y[:, 0], self.name, lo))
+            if targets is not None:
+                yield self._how.piece(X, next(targets), None, self.name, lo)
             elif self.labelled:
                 found = distinct(X[:, self._label], self.name, lo)
                 yield Piece(np.delete(X, self._label, axis=1), *found)
             else:
                 yield Piece(X)
             lo += len(X)
-
-    _one_hot = False
-
-
-def one_hot_labels(y: NDArray[Any], name: str, lo: int) -> NDArray[np.intp]:
-    """Return the class of each row (k,) of one-hot labels (k, n_L). Raises DataError for a row that is none."""
-    wrong = np.flatnonzero(((y != 0) & (y != 1)).any(axis=1) | (y.sum(axis=1) != 1))
-    if wrong.size:
-        raise DataError(f"{name}: row {lo + wrong[0]} of the labels is not one-hot: must have a single 1, else 0")
-    return np.asarray(np.argmax(y, axis=1), np.intp)
 
 
 def _label_column(label: str, columns: int, path: Path) -> int:

@@ -25,7 +25,7 @@ from ddp_mlp.conversion.source import Counts, ForeignRows, Piece
 from ddp_mlp.conversion.splitting import Membership, part_rows
 from ddp_mlp.conversion.table_rows import TableRows
 from ddp_mlp.errors import ConfigError, DataError, StorageError
-from ddp_mlp.storage.dataset import SPLITS, DatasetInfo, inspect
+from ddp_mlp.storage.dataset import SPLITS, DatasetInfo, files_of, inspect
 from ddp_mlp.storage.hdf5 import size_and_mtime
 from ddp_mlp.storage.writer import DatasetWriter
 
@@ -76,8 +76,10 @@ def convert(asked: Conversion) -> Converted:
 
     Raises ConfigError, DataError or StorageError; then no file has been made.
     """
+    asked = replace(asked, sources=tuple(Path(path) for source in asked.sources for path in files_of(source)))
     _check_out(asked)
     sources = open_sources(asked.sources, asked.roles, asked.text, asked.x_name, asked.y_name)
+    _check_splits(sources)
     for split, part in (("valid", asked.valid), ("test", asked.test)):
         if part and split in sources:
             raise ConfigError(f"--{split} {part}: the sources have a {split} split of their own")
@@ -129,6 +131,21 @@ def _check_out(asked: Conversion) -> None:
         raise ConfigError(f"{asked.out}: is one of the sources; give the new file another name")
 
 
+def _check_splits(sources: Mapping[str, ForeignRows]) -> None:
+    """Raise DataError where there is no train, or another split has no labels or targets as train has them."""
+    if "train" not in sources:
+        found = ", ".join(sources)
+        raise DataError(
+            f"{next(iter(sources.values())).name}: there is {found}, and no train, which the others go with"
+        )
+    first = sources["train"]
+    for source in sources.values():
+        for ours, theirs in ((first, source), (source, first)):
+            if (ours.labelled, ours.targets) != (theirs.labelled, theirs.targets) and (ours.labelled or ours.targets):
+                what = "labels" if ours.labelled else "targets"
+                raise DataError(f"{theirs.name}: has no {what}, and {ours.name} has: convert one without the other")
+
+
 def _largest(dtype: str, source: ForeignRows) -> float:
     return float(np.finfo(source.float_dtype if dtype == "auto" else np.dtype(dtype)).max)
 
@@ -143,6 +160,9 @@ def _labels(sources: Mapping[str, ForeignRows], counts: Mapping[str, Counts]) ->
         return Labels({}, None, 0)
     if first.classes is not None:
         known = {str(number): number for number in range(len(first.classes))}
+        named = {name: number for number, name in enumerate(first.classes)}
+        if set(together) <= set(named) and not set(together) <= set(known):  # labels of text are names
+            known = named
         for label in together:
             if label not in known:
                 raise DataError(f"{first.name}: has the label {label}, but names {len(first.classes)} classes")

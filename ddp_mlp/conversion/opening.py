@@ -3,6 +3,7 @@
 import codecs
 import math
 import os
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from ddp_mlp.conversion.arrays import ArrayRows, npy, npz_splits
 from ddp_mlp.conversion.columns import Roles
 from ddp_mlp.conversion.dialect import Asked
-from ddp_mlp.conversion.hdf5 import Hdf5Rows
+from ddp_mlp.conversion.hdf5 import hdf5_splits
 from ddp_mlp.conversion.idx import IDX_DTYPES, idx
 from ddp_mlp.conversion.source import DAMAGE, ForeignRows, open_stream, reading
 from ddp_mlp.conversion.table_rows import TableRows
@@ -19,6 +20,9 @@ from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.storage import dataset, hdf5
 from ddp_mlp.storage.hdf5 import size_and_mtime
 
+_LABELS = re.compile(r"y\b|y_|.*(label|target)", re.IGNORECASE)
+"""Names of files of labels."""
+
 
 def open_sources(
     paths: Sequence[Path], roles: Roles, asked: Asked, x_name: str | None, y_name: str | None
@@ -26,7 +30,7 @@ def open_sources(
     """Return the splits that the files at `paths` hold: `train`, and those that are kept apart by their author.
 
     One file may be a table (CSV, Parquet, a 2-D NPY), an NPZ or an HDF5 file. Two are examples and labels (NPY, IDX),
-    or the tables of train and test; four are examples and labels of train and of test.
+    or the tables of train and test; four are examples and labels of train and of test. HDF5 files are one data set.
     Raises ConfigError when the files do not go together, or for what was said and does not apply to them; StorageError
     and DataError for a file that cannot be used.
     """
@@ -34,11 +38,11 @@ def open_sources(
     _check_applies(kinds, roles, asked, x_name, y_name)
     mixed = " and ".join(sorted(set(kinds)))
     match kinds:
-        case ["HDF5"]:
-            info = dataset.inspect(paths[0], x_name or "X", y_name or "y", for_training=False)
-            return {split: Hdf5Rows(info, split) for split in info.splits}
+        case ["HDF5", *_] if set(kinds) == {"HDF5"}:
+            info = dataset.inspect(paths, x_name or "X", y_name or "y", for_training=False, any_labels=True)
+            return dict(hdf5_splits(info, roles.targets))
         case ["NPZ"]:
-            return npz_splits(paths[0], x_name or "X", y_name or "y")
+            return npz_splits(paths[0], x_name or "X", y_name or "y", roles.targets)
         case ["NPY"]:
             return {"train": ArrayRows(npy(paths[0]), None, roles.label)}
         case ["CSV"] | ["CSV", "CSV"]:
@@ -46,11 +50,11 @@ def open_sources(
         case ["Parquet"] | ["Parquet", "Parquet"]:
             return _tables(paths, kinds, roles, asked)
         case ["NPY" | "IDX", "NPY" | "IDX"]:
-            return {"train": _pair(paths, kinds)}
+            return {"train": _pair(paths, kinds, roles.targets)}
         case ["NPY" | "IDX", "NPY" | "IDX", "NPY" | "IDX", "NPY" | "IDX"]:
             pairs = _train_first([paths[:2], paths[2:]])
             return {
-                split: _pair(pair, [kind_of(path) for path in pair])
+                split: _pair(pair, [kind_of(path) for path in pair], roles.targets)
                 for split, pair in zip(("train", "test"), pairs, strict=True)
             }
     raise ConfigError(
@@ -98,7 +102,6 @@ def _check_applies(kinds: Sequence[str], roles: Roles, asked: Asked, x_name: str
     kind = " and ".join(sorted(set(kinds)))
     tables, plain = set(kinds) <= {"CSV", "Parquet"}, Roles(label=roles.label)
     said = {
-        "--target": roles.targets,
         "--weight": roles.weight,
         "--drop": roles.drop,
         "--keep": roles.keep,
@@ -108,6 +111,8 @@ def _check_applies(kinds: Sequence[str], roles: Roles, asked: Asked, x_name: str
         "--missing_indicator": roles.missing_indicator,
         "--categories": roles.categories != plain.categories,
     }
+    if roles.targets and list(kinds) == ["NPY"]:
+        raise ConfigError("--target: a single NPY has no names: save the targets as an array of their own")
     for flag, value in said.items():
         if value and not tables:
             raise ConfigError(f"{flag}: is for tables (CSV, Parquet), and the source is {kind}")
@@ -140,8 +145,15 @@ def open_table(path: Path, kind: str, label: str | None, asked: Asked) -> Foreig
     return CsvTable(path, asked, label) if kind == "CSV" else ParquetTable(path)
 
 
-def _pair(paths: Sequence[Path], kinds: Sequence[str]) -> ForeignRows:
+def _pair(paths: Sequence[Path], kinds: Sequence[str], targets: tuple[str, ...]) -> ForeignRows:
     """Return examples and labels as one source, whichever comes first."""
     arrays = [idx(path) if kind == "IDX" else npy(path) for path, kind in zip(paths, kinds, strict=True)]
-    X, y = sorted(arrays, key=lambda array: -math.prod(array.shape[1:]))
-    return ArrayRows(X, y)
+    if all(math.prod(array.shape[1:]) > 1 for array in arrays):
+        are_labels = [_LABELS.match(path.name) is not None for path in paths]
+        if sum(are_labels) != 1:
+            listed = " and ".join(f"{array.name} {array.shape}" for array in arrays)
+            raise ConfigError(f"{listed}: which are the labels? let the name of that file begin with y or labels")
+        X, y = sorted(arrays, key=lambda array: are_labels[arrays.index(array)])
+    else:
+        X, y = sorted(arrays, key=lambda array: -math.prod(array.shape[1:]))
+    return ArrayRows(X, y, targets=targets)

@@ -72,7 +72,10 @@ def _automatic(info: DatasetInfo) -> str:
     """Return the loss that `auto` stands for."""
     if info.classes is not None:
         return "cross_entropy"
-    if info.targets is not None or info.splits["train"].columns > 1:
+    if info.targets is not None:
+        return "squared_error"
+    _refuse_classes_in_disguise(info)
+    if info.splits["train"].columns > 1:
         return "squared_error"
     different: set[int] = set()
     odd: list[str] = []
@@ -97,6 +100,27 @@ def _automatic(info: DatasetInfo) -> str:
             f"{reader.rows} rows: set loss = cross_entropy if they are classes, squared_error if they are numbers"
         )
     return "cross_entropy"
+
+
+def _refuse_classes_in_disguise(info: DatasetInfo) -> None:
+    """Raise ConfigError for one-hot labels, and for few whole numbers, some below 0: they may be classes."""
+    several = info.splits["train"].columns > 1
+    different: set[float] = set()
+    with Reader(info, "train") as reader:
+        for lo in range(0, reader.rows, PIECE_ROWS):
+            raw = reader.raw_y(lo, min(lo + PIECE_ROWS, reader.rows))
+            if several and not (((raw == 0) | (raw == 1)).all() and (raw.sum(axis=1) == 1).all()):
+                return
+            different.update(np.unique(raw)[: FEW_CLASSES + 1].tolist())
+            if not several and (len(different) > FEW_CLASSES or any(value != np.rint(value) for value in different)):
+                return
+    if not several and min(different) >= 0:
+        return
+    found = "one-hot" if several else ", ".join(f"{value:g}" for value in sorted(different))
+    raise ConfigError(
+        f"loss = auto: {info.y_name!r} of {info.path} is {found}: `python -m ddp_mlp.convert` makes class numbers of "
+        "labels; set loss = squared_error if they are numbers"
+    )
 
 
 def rule_of(config: Config, loss: str) -> NumberRule:

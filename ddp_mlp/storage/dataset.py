@@ -57,6 +57,8 @@ class SplitInfo:
     labelled: bool = True
     columns: int = 0
     """Of y: 0 where it is (rows,)."""
+    odd: str = ""
+    """What y is, where `convert` alone reads it: text, or a row (1, rows)."""
     parts: "tuple[FilePart, ...]" = field(default=(), compare=False)
     """Where the rows are, in their order."""
 
@@ -108,21 +110,24 @@ class DatasetInfo:
 
 
 def inspect(
-    data: str | Path,
+    data: str | Path | Sequence[Path],
     x_name: str = "X",
     y_name: str = "y",
     for_training: bool = True,
     valid: str | Path | None = None,
     test: str | Path | None = None,
+    any_labels: bool = False,
 ) -> DatasetInfo:
     """Return the structure of a data set; no row is read. Local: no MPI.
 
-    `data` is a file, or a pattern such as "train/*.h5": files that count as one, in the order of their names. `valid`
-    and `test` are the same for splits that are files of their own: their group of that name counts, else train.
-    Where it is not `for_training`, labels may be missing, and so may train if there is another split.
+    `data` is a file, a pattern such as "train/*.h5": files that count as one, in the order of their names; or files in
+    the order that is given. `valid` and `test` are splits that are files of their own: their group of that name counts,
+    else train. Where it is not `for_training`, labels may be missing, and so may train if there is another split. With
+    `any_labels` they may be text or lie in a row, as `Reader.any_y` reads them.
     Raises StorageError when a file is missing or cannot be read, DataError for everything that is wrong inside.
     """
-    info = _joined([inspect_file(path, x_name, y_name, for_training) for path in files_of(data)])
+    paths = files_of(data) if isinstance(data, str | Path) else [os.fspath(path) for path in data]
+    info = _joined([inspect_file(path, x_name, y_name, for_training, any_labels) for path in paths])
     for split, pattern in (("valid", valid), ("test", test)):
         if pattern is None:
             continue
@@ -203,6 +208,11 @@ def _check_alike(first: DatasetInfo, info: DatasetInfo) -> None:
     for split, structure in info.splits.items():
         other = first.splits[split]
         kinds, others = ([(v.tail, v.dtype) for v in one.parts[0].variables] for one in (structure, other))
+        if bool(structure.odd) != bool(other.odd):
+            raise DataError(
+                f"{info.path}: labels of {split} are {structure.odd or 'numbers'}, those of {first.path} "
+                f"{other.odd or 'numbers'}"
+            )
         if structure.columns != other.columns:
             raise DataError(
                 f"{info.path}: {split} has {structure.columns or 1} targets, that of {first.path} {other.columns or 1}"
@@ -225,10 +235,13 @@ def _short(value: object) -> str:
     return "no names of" if value is None else str(value)
 
 
-def inspect_file(path: str | Path, x_name: str = "X", y_name: str = "y", for_training: bool = True) -> DatasetInfo:
+def inspect_file(
+    path: str | Path, x_name: str = "X", y_name: str = "y", for_training: bool = True, any_labels: bool = False
+) -> DatasetInfo:
     """Return the structure of one data-set file; no row is read. Local: no MPI.
 
-    Where it is not `for_training`, labels may be missing, and so may train if there is another split.
+    Where it is not `for_training`, labels may be missing, and so may train if there is another split; with `any_labels`
+    they may be text or lie in a row.
     Raises StorageError when the file is missing or cannot be read, DataError for everything that is wrong inside it.
     """
     path = os.fspath(path)
@@ -238,7 +251,7 @@ def inspect_file(path: str | Path, x_name: str = "X", y_name: str = "y", for_tra
         splits: dict[str, SplitInfo] = {}
         features: dict[str, int] = {}
         for split, group in groups.items():
-            found, part = _inspect_split(group, path, split, x_name, y_name, for_training)
+            found, part = _inspect_split(group, path, split, x_name, y_name, for_training, any_labels)
             splits[split] = replace(found, parts=(replace(part, size_mtime=size_mtime),))
             features[split] = sum(variable.width for variable in part.variables)
         if len(set(features.values())) > 1:
@@ -299,7 +312,7 @@ def _split_groups(file: h5py.File, path: str, x_name: str, y_name: str, for_trai
 
 
 def _inspect_split(
-    group: h5py.Group, path: str, split: str, x_name: str, y_name: str, needs_labels: bool
+    group: h5py.Group, path: str, split: str, x_name: str, y_name: str, needs_labels: bool, any_labels: bool
 ) -> tuple[SplitInfo, FilePart]:
     """Return the split's description, and where its rows are in this file."""
     x_names = names_of(x_name)
@@ -314,19 +327,29 @@ def _inspect_split(
             where = f"{path}: {name!r} of {split}"
             if not isinstance(array, h5py.Dataset):
                 raise DataError(f"{where} is not a data set")
-            check_plain(array, where, is_label=name == y_name)
+            check_plain(array, where, name == y_name, text=any_labels and name == y_name)
             arrays[name] = array
     rows = _rows_of(arrays, x_names, path, split)
     for name, array in arrays.items():
         fits = array.shape == (rows,) or (name == y_name and array.ndim == 2 and array.shape[0] == rows)
+        fits |= any_labels and name == y_name and array.shape == (1, rows)
         if name not in x_names and not (fits and math.prod(array.shape)):
             raise DataError(_wrong_shape(arrays, x_names, name, f"{path}: {name!r} of {split}", rows, name == y_name))
     for array in arrays.values():  # allocated whole by whoever reads the split
         check_extent(array, f"{path}: {array.name!r}")
     variables = tuple(describe_variable(name, arrays[name], f"{path}: {name!r} of {split}") for name in x_names)
-    columns = arrays[y_name].shape[1] if y_name in arrays and arrays[y_name].ndim == 2 else 0
-    structure = SplitInfo(rows, joined_dtype(variables), "w" in arrays, y_name in arrays, columns)
+    columns, odd = _form_of(arrays[y_name], rows) if y_name in arrays else (0, "")
+    structure = SplitInfo(rows, joined_dtype(variables), "w" in arrays, y_name in arrays, columns, odd)
     return structure, FilePart(path, (0, 0), group.name or "/", rows, variables)
+
+
+def _form_of(y: h5py.Dataset, rows: int) -> tuple[int, str]:
+    """Return the columns of y, 0 where it has none, and what is odd about it."""
+    if y.dtype.kind not in "biuf":
+        return 0, "text"
+    if y.shape == (1, rows) and rows > 1:
+        return 0, f"a row (1, {rows})"
+    return (int(y.shape[1]), "") if y.ndim == 2 else (0, "")
 
 
 def _rows_of(arrays: Mapping[str, h5py.Dataset], x_names: Sequence[str], path: str, split: str) -> int:

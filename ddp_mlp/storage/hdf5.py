@@ -104,10 +104,11 @@ def members(group: h5py.Group) -> str:
     return ", ".join([*names[:10], "…"][: len(names)]) if names else "nothing"
 
 
-def check_plain(array: h5py.Dataset, where: str, is_label: bool = False) -> None:
-    """Refuse what is not plain numbers kept inside the file."""
+def check_plain(array: h5py.Dataset, where: str, is_label: bool = False, text: bool = False) -> None:
+    """Refuse what is not plain numbers kept inside the file; `text` may be there too, where that is asked for."""
     kind = array.id.get_type().get_class()
-    if kind not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) and not (kind == h5py.h5t.ENUM and array.dtype == np.bool_):
+    plain = kind in (h5py.h5t.INTEGER, h5py.h5t.FLOAT) or (kind == h5py.h5t.ENUM and array.dtype == np.bool_)
+    if not plain and not (text and kind == h5py.h5t.STRING):
         names = {
             h5py.h5t.STRING: "text",
             h5py.h5t.COMPOUND: "a compound type",
@@ -117,7 +118,7 @@ def check_plain(array: h5py.Dataset, where: str, is_label: bool = False) -> None
         }
         remedy = "; `python -m ddp_mlp.convert` numbers labels of text" if is_label and kind == h5py.h5t.STRING else ""
         raise DataError(f"{where} is {names.get(kind, 'of an unknown type')}: must be integers or floats{remedy}")
-    if array.dtype.itemsize > 8:
+    if plain and array.dtype.itemsize > 8:
         raise DataError(f"{where} is {array.dtype}: must be at most 64 bits wide")
     properties = array.id.get_create_plist()
     if properties.get_layout() == h5py.h5d.VIRTUAL:

@@ -110,6 +110,19 @@ class Reader:
         self._read(self.info.y_name, lo, hi, raw)
         return raw
 
+    def any_y(self, lo: int, hi: int) -> NDArray[Any]:
+        """Return targets [lo, hi) whatever they are: numbers or texts (hi - lo,), numbers (hi - lo, columns)."""
+        found = []
+        for number, a, b, _ in self._stretches(lo, hi):
+            array = self._array(number, self.info.y_name)
+            part = self._parts[number]
+            with named_failures(part.path, f"rows [{a}, {b}) of {array.name!r} cannot be read"):
+                source = array.asstr("utf-8") if h5py.check_string_dtype(array.dtype) else array
+                lying = array.ndim == 2 and array.shape[0] == 1 != part.rows
+                found.append(np.asarray(source[0, a:b] if lying else source[a:b]))
+            check_part_unchanged(part)
+        return np.concatenate(found)
+
     def w(self, lo: int, hi: int) -> NDArray[np.float64]:
         """Return sample weights [lo, hi), (hi - lo,) float64; ones where the split has none."""
         weights = np.ones(hi - lo)

@@ -132,10 +132,12 @@ def survey_block(
     """
     digest = hashlib.sha256()
     features = _survey_features(reader, lo, hi, digest, arithmetic)
-    targets, weights = reader.y(lo, hi), reader.w(lo, hi)
+    labelled = reader.info.splits[reader.split].labelled
+    targets: NDArray[Any] = reader.y(lo, hi) if labelled else np.zeros(0, np.int64)
+    weights = reader.w(lo, hi)
     digest.update(targets.astype(targets.dtype.newbyteorder("<"), copy=False).data)
     digest.update(weights.astype("<f8", copy=False).data)
-    if reader.info.numbers:
+    if reader.info.numbers and labelled:
         check_numbers(reader, targets, lo, rule or NumberRule())
     else:
         _check_labels(reader, targets, lo, classes)
@@ -149,7 +151,7 @@ def survey_block(
         weight_sum=total(weights.tolist()),
         shape_dtype=(reader.features, reader.dtype.name),
         digest=digest.digest(),
-        numbers=survey_numbers(targets, weights, arithmetic) if reader.info.numbers else None,
+        numbers=survey_numbers(targets, weights, arithmetic) if reader.info.numbers and labelled else None,
     )
 
 

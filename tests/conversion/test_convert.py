@@ -385,7 +385,7 @@ def broken_sources(folder: Path) -> dict[str, tuple[list[Path], int, str]]:
     np.save(folder / "X.npy", X)
     np.save(folder / "y.npy", y)
     np.save(folder / "short.npy", y[:-1])
-    np.save(folder / "halves.npy", y + 0.5)
+    np.save(folder / "halves.npy", np.where(np.arange(ROWS) == 0, 0.5, y))
     np.save(folder / "nan.npy", np.where(np.arange(ROWS)[:, None] == 7, np.nan, X))
     np.save(folder / "objects.npy", np.array([{}] * ROWS), allow_pickle=True)
     np.save(folder / "complex.npy", X.astype(complex))

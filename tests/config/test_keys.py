@@ -69,6 +69,7 @@ def other(name: str) -> Config:
         {"a": 2.0},
         "portable",
         "full",
+        "off",
     ]
     for value in choices:
         try:
@@ -88,7 +89,7 @@ def other(name: str) -> Config:
 FREE = {
     *("data", "valid_data", "test_data"),
     *("access", "check", "run_dir", "describe", "teach", "quiet", "debug", "trace", "private", "tensorboard"),
-    *("epochs", "max_steps", "max_seconds", "patience", "restore_best", "stall_seconds"),
+    *("epochs", "max_steps", "max_seconds", "patience", "restore_best", "stall_seconds", "shared_memory"),
     *("checkpoint_every", "keep", "resume", "resume_override", "on_save_error", "log_every"),
 }
 

@@ -121,8 +121,14 @@ def alone(
 
 
 def _say(error: ProgramError) -> int:
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    _print_error(error)
     return error.exit_code
+
+
+def _print_error(error: Exception) -> None:
+    from ddp_mlp.parallel.terminal import painted, terminal_of
+
+    print(f"{painted(terminal_of(2), 'error:', 'red')} {error}", file=sys.stderr, flush=True)
 
 
 def _check_result() -> None:
@@ -185,7 +191,7 @@ def start(
             end_on_exception(communicator, debug)
         ignore_signals()
         if communicator.rank == error.found_by:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            _print_error(error)
         # The line is out before the launcher hears of the exit code; a rank that never comes holds nobody up.
         communicator.leave(error.exit_code, BARRIER_SECONDS)
     except BaseException:
@@ -211,7 +217,7 @@ def exit_before_mpi(error: Exception) -> NoReturn:
 
     ignore_signals()
     if launched_rank() == 0:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        _print_error(error)
     else:
         time.sleep(HEAD_START_SECONDS)
     sys.exit(error.exit_code if isinstance(error, ProgramError) else 1)

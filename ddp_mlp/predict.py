@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from ddp_mlp.parallel.communicator import Communicator
     from ddp_mlp.storage.dataset import DatasetInfo
 
-CLASSES_SHOWN = 40
-"""The most classes whose confusion matrix is printed."""
+COLUMNS = 80
+"""A confusion matrix is printed where its lines fit into this; else the most frequent confusions are listed."""
+CONFUSIONS = 20
+"""The most confusions that are listed."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -193,12 +195,33 @@ def describe(scores: "Scores", classes: Sequence[str]) -> Iterator[str]:
     for row in zip(classes, scores.precision, scores.recall, scores.support, strict=True):
         table.append([f"{value:.4f}" if isinstance(value, float) else "-" if value is None else value for value in row])
     yield from _aligned(table)
-    if scores.confusion is not None and len(classes) <= CLASSES_SHOWN:
+    if scores.confusion is not None:
         yield ""
+        yield from _describe_confusion(scores.confusion, scores.support, classes)
+
+
+def _describe_confusion(
+    confusion: Sequence[Sequence[int]], support: Sequence[int], classes: Sequence[str]
+) -> Iterator[str]:
+    """Yield the matrix, or the most frequent confusions where it does not fit the screen."""
+    from ddp_mlp.parallel.terminal import columns_of
+
+    matrix = [["", *classes]]
+    for i, (name, row) in enumerate(zip(classes, confusion, strict=True)):
+        matrix.append([name, *(str(rows) if rows or i == k else "·" for k, rows in enumerate(row))])
+    lines = list(_aligned(matrix))
+    if max(map(columns_of, lines)) <= COLUMNS:
         yield "confusion matrix: a row for each true class, a column for each predicted one"
-        yield from _aligned(
-            [["", *classes], *([name, *row] for name, row in zip(classes, scores.confusion, strict=True))]
-        )
+        yield from lines
+        return
+    pairs = [(rows, i, k) for i, row in enumerate(confusion) for k, rows in enumerate(row) if rows and i != k]
+    pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
+    wrong = sum(rows for rows, _, _ in pairs)
+    yield f"confusions: {wrong:,} rows in {len(pairs):,} pairs of classes" + (", the most frequent:" if pairs else "")
+    table: list[Sequence[Any]] = [("true", "predicted", "rows", "share of the class")]
+    table += [(classes[i], classes[k], rows, f"{rows / support[i]:.1%}") for rows, i, k in pairs[:CONFUSIONS]]
+    if pairs:
+        yield from _aligned(table)
 
 
 def describe_numbers(scores: "NumberScores") -> Iterator[str]:
@@ -224,13 +247,14 @@ def finite_or_none(value: Any) -> Any:
 
 def _aligned(table: Sequence[Sequence[Any]]) -> Iterator[str]:
     """Yield the rows of a table, the first column flush left and the others flush right."""
-    widths = [max(len(str(row[i])) for row in table) for i in range(len(table[0]))]
-    for first, *rest in table:
-        cells = [
-            f"{first!s:<{widths[0]}}",
-            *(f"{cell!s:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)),
-        ]
-        yield "  ".join(cells).rstrip()
+    from ddp_mlp.parallel.terminal import columns_of
+
+    shown = [[printable(str(cell)) for cell in row] for row in table]
+    widths = [max(columns_of(row[i]) for row in shown) for i in range(len(shown[0]))]
+    for row in shown:
+        gaps = [" " * (width - columns_of(cell)) for cell, width in zip(row, widths, strict=True)]
+        first = row[0] + gaps[0]
+        yield "  ".join([first, *(gap + cell for cell, gap in zip(row[1:], gaps[1:], strict=True))]).rstrip()
 
 
 if __name__ == "__main__":

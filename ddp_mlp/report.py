@@ -92,20 +92,23 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
 
 def follow(folder: Path) -> None:
     """Print what a run does as it happens, while somebody reads on, until its end. Raises DataError or StorageError."""
+    from ddp_mlp.parallel.terminal import terminal_of
     from ddp_mlp.reporting.follower import Follower, journal_of
     from ddp_mlp.run_dir import narrator as words
 
     path = journal_of(folder)
     if not path.exists():
         print(printable(f"waiting for {path}"), file=sys.stderr, flush=True)
-    follower, narrator = Follower(path), words.Narrator()
+    follower, narrator, screen = Follower(path), words.Narrator(), terminal_of(1)
     while True:
         for event in follower.poll():
             try:
                 lines = narrator.lines(event)
             except (KeyError, TypeError, ValueError, AttributeError):
                 raise DataError(f"{path}: an event is not of this program: {event.get('event')!r}") from None
-            for line in [*lines, words.result(event)] if event["event"] == "final" else lines:
+            if event["event"] == "final":
+                lines += [words.result(event)] if screen is None else words.result_on_screen(event, screen.columns)
+            for line in lines:
                 print(printable(line), flush=True)
             if streams.reader_is_gone():
                 return

@@ -11,9 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 import ddp_mlp
+from ddp_mlp import predict
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.inference import apply
 from ddp_mlp.inference.apply import classify
+from ddp_mlp.inference.scores import Scores
 from ddp_mlp.model import Model
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage.dataset import inspect
@@ -252,3 +254,22 @@ def test_a_file_with_other_features_is_refused(model: Model, tmp_path: Path) -> 
     info = inspect(tmp_path / "narrow.h5", for_training=False)
     with pytest.raises(DataError, match="has 5 features, but the network takes 64"):
         classify(model.network, info, "test", SingleProcess())
+
+
+def test_confusions_on_a_screen() -> None:
+    """A matrix is printed where it fits 80 columns, else the pairs of classes that are confused most."""
+    small = Scores(6, 0.5, 1.0, [1.0, 0.5], [0.5, 1.0], [4, 2], [[2, 2], [0, 2]])
+    lines = list(predict.describe(small, ["a", "犬"]))
+    assert lines[-3:] == ["    a  犬", "a   2   2", "犬  ·   2"]
+    confusion = np.diag(np.full(30, 9))
+    confusion[3, 7], confusion[20, 1], confusion[0, 1] = 1, 3, 3
+    large = Scores(277, 0.9, 1.0, [1.0] * 30, [1.0] * 30, confusion.sum(axis=1).tolist(), confusion.tolist())
+    lines = list(predict.describe(large, [f"class {i}" for i in range(30)]))
+    assert lines[-5:] == [
+        "confusions: 7 rows in 3 pairs of classes, the most frequent:",
+        "true      predicted  rows  share of the class",
+        "class 0     class 1     3               25.0%",
+        "class 20    class 1     3               25.0%",
+        "class 3     class 7     1               10.0%",
+    ]
+    assert max(map(len, lines)) <= 80

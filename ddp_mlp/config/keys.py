@@ -279,6 +279,12 @@ def to_dict(config: Config) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
+def changed(config: Config) -> list[str]:
+    """Return the keys whose value is not the default, `run_dir` apart."""
+    values, defaults = to_dict(config), to_dict(Config())
+    return [name for name, value in values.items() if value != defaults[name] and name != "run_dir"]
+
+
 def first_difference(stored: Config, asked: Config) -> tuple[str, Any, Any] | None:
     """Return the first key, with both values, by which a resumed run would break with the stored one; or None.
 

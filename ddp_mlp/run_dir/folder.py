@@ -19,7 +19,6 @@ from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir import journal, tensorboard
 from ddp_mlp.run_dir.console import Console
 from ddp_mlp.run_dir.journal import Event, Journal
-from ddp_mlp.run_dir.narrator import result
 from ddp_mlp.run_dir.resuming import Start
 from ddp_mlp.run_dir.saving import GO_ON, Arrays, Saving, Snapshot
 from ddp_mlp.run_dir.tensorboard import TensorBoard
@@ -147,7 +146,7 @@ class Desk:
             self.console.say(
                 f"{start.run_dir} is complete: {counted(like.step, 'step')}, {counted(like.epoch, 'epoch')}"
             )
-            self._listeners.append(lambda event, _: self.console.result(result(event)))  # the rest has been told
+            self._listeners.append(lambda event, _: self.console.result(event))  # the rest has been told
             return
         if config.tensorboard:
             self._board = TensorBoard(start.run_dir / tensorboard.FOLDER, like.step)

@@ -1,10 +1,27 @@
-"""What a run says to people: the journal's events in words, for its own console and for whoever follows elsewhere."""
+"""What a run says to people: the journal's events in words, for its own console and for whoever follows elsewhere.
 
-from collections.abc import Mapping
+Invariants:
+- a line has at most COLUMNS characters, but for one long word such as a path;
+- of many epochs, some are told: the first, the last, round numbers between, and one after each half minute.
+"""
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ddp_mlp.errors import printable
 from ddp_mlp.run_dir.journal import FILE, Event
 from ddp_mlp.units import byte_size, counted
+
+COLUMNS = 80
+EPOCHS_TOLD = 40
+"""Epochs told at most, where they are fast."""
+SILENT_SECONDS = 30.0
+"""An epoch that ends this long after the last one told is told too."""
+HASH_DIGITS = 16
+"""Digits of a hash on the screen, where whole ones would fill a line; the journal has it whole."""
+SHOWN = ("loss", "accuracy", "rmse", "r2")
+"""What is told of an evaluation; the journal has all of it."""
 
 
 class Narrator:
@@ -12,20 +29,24 @@ class Narrator:
 
     def __init__(self) -> None:
         self._start: Event = {}
+        self._told_seconds = 0.0
 
-    def lines(self, event: Event) -> list[str]:
-        """Return the lines for an event, none for an unknown kind. Raises KeyError for a field missing."""
+    def lines(self, event: Event, saved: int | None = None) -> list[str]:
+        """Return the lines for an event, none for an unknown kind. Raises KeyError for a field missing.
+
+        `saved`: the step of the last checkpoint, where that is known.
+        """
         tell = {
             "start": self._tell_start,
-            "step": self._tell_step,
+            "step": lambda event: [self._step_line(event, saved)],
             "epoch": self._tell_epoch,
             "interrupted": self._tell_interruption,
             "final": self._tell_end,
         }.get(event["event"])
-        return tell(event) if tell else []
+        return [line for told in (tell(event) if tell else []) for line in _wrapped(told)]
 
     def _tell_start(self, event: Event) -> list[str]:
-        self._start = event
+        self._start, self._told_seconds = event, event["seconds"]
         config, data = event["config"], event["data"]
         splits = ", ".join(f"{rows:,} {split}" for split, rows in data["rows"].items())
         widths = "-".join(map(str, [data["features"], *config["hidden"], event.get("outputs", data.get("classes"))]))
@@ -46,6 +67,8 @@ class Narrator:
             them = "it" if idle == 1 else "them"
             more = "more shards" if _is_native(config) else "larger batches"
             lines.append(f"          {counted(idle, 'rank')} without a shard, idle: {more} would use {them}")
+        if crowd := event.get("crowded"):
+            lines.append(f"          {_of_crowd(crowd)}")
         return [*lines, f"run       {config['run_dir']}" + (f", resumed from {resumed}" if resumed else "")]
 
     def _tell_access(self, event: Event) -> list[str]:
@@ -58,17 +81,22 @@ class Narrator:
         asked = " (auto)" if event["config"]["access"] == "auto" else ""
         return [f"access    {access['kind']}{asked}: {kinds[access['kind']]}, {figures}"]
 
-    def _tell_step(self, event: Event) -> list[str]:
+    def _step_line(self, event: Event, saved: int | None) -> str:
         total = self._start["total_steps"]
-        figures = [f"{name} {event[name]:.4f}" for name in ("loss", "accuracy") if name in event]
+        figures = [f"{name} {number(event[name])}" for name in ("loss", "accuracy") if name in event]
         place = f"step {event['step']:>{len(f'{total:,}')},}/{total:,}"
         rate = f"{event['examples_per_second']:,.0f} examples/s"
-        return ["  ".join([place, *figures, rate, f"{duration(self._seconds_left(event))} left"])]
+        kept = [] if saved is None else [f"saved at {saved:,}"]
+        return fitted([place, *figures, f"{duration(self._seconds_left(event))} left", rate, *kept])
 
     def _tell_epoch(self, event: Event) -> list[str]:
-        epochs = self._start["config"]["epochs"]
-        place = f"epoch {event['epoch']:>{len(str(epochs))}}/{epochs}"
-        return ["  ".join([place, *epoch_figures(event), f"{event['examples_per_second']:,.0f} examples/s"])]
+        epoch, epochs = event["epoch"], self._start["config"]["epochs"]
+        late = event["seconds"] - self._told_seconds >= SILENT_SECONDS
+        if not (late or epoch in (1, epochs) or epoch % epochs_between(epochs) == 0):
+            return []
+        self._told_seconds = event["seconds"]
+        place = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
+        return [fitted([place, *epoch_figures(event), f"{event['examples_per_second']:,.0f} examples/s"])]
 
     def _tell_interruption(self, event: Event) -> list[str]:
         return [f"stopped   by {event['reason']} after step {event['step']:,}, {duration(event['seconds'])}"]
@@ -89,8 +117,27 @@ class Narrator:
         return max(0.0, passed / max(1, done) * left)
 
 
-SHOWN = ("loss", "accuracy", "rmse", "r2")
-"""What is told of an evaluation; the journal has all of it."""
+def fitted(parts: Sequence[str], columns: int = COLUMNS) -> str:
+    """Return a line of the parts, the first of which matter most: those that do not fit are left out."""
+    line = parts[0]
+    for part in parts[1:]:
+        if len(line) + 2 + len(part) > columns:
+            break
+        line += f"  {part}"
+    return line
+
+
+def epochs_between(epochs: int, most: int = EPOCHS_TOLD) -> int:
+    """Return the round number, 1, 2 or 5 times a power of ten, that divides this many epochs into `most` at most."""
+    round_numbers: Iterator[int] = (digit * 10**power for power in range(20) for digit in (1, 2, 5))
+    return next(number for number in round_numbers if epochs <= most * number)
+
+
+def _wrapped(line: str) -> list[str]:
+    """Return a line made printable, as several where it is long; those that go on are indented under its words."""
+    return textwrap.wrap(
+        printable(line), COLUMNS, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _is_native(config: Mapping[str, Any]) -> bool:
@@ -108,17 +155,55 @@ def _sum(event: Event) -> str:
     )
 
 
+def _of_crowd(crowd: Mapping[str, Any]) -> str:
+    """Say that ranks share cores, what that costs at least, and what to do."""
+    ranks, threads, cores = crowd["ranks"], crowd["threads"], crowd["cores"]
+    each = "" if threads == ranks else f" with {threads // ranks} threads each"
+    times = f"{threads / cores:.3g}"
+    return (
+        f"{ranks} ranks{each} share {cores} core(s) of {crowd['host']}: a step takes at least {times} times as long "
+        f"as on {threads} cores, and fewer ranks end with the same bits, mostly sooner"
+    )
+
+
 def epoch_figures(event: Event) -> list[str]:
-    """Return the losses and accuracies of an epoch event in words."""
-    names = ("train_loss", "train_accuracy", *(f"valid_{figure}" for figure in SHOWN))
-    return [f"{_words(name)} {event[name]:.4f}" for name in names if name in event]
+    """Return the losses and accuracies of an epoch event in words: of train, and of valid behind them."""
+    found = []
+    for figure in SHOWN:
+        told = [f"{_words(figure)} {number(event[f'train_{figure}'])}"] if f"train_{figure}" in event else []
+        if f"valid_{figure}" in event:
+            told.append(f"valid {'' if told else _words(figure) + ' '}{number(event[f'valid_{figure}'])}")
+        found += [", ".join(told)] if told else []
+    return found
 
 
 def result(final: Mapping[str, Any]) -> str:
-    """Return the line by which people and scripts know a run's result, from its final event."""
+    """Return the line by which scripts know a run's result, from its final event."""
+    return ", ".join([*_result_figures(final), f"parameters_sha256 {final['parameters_sha256']}"])
+
+
+def result_on_screen(final: Mapping[str, Any], columns: int = COLUMNS) -> list[str]:
+    """Return a run's result for people: of the hash its first digits, in lines that fit the screen."""
+    hashed = f"parameters_sha256 {final['parameters_sha256'][:HASH_DIGITS]}…"
+    lines = [""]
+    for figure in [*_result_figures(final), hashed]:
+        if lines[-1] and len(lines[-1]) + len(", ,") + len(figure) > columns:
+            lines[-1] += ","
+            lines.append("")
+        lines[-1] += f", {figure}" if lines[-1] else figure
+    return lines
+
+
+def _result_figures(final: Mapping[str, Any]) -> list[str]:
     names = [f"{split}_{figure}" for split in ("valid", "test") for figure in SHOWN]
-    figures = [f"{_words(name)} {final[name]:.4f}" for name in names if name in final]
-    return ", ".join([*figures, f"{final['seconds']:.1f} s", f"parameters_sha256 {final['parameters_sha256']}"])
+    figures = [f"{_words(name)} {number(final[name])}" for name in names if name in final]
+    return [*figures, f"{final['seconds']:.1f} s"]
+
+
+def number(value: float | str) -> str:
+    """Return a figure to four places, or to four digits where it is tiny or huge; the journal has "nan" as text."""
+    found = float(value)
+    return f"{found:.4f}" if found == 0 or 1e-3 <= abs(found) < 1e5 else f"{found:.4g}"
 
 
 def _words(name: str) -> str:

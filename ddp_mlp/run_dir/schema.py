@@ -14,7 +14,8 @@ EVENTS: dict[str, dict[str, str]] = {
     "start": {
         "time": "of day, UTC",
         "config": "all settings",
-        "data": "`path`, `rows`, `features`, `classes` or `targets`; `access` and why; `check`: every row, or a sample",
+        "chosen": "the settings that this start was given and that are not the default",
+        "data": "`path`, `rows`, `features`, `classes` or `targets`, `weighted`; `access` and why; `check`: all or a sample",
         "fingerprint": "SHA-256 of each split",
         "outputs": "how many",
         "parameters": "how many",
@@ -26,6 +27,7 @@ EVENTS: dict[str, dict[str, str]] = {
         "hosts": "names of machines",
         "versions": "of libraries",
         "blas": "BLAS library, version and kernel",
+        "crowded": "where threads share cores: `host`, `ranks`, `threads` and `cores` of the host where most do",
         "resumed_from": "the checkpoint's file name",
         "cut_step": "how far the start before had come, where steps after that checkpoint are done again",
         "notes": "what was taken where nothing was said",

@@ -169,6 +169,7 @@ def start_values(config: Config, data: Data, machine: Machine, trainer: Trainer)
             **({"classes": len(data.classes)} if data.classes else {"targets": list(data.targets.names)}),
             **({"notes": list(data.notes)} if data.notes else {}),
             **({"check": data.check} if data.check else {}),
+            **({"weighted": True} if data.info.splits["train"].weighted else {}),
             **({} if data.access is None else {"access": data.access._asdict()}),
         },
         "fingerprint": data.fingerprint,
@@ -182,4 +183,5 @@ def start_values(config: Config, data: Data, machine: Machine, trainer: Trainer)
         "hosts": sorted(set(machine.hosts)),
         "versions": machine.versions,
         "blas": machine.kernel,
+        **({} if machine.crowd is None else {"crowded": machine.crowd}),
     }

@@ -11,7 +11,7 @@ from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.console import Console
 from ddp_mlp.run_dir.journal import Event
-from ddp_mlp.run_dir.narrator import epoch_figures
+from ddp_mlp.run_dir.narrator import epoch_figures, fitted
 from ddp_mlp.run_dir.saving import Arrays, Snapshot, State
 from ddp_mlp.training.building import build_batches, build_schedule, build_step, check_validation_data, held_out
 from ddp_mlp.training.interruption import Interruption
@@ -102,7 +102,7 @@ class Memory:
         """Keep the event, and tell an epoch's end."""
         self.events.append(event)
         if event["event"] == "epoch":
-            self._console.say("  ".join([f"epoch {event['epoch']}/{self._epochs}", *epoch_figures(event)]))
+            self._console.say(fitted([f"epoch {event['epoch']}/{self._epochs}", *epoch_figures(event)]))
 
     def save(self, take: Callable[[], Snapshot]) -> None:
         """Keep nothing: the caller takes what there is in the end."""

@@ -23,7 +23,7 @@ from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.portable import Pass, Weights
 from ddp_mlp.nn.threads import blas_threads, controller
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.parallel.host import host_name
+from ddp_mlp.parallel.host import cores, host_name, processor_quota
 from ddp_mlp.storage.library import H5PY
 
 PROBED = ((256, 784, 128, 21, 22), (512, 128, 128, 23, 23), (1024, 16, 16, 24, 24), (16, 1024, 16, 21, 22))
@@ -40,6 +40,8 @@ class Machine(NamedTuple):
     """Of each rank."""
     arithmetic: dict[str, str]
     """By name, what decides the bits: `kernels.names` and a fingerprint."""
+    crowd: dict[str, Any] | None = None
+    """Where threads share cores: `host`, `ranks`, `threads`, `cores` of the host where they share most."""
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def settled(config: Config, communicator: Communicator) -> Iterator[Machine]:
         # Overflow and NaN warn nobody: the loss is watched instead.
         stack.enter_context(np.errstate(over="ignore", invalid="ignore", divide="ignore"))
         if config.arithmetic == "portable":
-            yield agree_on_arithmetic(communicator)
+            yield agree_on_arithmetic(communicator, config.threads)
         else:
             yield agree_on_machine(config.threads, communicator, config.dtype)
 
@@ -71,7 +73,8 @@ def agree_on_machine(threads: int, communicator: Communicator, dtype: str = "flo
                 f"threads = {threads}, but BLAS uses {found_threads[0]}: it does not let itself be set; "
                 f"set OPENBLAS_NUM_THREADS={threads} before the start"
             )
-    return Machine(versions, kernel, _agree({**versions, **arithmetic}, communicator), arithmetic)
+    hosts = _agree({**versions, **arithmetic}, communicator)
+    return Machine(versions, kernel, hosts, arithmetic, _crowd(threads, communicator))
 
 
 def agree_on_products(
@@ -96,7 +99,7 @@ def _agree(mine: Mapping[str, str], communicator: Communicator) -> list[str]:
     return [their_host for _, their_host in everyone]
 
 
-def agree_on_arithmetic(communicator: Communicator) -> Machine:
+def agree_on_arithmetic(communicator: Communicator, threads: int = 1) -> Machine:
     """Check that every rank's portable arithmetic is the same; processors, BLAS and versions may differ.
 
     Raises EnvironmentMismatch, also where this process rounds otherwise than IEEE 754 has it by default, or where
@@ -117,7 +120,21 @@ def agree_on_arithmetic(communicator: Communicator) -> Machine:
                         f"{rank} ({their_host}): arithmetic = portable needs the same program everywhere"
                     )
     kernels = list(dict.fromkeys(their_kernel for _, their_kernel, _ in everyone))
-    return Machine(versions, " and ".join(kernels), [their_host for _, _, their_host in everyone], arithmetic)
+    hosts = [their_host for _, _, their_host in everyone]
+    return Machine(versions, " and ".join(kernels), hosts, arithmetic, _crowd(threads, communicator))
+
+
+def _crowd(threads: int, communicator: Communicator) -> dict[str, Any] | None:
+    """Return the host where most threads share a core, and how many of each; None where no host has too few."""
+    places = communicator.allgather((host_name(), cores(), processor_quota()))
+    found: list[dict[str, Any]] = []
+    for host in dict.fromkeys(host for host, _, _ in places):
+        members = [(theirs, quota) for their_host, theirs, quota in places if their_host == host]
+        room = min(len(frozenset().union(*(theirs for theirs, _ in members))), *(quota for _, quota in members))
+        wanted = threads * len(members)
+        if wanted > room:
+            found.append({"host": host, "ranks": len(members), "threads": wanted, "cores": room})
+    return max(found, key=lambda crowd: crowd["threads"] / crowd["cores"], default=None)
 
 
 @cache

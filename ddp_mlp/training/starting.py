@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ddp_mlp.config import Config
+from ddp_mlp.config import Config, changed
 from ddp_mlp.data.opening import Data
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.folder import RunFolder, what_checkpoints_share
@@ -42,6 +42,7 @@ def started(
 
     `aside`: it is one of many, and says nothing on the console but warnings. `again`: what makes it go on after a stop.
     """
+    chosen = changed(config)  # before the program settles what is left to it
     start, state = open_run(config, data, machine.arithmetic, communicator)
     config = start.config
     check_validation_data(config, data)
@@ -72,6 +73,10 @@ def started(
         )
         if not complete:
             trainer.tell(
-                "start", **start_values(config, data, machine, trainer), resumed_from=start.resumed_from, **kernels
+                "start",
+                **start_values(config, data, machine, trainer),
+                chosen=chosen,
+                resumed_from=start.resumed_from,
+                **kernels,
             )
         yield trainer

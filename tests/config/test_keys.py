@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddp_mlp.config import Config, first_difference, from_dict, to_dict
+from ddp_mlp.config import Config, changed, first_difference, from_dict, to_dict
 from ddp_mlp.errors import ConfigError
 from tests.configurations import configs, failure
 
@@ -141,3 +141,9 @@ def test_docstring_documents_every_key_once() -> None:
     assert Config.__doc__ is not None
     documented = re.findall(r"^ {6}(\w+): \S", Config.__doc__, re.MULTILINE)
     assert sorted(documented) == sorted(NAMES)
+
+
+def test_changed_keys() -> None:
+    """What differs from the default is named, a folder apart; nothing that the program itself chooses."""
+    assert changed(Config()) == []
+    assert changed(Config(run_dir="somewhere", epochs=Config().epochs, shards=16, hidden=(3,))) == ["hidden", "shards"]

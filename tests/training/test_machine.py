@@ -1,6 +1,7 @@
 """Tests of the machine of a run: ranks that compute otherwise are refused, and so is going on with another kernel."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ddp_mlp.errors import EnvironmentMismatch
 from ddp_mlp.nn import blas, functions, kernels
 from ddp_mlp.nn.threads import blas_threads
 from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.training import machine
 from ddp_mlp.training.machine import agree_on_machine, agree_on_products
 from tests.conftest import Program
 from tests.simulated_mpi import World
@@ -144,3 +146,23 @@ def test_a_norm_that_overflows_is_told_in_one_line(run_python: Program, tmp_path
     assert "Traceback" not in done.stderr
     assert "lower learning_rate" in done.stderr
     assert os.linesep.join(done.stderr.splitlines()[1:]) == ""
+
+
+@pytest.mark.parametrize(
+    ("threads", "quota", "crowd"),
+    [
+        (1, math.inf, None),
+        (1, 1.5, {"ranks": 3, "threads": 3, "cores": 1.5}),
+        (2, math.inf, {"ranks": 3, "threads": 6, "cores": 3}),
+    ],
+)
+def test_ranks_that_share_cores_are_found(
+    monkeypatch: pytest.MonkeyPatch, threads: int, quota: float, crowd: dict[str, Any] | None
+) -> None:
+    """Threads beyond the cores that a host's ranks may use together, or beyond their quota, are told by every rank."""
+    monkeypatch.setattr(machine, "host_name", lambda: "one")
+    monkeypatch.setattr(machine, "cores", lambda: frozenset({4, 5, 6}))
+    monkeypatch.setattr(machine, "processor_quota", lambda: quota)
+    with blas_threads(threads):
+        found = World(3, seed=0).run(lambda ranks: agree_on_machine(threads, ranks).crowd)
+    assert found == [crowd and {"host": "one", **crowd}] * 3

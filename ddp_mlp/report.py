@@ -46,7 +46,9 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
         raise ConfigError('a report needs matplotlib: pip install "ddp_mlp[report]"') from error
     matplotlib.use("agg")  # draws without a display
 
-    from ddp_mlp.reporting import charts, page
+    from ddp_mlp.reporting import page, pictures
+    from ddp_mlp.reporting.curves import training_charts
+    from ddp_mlp.reporting.machine_use import machine_charts
     from ddp_mlp.reporting.number_outcome import NumberOutcome, number_outcome_on_test
     from ddp_mlp.reporting.outcome import Outcome, image_shape, outcome_on_test
     from ddp_mlp.reporting.runs import read_all
@@ -71,7 +73,7 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
     if output.suffix.lower() == ".html":
         content = page.page(runs, outcomes, shapes, search).encode()
     else:
-        drawn = charts.charts_of(runs)
+        drawn = [*training_charts(runs)[1:], *machine_charts(runs)]
         lines = []
         for run, outcome, shape in zip(runs, outcomes, shapes, strict=True):
             lines.append(
@@ -83,10 +85,10 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
             elif isinstance(outcome, Outcome):
                 lines[-1] += f", test accuracy {outcome.accuracy:.4f}, {outcome.parameters_sha256[:16]}"
                 title = "Confusion matrix" if len(runs) == 1 else f"Confusion matrix: {run.name}"
-                drawn.append(charts.confusion_chart(run, outcome, title))
+                drawn.append(pictures.confusion_chart(run, outcome, title))
                 if shape is not None and outcome.mistakes:
-                    drawn.append(charts.mistakes_chart(run, outcome, shape))
-        content = charts.to_png(runs, drawn, " · ".join(run.name for run in runs), lines)
+                    drawn.append(pictures.mistakes_chart(run, outcome, shape))
+        content = pictures.to_png(drawn, " · ".join(run.name for run in runs), lines)
     write_atomically(output, content)
 
 

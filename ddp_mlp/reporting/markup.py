@@ -7,9 +7,16 @@ from typing import Any
 from ddp_mlp.errors import printable
 from ddp_mlp.reporting.charts import Chart, to_svg
 
+NARROW_COLUMNS, NARROW_TEXTS = 5, 3
+"""The most columns of a table on a telephone, and the most that are not numbers; else each row becomes a card there."""
+
 
 class Raw(str):
     """Text that is HTML already."""
+
+
+class Name(str):
+    """Text that names something, though it may look like a number."""
 
 
 def escaped(value: object) -> str:
@@ -17,25 +24,32 @@ def escaped(value: object) -> str:
     return html.escape(printable(str(value)))
 
 
+def svg_of(chart: Chart, prefix: str, kind: str = "") -> str:
+    """Return a chart as an SVG element with its words; `prefix` makes its ids unique in the page."""
+    named = f' class="{kind}"' if kind else ""
+    return to_svg(chart, prefix).replace("<svg", f'<svg{named} role="img" aria-label="{escaped(chart.text)}"', 1)
+
+
 def figures_of(charts: Sequence[Chart], prefix: str) -> str:
-    """Return charts as figures; `prefix` makes their ids unique in the page."""
-    figures = []
-    for number, chart in enumerate(charts):
-        svg = to_svg(chart, f"{prefix}-{number}").replace(
-            "<svg", f'<svg role="img" aria-label="{escaped(chart.text)}"', 1
-        )
-        figures.append(f'<figure class="chart"><figcaption>{escaped(chart.title)}</figcaption>{svg}</figure>')
-    return f'<div class="figures">{"".join(figures)}</div>'
+    """Return charts as figures, side by side where there is room."""
+    figures = [
+        f'<figure class="chart"><figcaption>{escaped(chart.title)}</figcaption>{svg_of(chart, f"{prefix}-{place}")}'
+        "</figure>"
+        for place, chart in enumerate(charts)
+    ]
+    return f'<div class="figures">{"".join(figures)}</div>' if figures else ""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> str:
-    """Return a table; columns of numbers are flush right."""
+    """Return a table; columns of numbers are flush right, and where there are many, rows can become cards."""
     rows = list(rows)
     numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(head))]
+    wide = len(head) > NARROW_COLUMNS or numeric.count(False) > NARROW_TEXTS
 
     def cell(kind: str, column: int, value: Any, attributes: str = "") -> str:
         shown = value if isinstance(value, Raw) else escaped(f"{value:,}" if isinstance(value, int) else value)
-        return f"<{kind}{' class=number' if numeric[column] else ''}{attributes}>{shown}</{kind}>"
+        named = f' data-label="{escaped(head[column])}"' if wide and kind == "td" else ""
+        return f"<{kind}{' class=number' if numeric[column] else ''}{attributes}{named}>{shown}</{kind}>"
 
     named = "".join(cell("th", i, name, " scope=col") for i, name in enumerate(head)) if any(head) else ""
     lines = "".join(
@@ -47,14 +61,24 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "")
     )
     head_row = f"<thead><tr>{named}</tr></thead>" if named else ""
     titled = f"<caption>{escaped(caption)}</caption>" if caption else ""
-    return f'<div class="scroll"><table>{titled}{head_row}<tbody>{lines}</tbody></table></div>'
+    return f"<table{' class=cards-if-narrow' if wide else ''}>{titled}{head_row}<tbody>{lines}</tbody></table>"
 
 
 def _is_number(value: Any) -> bool:
-    text = str(value).replace(",", "").replace(".", "").rstrip("%")
-    return not isinstance(value, Raw) and (isinstance(value, int | float) or text.isdigit() or text == "–")
+    text = str(value).replace(",", "").replace(".", "").rstrip("%").strip()
+    return not isinstance(value, Raw | Name) and (isinstance(value, int | float) or text.isdigit() or text == "–")
 
 
 def section(heading: str, content: str) -> str:
     """Return a section of the page; `content` is HTML."""
     return f"<section><h2>{escaped(heading)}</h2>\n{content}\n</section>"
+
+
+def folded(summary: str, content: str) -> str:
+    """Return what is shown when asked for, and on paper; `content` is HTML."""
+    return f"<details><summary>{escaped(summary)}</summary>\n{content}\n</details>" if content else ""
+
+
+def paragraph(text: str, soft: bool = False) -> str:
+    """Return a paragraph of text."""
+    return f"<p{' class=soft' if soft else ''}>{escaped(text)}</p>\n"

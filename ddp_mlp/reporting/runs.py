@@ -4,6 +4,7 @@ A journal may be cut off at any byte, belong to a run that still goes on, or com
 line, and what a report needs of it is checked here, once.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp import config as configuration
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.run_dir import journal
 from ddp_mlp.run_dir.journal import Event
@@ -31,6 +33,10 @@ START_FIELDS = {
     "total_steps": int,
     "blas": str,
 }
+
+
+OWN = ("run_dir", "describe", "quiet", "debug")
+"""Settings that change nothing in what a run finds."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,27 @@ class RunLog:
         """The final event, once the run has ended."""
         last = self.events[-1]
         return last if last["event"] == "final" else None
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch with the best monitored figure, once the run has ended and if there was one."""
+        found = self.final.get("best_epoch") if self.final else None
+        return found if isinstance(found, int) else None
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the kept parameters, once the run has ended; else empty."""
+        return str(self.final.get("parameters_sha256", "")) if self.final else ""
+
+    @property
+    def chosen(self) -> list[str]:
+        """The settings that the user chose and that are not the default."""
+        told = self.start.get("chosen")
+        if isinstance(told, list):
+            return [name for name in map(str, told) if name in self.config]
+        defaults = configuration.to_dict(configuration.Config())
+        settled = {name for name, value in defaults.items() if value == "auto"} | {"run_dir"}
+        return [name for name, value in self.config.items() if name not in settled and value != defaults.get(name)]
 
     @property
     def state(self) -> str:
@@ -148,14 +175,22 @@ def read_all(folders: Sequence[Path]) -> list[RunLog]:
     ]
 
 
+def seeds(runs: Sequence[RunLog]) -> list[list[RunLog]]:
+    """Return the groups of runs that differ by their seed alone, and how they were spread over ranks."""
+    groups: dict[str, list[RunLog]] = {}
+    for run in runs:
+        own = {name: value for name, value in run.config.items() if name not in (*OWN, "seed")}
+        groups.setdefault(json.dumps([own, run.start["fingerprint"]], sort_keys=True, default=str), []).append(run)
+    return [group for group in groups.values() if len({run.config.get("seed") for run in group}) > 1]
+
+
 def differing(runs: Sequence[RunLog]) -> dict[str, list[Any]]:
     """Return the settings that differ between the runs, P and the BLAS kernel among them, with each run's value."""
-    own = ("run_dir", "describe", "quiet", "debug")
     settings: list[Mapping[str, Any]] = [
         {**run.config, "ranks": run.start["ranks"], "nodes": run.start["nodes"], "blas": run.start["blas"]}
         for run in runs
     ]
-    names = list(dict.fromkeys(name for values in settings for name in values if name not in own))
+    names = list(dict.fromkeys(name for values in settings for name in values if name not in OWN))
     rows = {name: [values.get(name) for values in settings] for name in names}
     return {name: values for name, values in rows.items() if any(value != values[0] for value in values)}
 

@@ -14,7 +14,6 @@ from matplotlib.axis import Axis
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter
 
 from ddp_mlp.reporting.charts import PAPER, STYLE, Chart, Palette, dress, fill, short
 from ddp_mlp.reporting.matrix import LABELLED, RIGHT, WRONG, opacity, shares_of
@@ -134,12 +133,13 @@ def spelled(text: str, missing: frozenset[str]) -> str:
 
 
 def _spell(figure: Figure, missing: frozenset[str]) -> None:
+    """Put numbers in the place of letters without a glyph, in all that the figure says."""
+    for axis in figure.findobj(Axis):
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        if missing & set("".join(labels)):
+            axis.set_ticks(axis.get_ticklocs(), [spelled(label, missing) for label in labels])
     for found in figure.findobj(Text):
         found.set_text(spelled(found.get_text(), missing))
-    for axis in figure.findobj(Axis):
-        formatter = axis.get_major_formatter()
-        if isinstance(formatter, FixedFormatter):
-            formatter.seq = [spelled(str(label), missing) for label in formatter.seq]
 
 
 @cache

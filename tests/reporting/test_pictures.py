@@ -1,0 +1,45 @@
+"""The picture of a report: letters of every script, in fonts of this machine or as numbers, without a warning."""
+
+import io
+from typing import Any
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from matplotlib.axes import Axes
+
+from ddp_mlp.reporting import pictures
+from ddp_mlp.reporting.charts import Chart, Palette
+
+
+def chart_of(names: list[str]) -> Chart:
+    """Return a chart whose axis has these names."""
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        axes.plot(range(len(names)))
+        axes.set_xticks(range(len(names)), names)
+        axes.set_title(names[0])
+
+    return Chart("Names", ", ".join(names), draw)
+
+
+def test_letters_that_no_font_has_are_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a font for it a letter stands as its number: no box, no warning (which would be an error here)."""
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.setattr(pictures, "_families", lambda: ("DejaVu Sans",))
+    families, missing = pictures.fonts_for("кошка قطة 犬")
+    assert families == ["DejaVu Sans"]
+    assert missing == {"犬"}
+    assert pictures.spelled("a 犬", missing) == "a <U+72AC>"
+    drawn = pictures.to_png([chart_of(["犬", "кошка", "قطة"])], "犬", ["a line"])
+    assert image.open(io.BytesIO(drawn)).size[0] > 500
+
+
+def test_a_font_that_has_a_letter_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Families that have what is missing are added, the usual one stays first."""
+    letters: dict[str, Any] = {"DejaVu Sans": {ord("a")}, "Other": {ord("b")}, "Dogs": {0x72AC, ord("b")}}
+    monkeypatch.setattr(pictures, "_families", lambda: tuple(sorted(letters)))
+    monkeypatch.setattr(pictures, "_letters", letters.__getitem__)
+    assert pictures.fonts_for("ab犬") == (["DejaVu Sans", "Dogs"], frozenset())
+    assert pictures.fonts_for("a") == (["DejaVu Sans"], frozenset())

@@ -1,11 +1,15 @@
 """Show runs: `python -m ddp_mlp.report RUN… -o report.html`, and `--follow RUN` for one that goes on."""
 
 import argparse
+import math
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ddp_mlp import command, streams
 from ddp_mlp.command import Parser
@@ -14,6 +18,8 @@ from ddp_mlp.stopping import Stopped
 from ddp_mlp.units import counted
 
 POLL_SECONDS = 0.5
+REFRESH_SECONDS = 10.0
+"""Between two pages of a run that goes on."""
 MISTAKES = 24
 
 
@@ -32,14 +38,19 @@ def _parser() -> Parser:
         metavar="SHAPE",
         help="the features' shape as a picture, such as 28x28 or 32x32x3; none; auto: a square from 8 x 8 on (auto)",
     )
-    parser.add_argument("--follow", action="store_true", help="tell what the run does, until it ends or Ctrl-C")
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="show what the run does, until it ends or Ctrl-C; with -o, the page is written anew every 10 s",
+    )
     return parser
 
 
-def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) -> None:
-    """Write the report of the runs to `output`. Raises ConfigError, DataError or StorageError."""
-    if output.suffix.lower() not in (".html", ".png"):
-        raise ConfigError(f"output = {output}: must end in .html or .png")
+def write(folders: Sequence[Path], output: Path, data: Path | None, image: str, refresh: float | None = None) -> None:
+    """Write the report of the runs to `output`. Raises ConfigError, DataError or StorageError.
+
+    `refresh`: they go on, a browser reads the page again after as many seconds, and no model is applied meanwhile.
+    """
     try:
         import matplotlib
     except ImportError as error:
@@ -67,11 +78,15 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
     except ValueError as error:
         raise ConfigError(str(error)) from error
     outcomes = [
-        outcome_on_test(run, data, MISTAKES) if "classes" in run.start["data"] else number_outcome_on_test(run, data)
+        "the run goes on"
+        if refresh is not None
+        else outcome_on_test(run, data, MISTAKES)
+        if "classes" in run.start["data"]
+        else number_outcome_on_test(run, data)
         for run in runs
     ]
     if output.suffix.lower() == ".html":
-        content = page.page(runs, outcomes, shapes, search).encode()
+        content = page.page(runs, outcomes, shapes, search, refresh).encode()
     else:
         drawn = [*training_charts(runs)[1:], *machine_charts(runs)]
         lines = []
@@ -92,37 +107,68 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str) 
     write_atomically(output, content)
 
 
-def follow(folder: Path) -> None:
-    """Print what a run does as it happens, while somebody reads on, until its end. Raises DataError or StorageError."""
-    from ddp_mlp.parallel.terminal import terminal_of
+def follow(folder: Path, data: Path | None = None, image: str = "auto", output: Path | None = None) -> None:
+    """Tell what a run does as it happens, while somebody reads on, until its end. Raises DataError or StorageError.
+
+    `output`: a page that is written anew every REFRESH_SECONDS, and once more in the end.
+    """
     from ddp_mlp.reporting.follower import Follower, journal_of
-    from ddp_mlp.run_dir import narrator as words
 
     path = journal_of(folder)
     if not path.exists():
         print(printable(f"waiting for {path}"), file=sys.stderr, flush=True)
-    follower, narrator, screen = Follower(path), words.Narrator(), terminal_of(1)
-    while True:
-        for event in follower.poll():
+    begun, written = False, -math.inf
+    with _teller() as (tell, whole):
+        follower = Follower(path, whole)
+        while True:
+            events = follower.poll()
             try:
-                lines = narrator.lines(event)
+                tell(events)
             except (KeyError, TypeError, ValueError, AttributeError):
-                raise DataError(f"{path}: an event is not of this program: {event.get('event')!r}") from None
+                kinds = ", ".join(dict.fromkeys(repr(event.get("event")) for event in events))
+                raise DataError(f"{path}: an event is not of this program: one of {kinds}") from None
+            begun = begun or bool(events)
+            ended = bool(events) and events[-1]["event"] == "final"
+            if output is not None and begun and (ended or time.monotonic() - written > REFRESH_SECONDS):
+                write([path.parent], output, data, image, None if ended else REFRESH_SECONDS)
+                written = time.monotonic()
+            if ended or streams.reader_is_gone():
+                return
+            time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _teller() -> Iterator[tuple[Callable[[list[Any]], None], bool]]:
+    """Yield what tells events, and whether it wants all: a live view on a terminal where rich is, else plain lines."""
+    from ddp_mlp.parallel.terminal import terminal_of
+    from ddp_mlp.run_dir import narrator as words
+
+    screen, narrator = terminal_of(1), words.Narrator()
+
+    def tell_lines(events: list[Any]) -> None:
+        for event in events:
+            lines = narrator.lines(event)
             if event["event"] == "final":
                 lines += [words.result(event)] if screen is None else words.result_on_screen(event, screen.columns)
             for line in lines:
                 print(printable(line), flush=True)
-            if streams.reader_is_gone():
-                return
-            if event["event"] == "final":
-                return
-        time.sleep(POLL_SECONDS)
+
+    if screen is None or find_spec("rich") is None:
+        yield tell_lines, False
+        return
+    from ddp_mlp.reporting.live import LiveView
+
+    with LiveView(screen) as view:
+        yield view.show, True
+    if view.final is not None:
+        for line in [*view.said, *words.result_on_screen(view.final, screen.columns)]:
+            print(printable(line), flush=True)
 
 
 def _run(asked: argparse.Namespace) -> None:
     if asked.follow:
         try:
-            follow(asked.runs[0])
+            follow(asked.runs[0], asked.data, asked.image, asked.output)
         except Stopped as stopped:
             if stopped.number != signal.SIGINT:
                 raise
@@ -133,8 +179,10 @@ def _run(asked: argparse.Namespace) -> None:
 
 
 def _check(asked: argparse.Namespace) -> None:
-    if asked.follow and (len(asked.runs) > 1 or asked.output):
-        raise ConfigError("--follow: takes one RUN and no --output")
+    if asked.follow and len(asked.runs) > 1:
+        raise ConfigError("--follow: takes one RUN")
+    if asked.output is not None and asked.output.suffix.lower() not in (".html", ".png"):
+        raise ConfigError(f"output = {asked.output}: must end in .html or .png")
     command.keep_what_is_read({"--output": asked.output}, asked.data, *asked.runs)
 
 

@@ -14,8 +14,10 @@ LATEST = 20
 class Follower:
     """New events of a journal, each time it is asked; a run that resumes and cuts its journal back is noticed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, whole: bool = False) -> None:
+        """Watch a journal; `whole`: all its events are told when the watch begins, and when it was cut back."""
         self._path = path
+        self._whole = whole
         self._position = 0
         self._last_line = b""
         self._start: Event | None = None
@@ -52,7 +54,7 @@ class Follower:
     def _told(self, events: list[Event], anew: bool) -> list[Event]:
         """Return which events to tell: the new ones or, anew, the last start and the latest since; no start twice."""
         starts = [i for i, event in enumerate(events) if event["event"] == "start"]
-        if starts and anew:
+        if starts and anew and not self._whole:
             since = events[starts[-1] + 1 :]
             again = events[starts[-1]] == self._start
             events = [] if again else [events[starts[-1]], *since[-LATEST:]]

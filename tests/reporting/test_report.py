@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ddp_mlp import report
 from ddp_mlp.errors import DataError
 from ddp_mlp.inference.scores import Confusion
 from ddp_mlp.reporting import outcome, runs
@@ -587,6 +588,43 @@ def test_follow_a_run_from_another_terminal(run_dir: Path, tmp_path: Path) -> No
     assert sum(line.startswith("stopped   by max_seconds") for line in lines) == 2
     assert sum("resumed from" in line for line in lines) == 2
     assert sum(line.startswith("step") for line in lines) == 80
+
+
+def test_follow_with_a_page(run_python: Program, run_dir: Path, tmp_path: Path) -> None:
+    """A page of a run that goes on asks to be read again and says what will come; the last one has it all."""
+    pytest.importorskip("matplotlib")
+    lines = (run_dir / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    going_on = tmp_path / "run"
+    going_on.mkdir()
+    (going_on / "metrics.jsonl").write_bytes(b"".join(lines[:-1]))
+    report.write([going_on], tmp_path / "live.html", None, "auto", refresh=10.0)
+    page = (tmp_path / "live.html").read_text()
+    assert '<meta http-equiv="refresh" content="10">' in page
+    assert "the run goes on" in page
+    done = run_python("-m", "ddp_mlp.report", "--follow", run_dir, "-o", tmp_path / "end.html", cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "parameters_sha256" in done.stdout
+    page = (tmp_path / "end.html").read_text()
+    assert "refresh" not in page
+    assert 'class="matrix"' in page
+
+
+def test_follower_that_wants_all(tmp_path: Path) -> None:
+    """A live view gets every event, and all of them again after the journal was cut back."""
+    journal = Journal(tmp_path / "metrics.jsonl")
+    journal.write(make_event("start", 0, 0, 0.0))
+    for step in range(100):
+        journal.write(event(step))
+    follower = Follower(tmp_path / "metrics.jsonl", whole=True)
+    assert len(follower.poll()) == 101
+    kept = journal.bytes
+    journal.write(event(100))
+    assert len(follower.poll()) == 1
+    journal.close()
+    resumed = Journal(tmp_path / "metrics.jsonl", kept)
+    resumed.write(make_event("start", 99, 0, 0.1))
+    assert len(follower.poll()) == 102
+    resumed.close()
 
 
 def event(step: int) -> dict[str, Any]:

@@ -219,7 +219,7 @@ def _setting(log: SearchLog, key: str) -> Chart | None:
 
     def draw(axes: Axes, palette: Palette) -> None:
         x, y, rungs = (np.array(values, np.float64) for values in zip(*points, strict=True))
-        axes.scatter(x, y, s=6 + 10 * (rungs - 1), color=palette.run(0), alpha=0.6, linewidths=0)
+        axes.scatter(x, y, s=14 + 12 * (rungs - 1), color=palette.run(0), alpha=0.8, linewidths=0)
         labels = axis.labels()
         turned = 20 if len(labels) > 3 and max(len(label) for _, label in labels) > 4 else 0
         axes.set_xticks(

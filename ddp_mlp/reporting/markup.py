@@ -10,6 +10,9 @@ from ddp_mlp.reporting.charts import Chart, to_svg
 NARROW_COLUMNS, NARROW_TEXTS = 5, 3
 """The most columns of a table on a telephone, and the most that are not numbers; else each row becomes a card there."""
 
+SHORT_ROWS = 16
+"""The most rows of a table that stays on one sheet of paper."""
+
 
 class Raw(str):
     """Text that is HTML already."""
@@ -61,7 +64,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "")
     )
     head_row = f"<thead><tr>{named}</tr></thead>" if named else ""
     titled = f"<caption>{escaped(caption)}</caption>" if caption else ""
-    return f"<table{' class=cards-if-narrow' if wide else ''}>{titled}{head_row}<tbody>{lines}</tbody></table>"
+    kinds = " ".join([*(["cards-if-narrow"] if wide else []), *(["short"] if len(rows) <= SHORT_ROWS else [])])
+    return f'<table class="{kinds}">{titled}{head_row}<tbody>{lines}</tbody></table>'
 
 
 def _is_number(value: Any) -> bool:
@@ -74,9 +78,10 @@ def section(heading: str, content: str) -> str:
     return f"<section><h2>{escaped(heading)}</h2>\n{content}\n</section>"
 
 
-def folded(summary: str, content: str) -> str:
-    """Return what is shown when asked for, and on paper; `content` is HTML."""
-    return f"<details><summary>{escaped(summary)}</summary>\n{content}\n</details>" if content else ""
+def folded(summary: str, content: str, on_paper: bool = True) -> str:
+    """Return what is shown when asked for, and on paper if that is wanted; `content` is HTML."""
+    kind = "" if on_paper else " class=screen"
+    return f"<details{kind}><summary>{escaped(summary)}</summary>\n{content}\n</details>" if content else ""
 
 
 def paragraph(text: str, soft: bool = False) -> str:

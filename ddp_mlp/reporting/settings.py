@@ -32,7 +32,7 @@ def settings_of(run: RunLog) -> str:
         paragraph(words, soft=True)
         + _listed(run, differ, chosen)
         + f"<p>Run it again: <code>{escaped(again)}</code></p>"
-        + folded(f"{len(rest)} settings as they are by default", _listed(run, rest, set()))
+        + folded(f"{len(rest)} settings as they are by default", _listed(run, rest, set()), on_paper=False)
         + folded("Data and software", table(["", ""], _facts(run)))
     )
 

@@ -143,15 +143,23 @@ def _spell(figure: Figure, missing: frozenset[str]) -> None:
 
 
 @cache
+def _files() -> dict[str, str]:
+    """Return the file of each family that has upright letters of normal weight and width; others warn when used."""
+    return {
+        entry.name: entry.fname
+        for entry in font_manager.fontManager.ttflist
+        if (entry.style, entry.weight, entry.stretch) == ("normal", 400, "normal")
+    }
+
+
 def _families() -> tuple[str, ...]:
-    return tuple(sorted({entry.name for entry in font_manager.fontManager.ttflist}))
+    return tuple(sorted(_files()))
 
 
 @cache
 def _letters(family: str) -> frozenset[int]:
     """Return the code points that a family has glyphs for; none where its file cannot be read."""
     try:
-        path = font_manager.findfont(font_manager.FontProperties(family=family), fallback_to_default=False)
-        return frozenset(font_manager.get_font(path).get_charmap())
-    except (ValueError, OSError, RuntimeError):
+        return frozenset(font_manager.get_font(_files()[family]).get_charmap())
+    except (KeyError, OSError, RuntimeError):
         return frozenset()

@@ -105,8 +105,8 @@ def dress(axes: Axes, palette: Palette, grid: bool = True) -> None:
 
 def short(name: str, length: int) -> str:
     """Return a name fit for a label: printable, of limited length, and not taken for TeX."""
-    name = printable(name).replace("$", r"\$")
-    return name if len(name) <= length else name[: length - 1] + "…"
+    name = printable(name)
+    return (name if len(name) <= length else name[: length - 1] + "…").replace("$", r"\$")
 
 
 def fill(figure: FigureBase, chart: Chart, palette: Palette) -> Axes:

@@ -149,6 +149,7 @@ def _files() -> dict[str, str]:
         entry.name: entry.fname
         for entry in font_manager.fontManager.ttflist
         if (entry.style, entry.weight, entry.stretch) == ("normal", 400, "normal")
+        and not entry.name.startswith("Last Resort")  # has a box for every letter
     }
 
 

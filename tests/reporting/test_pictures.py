@@ -10,7 +10,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.axes import Axes
 
 from ddp_mlp.reporting import pictures
-from ddp_mlp.reporting.charts import Chart, Palette
+from ddp_mlp.reporting.charts import Chart, Palette, short
 
 
 def chart_of(names: list[str]) -> Chart:
@@ -43,3 +43,13 @@ def test_a_font_that_has_a_letter_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(pictures, "_letters", letters.__getitem__)
     assert pictures.fonts_for("ab犬") == (["DejaVu Sans", "Dogs"], frozenset())
     assert pictures.fonts_for("a") == (["DejaVu Sans"], frozenset())
+
+
+def test_no_font_of_boxes() -> None:
+    """The font that has a box for every letter, which comes with matplotlib, is not taken for one that has letters."""
+    assert not [family for family in pictures._families() if "Last Resort" in family]
+
+
+def test_a_cut_name_keeps_its_signs() -> None:
+    """A name is cut before its dollar signs are told not to be TeX."""
+    assert short("it's & so $x_1$", 12) == "it's & so \\$…"

@@ -254,7 +254,7 @@ def kill_and_resume() -> str:
     train = "python -m ddp_mlp.train --epochs 400 --run_dir runs"
     recording = Recording()
     with _folder_with_digits():
-        recording.run(f"mpirun -n 2 {train}/tour", kill_at="epoch  50/400")
+        recording.run(f"mpirun -n 2 {train}/tour", kill_at=" 50/400")
         assert recording.run(f"mpirun -n 3 {train}/tour") == 0
         assert recording.run(f"{train}/whole --quiet") == 0
     hashes = re.findall(r"parameters_sha256 (\w{16})", "\n".join(line for _, line in recording.lines))

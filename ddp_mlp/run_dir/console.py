@@ -22,7 +22,7 @@ DRAW_SECONDS = 0.1
 """Least time between two drawings of the bar."""
 BAR_COLUMNS = 6
 """What the bar itself has at least, beside figures."""
-HEAD = re.compile(r"\w+(?=  )")
+HEAD = re.compile(r"\A\w+")
 """What a line is about, in front of the rest."""
 
 

@@ -224,15 +224,16 @@ class Recording:
         streams: Any = {"stdin": subprocess.DEVNULL, "stdout": theirs, "stderr": theirs}
         with subprocess.Popen(words.split(), env=environment, start_new_session=True, **streams) as process:
             os.close(theirs)
-            current = ""
+            current, returned = "", False
             while text := _read(ours):
                 for sign in text:
                     if sign == "\n":
                         if current.strip() and not re.search(r"\d%\|", current):
                             self.add(current)
                         current = ""
-                    else:
-                        current = "" if sign == "\r" and "%|" in current else current + sign.replace("\r", "")
+                    elif sign != "\r":  # after a return, what is written takes the place of what was there
+                        current = sign if returned else current + sign
+                    returned = sign == "\r"
                 if kill_at and any(kill_at in line for _, line in self.lines):
                     os.killpg(process.pid, signal.SIGKILL)
                     self.add("Killed")

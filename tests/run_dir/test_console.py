@@ -112,6 +112,7 @@ def test_bar_on_a_terminal(tmp_path: Path, launched: bool) -> None:
     train += ["--run_dir", str(tmp_path)]
     text = seen_on_a_terminal(160, *launcher, *train)
     assert "\x1b[1mdata\x1b[0m" in text
+    assert "\x1b[1mepoch\x1b[0m 60/60" in text
     plain = COLOURS.sub("", text)
     bar = r"%\|.*\| \d+/720  loss \d\.\d{4}  accuracy \d\.\d{3}  [\d,]+ examples/s  saved at \d+.* [\d:]+ left"
     assert re.search(bar, plain)

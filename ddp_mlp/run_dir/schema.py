@@ -15,7 +15,7 @@ EVENTS: dict[str, dict[str, str]] = {
         "time": "of day, UTC",
         "config": "all settings",
         "chosen": "the settings that this start was given and that are not the default",
-        "data": "`path`, `rows`, `features`, `classes` or `targets`, `weighted`; `access` and why; `check`: all or a sample",
+        "data": "`path`, `rows`, `features`, `classes` or `targets`, `weighted`; `access`; `check`: all or a sample",
         "fingerprint": "SHA-256 of each split",
         "outputs": "how many",
         "parameters": "how many",

@@ -252,10 +252,10 @@ def _read(descriptor: int) -> str:
 
 def kill_and_resume() -> str:
     """Return a recording: a run on two ranks is killed, goes on on three, and one that was left alone has its hash."""
-    train = "python -m ddp_mlp.train --epochs 400 --run_dir runs"
+    train = "python -m ddp_mlp.train --epochs 100 --checkpoint_every 50 --run_dir runs"
     recording = Recording()
     with _folder_with_digits():
-        recording.run(f"mpirun -n 2 {train}/tour", kill_at=" 50/400")
+        recording.run(f"mpirun -n 2 {train}/tour", kill_at=" 50/100")
         assert recording.run(f"mpirun -n 3 {train}/tour") == 0
         assert recording.run(f"{train}/whole --quiet") == 0
     hashes = re.findall(r"parameters_sha256 (\w{16})", "\n".join(line for _, line in recording.lines))

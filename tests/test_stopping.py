@@ -173,24 +173,53 @@ def test_a_run_without_a_terminal_ignores_the_hang_up(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def hung_up() -> Callable[..., int]:
-    """Start a command on a terminal of its own that hangs up after a second; return its exit code."""
+def hung_up() -> Callable[..., tuple[int, str]]:
+    """Start a command on a terminal of its own that hangs up; return its exit code, and what it had said."""
 
-    def start(*command: str | Path) -> int:
+    def start(*command: str | Path, seconds: float = 1.5) -> tuple[int, str]:
         pid, terminal = os.forkpty()
         if pid == 0:
             os.chdir(ROOT)
             os.execv(str(command[0]), [str(word) for word in command])
-        time.sleep(1.5)
+        os.set_blocking(terminal, False)
+        while not ready(pid) and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            time.sleep(0.001)
+        said, until = b"", time.monotonic() + seconds
+        while time.monotonic() < until:
+            with suppress(OSError):  # nothing said yet, or it is over
+                said += os.read(terminal, 65536)
+            time.sleep(0.01)
         os.close(terminal)
         _, status = os.waitpid(pid, 0)
-        return os.waitstatus_to_exitcode(status)
+        return os.waitstatus_to_exitcode(status), said.decode(errors="replace")
 
     return start
 
 
-def test_a_terminal_that_hangs_up_stops_a_run_with_a_checkpoint(hung_up: Callable[..., int], tmp_path: Path) -> None:
-    """As SIGTERM does: 75, and the same command goes on; no write to the terminal ends it otherwise."""
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", ["predict", "convert", "export", "verify", "doctor", "report"])
+def test_a_terminal_that_hangs_up_ends_a_command(
+    name: str, commands: dict[str, list[str | Path]], hung_up: Callable[..., tuple[int, str]]
+) -> None:
+    """128 + SIGHUP's number, or what it ends with where it was over before; no traceback."""
+    for seconds in (0.0, 0.2, 0.9):
+        code, said = hung_up(sys.executable, "-m", f"ddp_mlp.{name}", *commands[name], seconds=seconds)
+        assert code in (0, 128 + signal.SIGHUP, 78 if name == "doctor" else 0), said
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_terminal_that_hangs_up_stops_a_run_with_a_checkpoint(
+    ranks: int, hung_up: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    """As SIGTERM does: 75, and the same command goes on; no write to the terminal ends it otherwise.
+
+    mpirun does not pass this signal on: it goes, its ranks with it, and what was saved before stays.
+    """
     run_dir = tmp_path / "run"
-    code = hung_up(sys.executable, "-m", "ddp_mlp.train", "--epochs", "100000", "--run_dir", run_dir)
-    assert code == 75
+    launcher: list[str | Path] = [] if ranks == 1 else [MPIRUN, "-n", str(ranks)]
+    flags = ["--epochs", "100000", "--run_dir", run_dir, "--checkpoint_every", "5 steps"]
+    code, said = hung_up(*launcher, sys.executable, "-m", "ddp_mlp.train", *flags, seconds=5.0)
+    assert code == (75 if ranks == 1 else -signal.SIGHUP), said
+    assert "Traceback" not in said
+    assert list((run_dir / "checkpoints").glob("step-*.h5"))

@@ -1,8 +1,8 @@
-"""Bytes in words."""
+"""Bytes and counts in words."""
 
 import pytest
 
-from ddp_mlp.units import byte_size
+from ddp_mlp.units import byte_size, counted
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,9 @@ from ddp_mlp.units import byte_size
 def test_bytes_in_words(count: float, words: str) -> None:
     """Units of 1024, one decimal."""
     assert byte_size(count) == words
+
+
+def test_counts_in_words() -> None:
+    """One is singular; nothing, and more, are not; a noun that ends in s gets es."""
+    assert [counted(n, "rank") for n in (0, 1, 2, 4096)] == ["0 ranks", "1 rank", "2 ranks", "4,096 ranks"]
+    assert [counted(n, "class") for n in (1, 10)] == ["1 class", "10 classes"]

@@ -1,5 +1,6 @@
 """How the layers of a network begin, by their functions and the loss."""
 
+import numpy as np
 import pytest
 
 from ddp_mlp.nn import architecture
@@ -18,3 +19,17 @@ def test_layers_begin_as_their_functions_ask(loss: str) -> None:
     found = architecture.create(3, (4, 5), targets, activation="gelu,tanh")
     assert found.starts == {1: "He", 2: "Glorot", 3: last["tanh"]}
     assert architecture.create(3, (), targets).starts == {1: last["relu"]}
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+@pytest.mark.parametrize("activation", ["relu", "gelu,tanh"])
+def test_bytes_of_buffers_are_known_without_them(loss: str, activation: str) -> None:
+    """To the byte those of buffers that are made, on both sides of the few examples that are turned."""
+    targets = Targets(loss, (), ("a", "b"), (0.0, 0.0), (1.0, 1.0))
+    if loss == "cross_entropy":
+        targets = Targets(classes=("a", "b", "c"))
+    network = architecture.create(7, (33, 5), targets, activation=activation)
+    for m in (1, 2, 3, 63, 64, 65, 66, 4097):
+        for training in (True, False):
+            dtype = np.dtype(np.float32 if m % 2 else np.float64)
+            assert network.group_bytes(m, dtype, training) == network.group([m], dtype, training).nbytes

@@ -4,7 +4,6 @@ The module is the command and, called, the function: `ddp_mlp.train` is one and 
 `ddp_mlp` are imported.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -59,8 +58,6 @@ def _work(chosen: "Config", communicator: "Communicator") -> None:
     from ddp_mlp.explaining import describe, teach
     from ddp_mlp.training import loop
 
-    if chosen.private:
-        os.umask(0o077)
     if chosen.teach:
         teach.teach(communicator, "cross_entropy" if chosen.loss == "auto" else chosen.loss)
     elif chosen.describe:

@@ -21,8 +21,20 @@ from ddp_mlp.run_dir.saving import GO_ON
 def claimed(config: Config, communicator: Communicator) -> Iterator[Config]:
     """Make the run's folder and keep other runs out of it while entered; yield the configuration with its run_dir.
 
-    Collective. Raises StorageError, or RunInUse where another run has the folder, on all ranks.
+    Where the run is `private`, what this process makes meanwhile is for its user alone. Collective. Raises
+    StorageError, or RunInUse where another run has the folder, on all ranks.
     """
+    umask = os.umask(0o077) if config.private else None
+    try:
+        with _folder(config, communicator) as named:
+            yield named
+    finally:
+        if umask is not None:
+            os.umask(umask)
+
+
+@contextmanager
+def _folder(config: Config, communicator: Communicator) -> Iterator[Config]:
     run_dir = communicator.on_rank_0(_make_folder, config)
     held: list[Lock] = []
     communicator.on_rank_0(lambda: held.append(Lock(run_dir, _warn)))

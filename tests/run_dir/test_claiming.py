@@ -48,11 +48,14 @@ def test_the_command_that_is_named_goes_on(run_python: Program, tmp_path: Path) 
 def test_files_follow_the_umask_or_are_private(run_python: Program, tmp_path: Path) -> None:
     """Everything that a run writes can be read by others under umask 022, and by nobody else with --private."""
     command = ["-m", "ddp_mlp.train", "--data", str(ROOT / "data" / "digits.h5"), "--epochs", "1", "--quiet"]
-    code = "import os, sys; os.umask(0o022); from ddp_mlp.train import main; main(sys.argv[1:])"
-    for flags, mode in (([], 0o644), (["--private"], 0o600)):
-        folder = tmp_path / str(mode)
-        done = run_python("-c", code, *command[2:], "--run_dir", folder, *flags)
-        assert done.returncode == 0, done.stderr
-        files = [path for path in folder.rglob("*") if path.is_file() and "lock" not in path.name]
-        assert len(files) >= 3
-        assert {path.stat().st_mode & 0o777 for path in files} == {mode}
+    (tmp_path / "space.toml").write_text("seed = { choice = [1, 2] }\n")
+    search = ["--space", tmp_path / "space.toml", "--sampler", "grid", "--valid_fraction", "0.2"]
+    for verb, asked in (("train", []), ("search", search)):
+        code = f"import os, sys; os.umask(0o022); from ddp_mlp.{verb} import main; main(sys.argv[1:])"
+        for flags, mode in (([], 0o644), (["--private"], 0o600)):
+            folder = tmp_path / verb / str(mode)
+            done = run_python("-c", code, *command[2:], "--run_dir", folder, *asked, *flags)
+            assert done.returncode == 0, done.stderr
+            files = [path for path in folder.rglob("*") if path.is_file() and "lock" not in path.name]
+            assert len(files) >= 3
+            assert {path.stat().st_mode & 0o777 for path in files} == {mode}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ddp_mlp import __version__, streams
 from ddp_mlp.config.values import expand
 from ddp_mlp.errors import ConfigError, Interrupted, ProgramError, StorageError, unfit
-from ddp_mlp.parallel.signals import HEAD_START_SECONDS
+from ddp_mlp.parallel.fitness import HEAD_START_SECONDS
 from ddp_mlp.stopping import Session, Stopped, ignore_signals, session
 
 if TYPE_CHECKING:

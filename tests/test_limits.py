@@ -20,7 +20,7 @@ from tests.conftest import LAUNCHER_PREFIXES, MPIRUN, ROOT
 MEMORY_GROUPS = host.CONTROL_GROUPS / "memory"
 DIGITS = ROOT / "data" / "digits.h5"
 WIDE = ["--hidden", "3000,3000"]
-"""484.6 MiB in all: 9.2 million parameters, their gradients, Adam's state, a checkpoint and its file."""
+"""590.2 MiB in all: 9.2 million parameters, their gradients, Adam's state, a checkpoint and its file."""
 
 Limited = Callable[[], object]
 
@@ -70,7 +70,7 @@ def test_what_a_control_group_leaves_is_held_against_the_network(
     assert done.returncode == 78, done.stderr
     found = re.fullmatch(
         r"error: memory: parameters 35\.2 MiB, gradients [\d.]+ MiB, optimizer 70\.4 MiB, activations [\d.]+ MiB, "
-        r"checkpoint 211\.2 MiB, data 137\.6 KiB are: ([\d.]+) MiB, but ([\d.]+) MiB are free: lower hidden.*\n",
+        r"checkpoint 316\.8 MiB, data 137\.6 KiB are: ([\d.]+) MiB, but ([\d.]+) MiB are free: lower hidden.*\n",
         done.stderr,
     )
     assert found, done.stderr
@@ -90,9 +90,9 @@ def test_address_space_is_held_against_the_network(ranks: int, tmp_path: Path) -
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("mebibytes", [50, 60, 200, 260, 300, 340])
+@pytest.mark.parametrize("mebibytes", [50, 200, 301, 330, 380])
 def test_no_lack_of_memory_is_a_traceback(mebibytes: int, tmp_path: Path) -> None:
-    """While libraries are loaded, threads started, data read: 78, or OpenBLAS's own line, which exits with 1."""
+    """While libraries are loaded, threads started, data read: 78."""
     for module in ("train", "convert"):
         flags = {"train": ["--quiet", "--epochs", "1", "--run_dir", "run"], "convert": ["--inspect", str(DIGITS)]}
         done = limited(
@@ -101,7 +101,7 @@ def test_no_lack_of_memory_is_a_traceback(mebibytes: int, tmp_path: Path) -> Non
             cwd=tmp_path,
         )
         assert "Traceback" not in done.stderr
-        assert done.returncode in (0, 78) or (done.returncode == 1 and "OpenBLAS" in done.stderr), done.stderr
+        assert done.returncode in (0, 78), done.stderr
 
 
 @pytest.mark.parametrize("descriptors", [5, 8, 10, 16])

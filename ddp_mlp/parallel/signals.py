@@ -7,21 +7,18 @@ in the main thread alone: elsewhere signals cannot be caught.
 
 import os
 import signal
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
-from ddp_mlp.errors import Interrupted, unfit
+from ddp_mlp.errors import Interrupted
+from ddp_mlp.parallel.fitness import end_where_unfit
 from ddp_mlp.parallel.launcher import launched_rank
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 """Of schedulers (TERM, USR1, USR2), people (INT), a terminal that hangs up (HUP), a limit on processor time (XCPU)."""
-HEAD_START_SECONDS = 2.0
-"""By how much the process that reports an error found before MPI starts may be later than the others."""
 program = False
 """Whether this process is one of the commands, from its beginning to its end."""
 
@@ -65,7 +62,10 @@ def heard(note: Callable[[int, FrameType | None], Any], hear: Callable[[int], An
     finally:
         signal.set_wakeup_fd(wakeup_before)
         os.close(writing)
-        thread.join()
+        if thread.ident is None:  # no more threads are to be had
+            os.close(reading)
+        else:
+            thread.join()
 
 
 def name(number: int) -> str:
@@ -77,7 +77,7 @@ def end_at_once(saves: bool) -> None:
     """End this process at a signal, while it is not yet what it is to be: with one line, and without a traceback.
 
     `saves`: whether the command is one that goes on where it was when it is given again; then the exit code is 75. So
-    does a library that cannot be loaded, or memory for it that is not to be had, at any time, with 78.
+    does a machine that is not fit, with 78 (`fitness.py`).
     """
     global program
     program = True
@@ -91,20 +91,7 @@ def end_at_once(saves: bool) -> None:
 
     for number in _wanted():
         signal.signal(number, end)
-    sys.excepthook = _say_what_is_unfit
-
-
-def _say_what_is_unfit(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """End with 78 and one line, which the first rank says, where the machine is not fit; else as Python does."""
-    found = None if "--debug" in sys.argv else unfit(error)
-    if found is None:
-        sys.__excepthook__(kind, error, trace)
-        return
-    if launched_rank() != 0:
-        time.sleep(HEAD_START_SECONDS)
-    with suppress(OSError):
-        os.write(2, f"error: {found}\n".encode())
-    os._exit(found.exit_code)
+    end_where_unfit()
 
 
 def _wanted() -> list[signal.Signals]:

@@ -36,7 +36,8 @@ class Needs(NamedTuple):
     activations: int
     """Buffers of all passes of different size, training and evaluation; at most."""
     checkpoint: int
-    """On rank 0: a copy of parameters and state, the file that is made of it, and the best copy where one is kept."""
+    """On rank 0: a copy of parameters and state, the one before and the file that is made of it, and the best one where
+    one is kept; at most."""
     read: int
     """Gradient sums of its node's other ranks, read where they lie: within a node nothing is sent."""
     sent: int
@@ -103,7 +104,7 @@ def needs(config: Config, info: DatasetInfo, network: Architecture, count: Rows,
         gradients=(sums + part.exchanged) * working.itemsize,
         optimizer=(len(optimizer.slots) + bool(config.l2 or decay)) * part.slice_length * dtype.itemsize,
         activations=sum(network.group_bytes(n, working, training) + n * arriving for n, training in passes),
-        checkpoint=(2 + keeps_best) * kept if communicator.rank == 0 else 0,
+        checkpoint=(3 + keeps_best) * kept if communicator.rank == 0 else 0,
         read=part.read * working.itemsize,
         sent=part.sent * working.itemsize + part.tallies * np.dtype(np.float64).itemsize,
     )

@@ -16,6 +16,7 @@ from ddp_mlp.parallel.launcher import launched_rank
 from ddp_mlp.parallel.signals import SIGNALS as SIGNALS
 from ddp_mlp.parallel.signals import heard, noted
 from ddp_mlp.parallel.signals import name as name
+from ddp_mlp.run_dir.saving import GO_ON
 
 ECHO_SECONDS = 1.0
 """Signals so close together are one: schedulers signal the ranks and their launcher, and the launcher passes it on."""
@@ -45,6 +46,8 @@ class Interruption:
         """
         self.signal = 0
         """The number of the first signal caught; 0 before."""
+        self.again = GO_ON
+        """What makes the run go on."""
         self._end_now = end_now
         self._first: float | None = None
         self._hearing = noted(self._hear) if alone else heard(self._note, self._hear)
@@ -68,13 +71,13 @@ class Interruption:
         if self._first is None:
             self._first, self.signal = now, self.signal or number
         elif now - self._first > ECHO_SECONDS:
-            tell_of_second(number)
+            tell_of_second(number, self.again)
             self._end_now(128 + number)
 
 
-def tell_of_second(number: int) -> None:
+def tell_of_second(number: int, again: str) -> None:
     """Say why all ends at once: rank 0 or, where that does not run, another one. Local."""
     time.sleep(min(TURN_SECONDS * launched_rank(), LAST_TURN_SECONDS))
-    after = "what was done since the last checkpoint is lost; run the same command again to go on"
+    after = f"what was done since the last checkpoint is lost; {again}"
     with suppress(OSError):  # not by print: the main thread may be in it
         os.write(2, f"error: stopped by {name(number)}, the second signal, at once: {after}\n".encode())

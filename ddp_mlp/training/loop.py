@@ -43,7 +43,7 @@ def train(config: Config, communicator: Communicator) -> dict[str, Any]:
         data = open_data(config, ranks, fits)  # until here a signal has nothing to save, and ends the command at once
         watchdog.at("start", 0)
         with claimed(config, ranks) as named, Interruption(ranks.abort) as signals:
-            again = how_to_go_on(config, str(named.run_dir))
+            again = watchdog.again = signals.again = how_to_go_on(config, str(named.run_dir))
             with started(named, data, machine, ranks, watchdog, again=again) as trainer:
                 return {**complete(trainer, signals), "run_dir": named.run_dir}
 

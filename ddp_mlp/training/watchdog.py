@@ -25,6 +25,7 @@ from ddp_mlp import parallel
 from ddp_mlp.errors import Interrupted
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import host_name
+from ddp_mlp.run_dir.saving import GO_ON
 
 RECORD = np.dtype(
     [
@@ -51,6 +52,8 @@ class Watchdog:
     def __init__(self, communicator: Communicator, stall_seconds: float) -> None:
         """With stall_seconds = 0 it never ends anything."""
         self._communicator, self._stall_seconds = communicator, stall_seconds
+        self.again = GO_ON
+        """What makes the run go on after a stop."""
         self._records: list[NDArray[Any]] = [
             shared.view(RECORD) for shared in communicator.share(RECORD.itemsize, np.dtype(np.uint8))
         ]
@@ -117,7 +120,7 @@ class Watchdog:
         suspects = stopped or busy or elsewhere or places
         return (
             f"rank {self._communicator.rank} on {host_name()}: no progress for {still:.0f} s in {_where(self._mine)}; "
-            f"{'; '.join(suspects)}; run the same command again to go on from the last checkpoint "
+            f"{'; '.join(suspects)}; {self.again} from the last checkpoint "
             f"(stall_seconds = {self._stall_seconds:g})"
         )
 

@@ -60,17 +60,21 @@ def test_the_first_signal_is_noted(number: int, alone: bool) -> None:
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_the_second_signal_ends(monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
-    """Later than an echo would come, any of the signals ends all, with the exit code that shells give."""
+def test_the_second_signal_ends(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], alone: bool
+) -> None:
+    """Later than an echo would come, any of the signals ends all, with a shell's exit code and how to go on."""
     monkeypatch.setattr(interruption, "ECHO_SECONDS", 0.05)
     ended: list[int] = []
     with Interruption(ended.append, alone) as signals:
+        signals.again = "run it with --run_dir runs/a"
         os.kill(os.getpid(), signal.SIGUSR1)
         wait_for(lambda: signals.signal)
         time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGTERM)
         wait_for(lambda: ended)
     assert ended == [128 + signal.SIGTERM]
+    assert capfd.readouterr().err.endswith("; run it with --run_dir runs/a\n")
     assert signals.signal == signal.SIGUSR1
 
 

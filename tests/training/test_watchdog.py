@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from ddp_mlp.parallel.single import SingleProcess
+from ddp_mlp.training.watchdog import Watchdog
 from tests.conftest import MPIRUN
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +43,14 @@ def living(run_dir: Path) -> list[str]:
         if str(run_dir) in line:
             found.append(line)
     return found
+
+
+def test_the_line_says_what_goes_on() -> None:
+    """The command with the folder that the run has chosen by itself, once it has."""
+    watchdog = Watchdog(SingleProcess(), 2)
+    assert "; run the same command again to go on from the last checkpoint (" in watchdog.report(2)
+    watchdog.again = "run the same command again with --run_dir runs/a to go on"
+    assert "; run the same command again with --run_dir runs/a to go on from the last" in watchdog.report(2)
 
 
 @pytest.mark.parametrize("rank", [0, 2])

@@ -6,6 +6,7 @@ Invariants:
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,8 +19,10 @@ from ddp_mlp.nn.products import NOT_FINITE, ROUNDING, UNIT_LIMIT, Array, exponen
 
 SAMPLED = 64  # examples, at least, whose exponents say what is usual in a row
 RESERVE = 16  # bits that a usual value keeps: its rounding error is below 10⁻⁵
-FRACTION_BITS, EXPONENT_BITS, BIAS = 52, 0x7FF, 1022
-"""Of a float64: a number x with 2^(e − 1) ≤ |x| < 2ᵉ has e + BIAS in the bits of its exponent."""
+FRACTION_BITS, EXPONENT_BITS, BIAS = 20, 0x7FF, 1022
+"""Of a float64's upper half: a number x with 2^(e − 1) ≤ |x| < 2ᵉ has e + BIAS in the bits of its exponent."""
+UPPER = slice(1 if sys.byteorder == "little" else 0, None, 2)
+"""Where the upper halves lie among the halves."""
 
 
 NO_ROWS = np.zeros(0, np.int64)
@@ -60,7 +63,7 @@ class Lines:
         self.dz = dict(enumerate(lines[L : 2 * L], start=1))
         self.loss_and_weight = lines[-1]
         self._is_A = np.arange(bounds[-1]) < bounds[L]
-        self._samples = np.zeros((0, bounds[-2]))
+        self._samples = np.zeros((0, bounds[-2]), np.int32)
 
     def begin(self) -> None:
         """Forget what has been noted."""
@@ -68,23 +71,21 @@ class Lines:
         self._high[...] = 0
 
     def sample(self, arrays: Sequence[Array], sampled: slice) -> None:
-        """Note the exponents of some examples' values, from A[0] … A[L−1], dz[1] … dz[L], each (n, m)."""
+        """Note the exponents of some examples, from A[0] … A[L−1], dz[1] … dz[L], each (n, m) in Fortran order."""
         count = len(range(*sampled.indices(arrays[0].shape[1])))
         if not count:
             return
         if len(self._samples) < count:
-            self._samples = np.empty((count, self._samples.shape[1]))
-        samples = self._samples[:count]
+            self._samples = np.empty((count, self._samples.shape[1]), np.int32)
+        e = self._samples[:count]
         for (lo, hi), x in zip(self._places[:-1], arrays, strict=True):
-            np.copyto(samples[:, lo:hi], x.T[sampled])
-        e = samples.view(np.int64)
-        np.right_shift(e, FRACTION_BITS, out=e)
+            np.right_shift(x.T[sampled].view(np.int32)[:, UPPER], FRACTION_BITS, out=e[:, lo:hi])
         np.bitwise_and(e, EXPONENT_BITS, out=e)  # 0 for zeros, and for what is subnormal
-        usual = np.add.reduce(e, axis=0)
+        usual = np.add.reduce(e, axis=0, dtype=np.int32)
         np.minimum(e, 1, out=e)
-        present = np.add.reduce(e, axis=0)
-        self.table[1, :-2] += (usual - BIAS * present).astype(np.int32)
-        self.table[2, :-2] += present.astype(np.int32)
+        present = np.add.reduce(e, axis=0, dtype=np.int32)
+        self.table[1, :-2] += usual - BIAS * present
+        self.table[2, :-2] += present
 
     def end(self) -> None:
         """Turn the largest values into exponents."""

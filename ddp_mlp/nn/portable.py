@@ -188,7 +188,8 @@ class Pass:
 
         Rounds all dz and A in place, by what all ranks have agreed on in `lines`.
         """
-        group, lines, rests = self.group, self._lines(), limbs.views(more)
+        group, lines = self.group, self._lines()
+        rests = limbs.views(more) if limbs.rows else {}
         lines.settle(limbs.bits)
         for l in range(1, group.L + 1):
             dz, A = group.dz[l].whole, group.A[l - 1].whole
@@ -196,6 +197,8 @@ class Pass:
             rest_A = self._round_rows(A, self._A[l - 1], lines.A[l - 1], limbs.bits[1], limbs.A[l - 1])
             np.matmul(dz, A.T, out=dW[l])
             np.add.reduce(dz, axis=1, keepdims=True, out=db[l])
+            if not limbs.rows:
+                continue
             of_dz, of_A, of_both, of_b = rests[l]
             if rest_dz.size:
                 np.matmul(rest_dz, A.T, out=of_dz)
@@ -207,7 +210,7 @@ class Pass:
 
     def _round_rows(self, x: Array, blocks: list[Block], line: Line, bits: int, spread: NDArray[np.int64]) -> Array:
         """Round the rows of x (n, m) in place; return what is left of the rows `spread`, rounded once more."""
-        rest: Array = x[spread]
+        rest: Array = x[spread] if len(spread) else x[:0]
         self._room.lay(line.constant[None], x.shape[1])
         for block in blocks:
             block.round_rows()

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError
+from ddp_mlp.nn.buffers import CACHED
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,27 @@ class Standardizer:
 
     def __init__(self, standardization: Standardization, raw_dtype: np.dtype[Any], dtype: np.dtype[Any]) -> None:
         self._used = standardization.used
-        self._mean = standardization.mean.astype(np.result_type(raw_dtype, dtype))
-        self._scale = standardization.scale.astype(dtype)
+        rows = max(1, CACHED // len(standardization.mean))
+
+        def laid(of_features: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+            """Repeat numbers (n_0,) for some rows: NumPy repeats them anew, and slowly, for each operation."""
+            return np.broadcast_to(of_features.astype(dtype), (rows, len(of_features))).copy()
+
+        self._mean = laid(standardization.mean, np.result_type(raw_dtype, dtype))
+        self._scale = laid(standardization.scale, dtype)
 
     def apply(self, raw: NDArray[Any], X: NDArray[Any]) -> None:
         """Map rows raw (m, n_0) into X (m, n_0), which may be the same array where both dtypes are the same."""
-        if self._used:
-            np.subtract(raw, self._mean, out=X, casting="same_kind")
-            np.divide(X, self._scale, out=X)
-        elif X is not raw:
-            X[...] = raw
+        if not self._used:
+            if X is not raw:
+                X[...] = raw
+            return
+        rows = len(self._mean)
+        for lo in range(0, len(X), rows):
+            given, found = raw[lo : lo + rows], X[lo : lo + rows]
+            mean, scale = self._mean[: len(found)], self._scale[: len(found)]
+            if mean.dtype == found.dtype and X is not raw:
+                np.copyto(found, given)
+                given = found
+            np.subtract(given, mean, out=found, casting="same_kind")
+            np.divide(found, scale, out=found)

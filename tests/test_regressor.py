@@ -44,6 +44,13 @@ def test_predictions_are_in_the_units_of_y() -> None:
     assert pickle.loads(pickle.dumps(both)).predict(X).tobytes() == found.tobytes()
 
 
+def test_friedman_is_learnt() -> None:
+    """Friedman's first function without noise, 10,000 rows of which 2,000 are not seen, with the defaults."""
+    X, y = make_friedman1(10_000, noise=0, random_state=0)
+    found = MLPRegressor(max_iter=20, learning_rate_init=3e-3, random_state=0).fit(X[:8000], y[:8000])
+    assert found.score(X[8000:], y[8000:]) >= 0.97
+
+
 def test_the_first_guess_is_near_the_mean() -> None:
     """Before anything is learnt, predictions are within a deviation of the mean, at any width and depth."""
     X, y = make_friedman1(400, noise=0, random_state=0)

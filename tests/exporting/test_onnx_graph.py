@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ddp_mlp.exporting.description import ACTIVATIONS, OUTPUTS, Description
+from ddp_mlp.exporting.description import ACTIVATIONS, OUTPUTS, Description, describe
 from ddp_mlp.exporting.onnx_graph import OPSET, onnx_graph
+from ddp_mlp.inference.network import Network
+from ddp_mlp.nn.activations import ACTIVATIONS as HIDDEN
+from ddp_mlp.nn.parameters import Layout
+from ddp_mlp.nn.targets import LOSSES, STANDARDIZED, Targets
 from tests.exported import answers, described, difference
 
 onnx = pytest.importorskip("onnx")
@@ -54,6 +58,42 @@ def test_every_output(output: str, dtype: str) -> None:
         assert (
             difference(network, outputs(image, X)[0], answers(network, X.astype(np.float64))) <= 2 * network.tolerance
         )
+
+
+def trained(loss: str, activation: str, output_activation: str = "identity") -> Network:
+    """Return a network with this loss, of three targets in units of very different size, with drawn weights."""
+    n, random = 3, np.random.default_rng(3)
+    names, levels = ("T", "p", "q"), (0.1, 0.5, 0.9) if loss == "quantile" else ()
+    mean, scale = ((1e5, 0.0, -2.0), (1e3, 1e-6, 1.0)) if loss in STANDARDIZED else ((0.0,) * n, (1.0,) * n)
+    if output_activation != "identity":
+        mean = (0.0,) * n
+    targets = Targets(loss, (), names, mean, scale, levels)
+    if loss == "cross_entropy":
+        targets = Targets(classes=names)
+    layout = Layout((6, 16, 8, targets.outputs))
+    flat = np.zeros(layout.length, np.float32)
+    layout.initialize(flat, 5)
+    for b in layout.views(flat)[1].values():
+        b[...] = random.standard_normal(b.shape) * 0.1
+    inputs = {"mean": random.standard_normal(6), "scale": random.uniform(0.5, 20, 6)}
+    classes = targets.classes
+    return Network(layout.arrays(flat), classes, inputs, targets, activation, output_activation)
+
+
+@pytest.mark.parametrize("activation", sorted(HIDDEN))
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_with_every_activation_is_what_predict_gives(loss: str, activation: str) -> None:
+    """To 1e-6 of the column's largest value, at least 1; on the log scale for poisson; in the targets' own units."""
+    networks = [trained(loss, activation)]
+    if loss in STANDARDIZED:
+        networks.append(trained(loss, activation, "softplus,relu,identity"))
+    for network in networks:
+        assert network.output_functions[0] != "identity" or loss in STANDARDIZED
+        X = (np.random.default_rng(5).standard_normal((300, 6)) * 10).astype(np.float32)
+        found, expected = outputs(onnx_graph(describe(network)), X)[0].astype(np.float64), network.predictions(X)
+        if loss == "poisson":
+            found, expected = np.log(found), np.log(expected)
+        assert (np.abs(found - expected) <= 1e-6 * np.maximum(1, np.abs(expected).max(axis=0))).all()
 
 
 def test_functions_may_differ() -> None:

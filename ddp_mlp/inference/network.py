@@ -4,7 +4,7 @@ Rows are computed in fixed blocks with one BLAS thread, as training evaluates th
 the same bits whoever computes its block, and however many rows are held in memory at a time.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -54,10 +54,7 @@ class Network:
         self.inputs = dict(inputs or {})
         self.targets = Targets(classes=classes) if targets is None else targets
         self.output_activation = output_activation
-        whole = architecture.create(
-            widths[0], widths[1:-1], self.targets, activation=activation, output_activation=output_activation
-        )
-        self.architecture = whole.portable if arithmetic.is_portable else whole
+        self.architecture = self._architecture_of(widths, activation)
         if self.layout.widths != widths:
             raise ValueError(f"a network of {widths[-1]} outputs, but {self.layout.widths[-1]} are named")
         self.dtype: np.dtype[Any] = parameters["W1"].dtype
@@ -87,14 +84,26 @@ class Network:
             inputs=found.inputs,
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: of the architecture what it is made from, since it holds functions."""
+        return {**self.__dict__, "architecture": (self.layout.widths, self.architecture.activation)}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what was pickled; version 0.1 had networks of ReLU and classes alone."""
         state = {"inputs": {}, **state}
         if "architecture" not in state:
             classes = state.pop("classes")
             of_0_1 = {"targets": Targets(classes=classes), "output_activation": "identity", "arithmetic": NATIVE}
-            state = {**state, **of_0_1, "architecture": Architecture(state.pop("layout"))}
+            state = {**state, **of_0_1, "architecture": (state.pop("layout").widths, "relu")}
         self.__dict__.update(state)
+        self.architecture = self._architecture_of(*state["architecture"])
+
+    def _architecture_of(self, widths: Sequence[int], activation: str) -> Architecture:
+        """Return the architecture of a network of these widths (n_0, …, n_L), for its targets and arithmetic."""
+        whole = architecture.create(
+            widths[0], widths[1:-1], self.targets, activation=activation, output_activation=self.output_activation
+        )
+        return whole.portable if self.arithmetic.is_portable else whole
 
     @property
     def layout(self) -> Layout:

@@ -89,7 +89,7 @@ class Reader:
         """
         raw = self.raw_y(lo, hi)
         if self.info.numbers:
-            return raw.reshape(hi - lo, -1).astype(np.float64)
+            return raw.reshape(hi - lo, math.prod(raw.shape[1:])).astype(np.float64)
         if raw.ndim == 2 and raw.shape[1] != 1:
             raise self.refusal(self.info.y_name, f"has {raw.shape[1]} columns: a class number is one per row")
         raw = raw.reshape(-1)

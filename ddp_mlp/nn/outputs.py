@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.nn.activations import Pointwise, logistic, relu, softplus
 from ddp_mlp.nn.buffers import Group, Stack
-from ddp_mlp.nn.functions import NATIVE, Functions
+from ddp_mlp.nn.functions import Functions
 from ddp_mlp.nn.steady import STEADY
 
 Array: TypeAlias = NDArray[Any]
@@ -66,7 +66,7 @@ class SoftmaxCrossEntropy:
     """
 
     label_smoothing: float = 0.0
-    functions: Functions = NATIVE
+    functions: Functions = STEADY
     loss: str = "cross_entropy"
     has_classes: bool = True
 

@@ -30,16 +30,16 @@ def steady(name: str, dtype: np.dtype[Any]) -> Elementwise:
 
 
 def keeps_bits(function: Callable[..., Any], dtype: np.dtype[Any]) -> bool:
-    """Tell whether function(x, out=…) gives every element the bits that it has alone, in 5,000 arrays."""
+    """Tell whether function(x, out=…) gives every element the bits that it has alone, in 1,200 arrays."""
     random = np.random.default_rng(0)
     bits = np.dtype(f"u{dtype.itemsize}")
-    for magnitude in np.geomspace(1e-6, 80, 12):
+    for number, magnitude in enumerate(np.geomspace(1e-6, 80, 12)):
         x = random.uniform(magnitude / 1000, magnitude, LONGEST + 16).astype(dtype)
         for signed in (x,) if function in (np.log, np.log1p) else (x, -x):
             alone, out = np.empty_like(signed), np.empty_like(signed)
             for i in range(len(x)):
                 function(signed[i : i + 1], out=alone[i : i + 1])
-            for start in range(16):
+            for start in range(number % 4, 16, 4):  # every offset with three magnitudes
                 for size in (1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 64, LONGEST):
                     part = slice(start, start + size)
                     function(signed[part], out=out[part])

@@ -5,6 +5,7 @@ import pytest
 
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
+from ddp_mlp.nn.steady import STEADY
 
 F64 = np.dtype(np.float64)
 
@@ -76,3 +77,8 @@ def test_a_leaf_among_others_has_the_bits_of_a_leaf_alone(
         expected.append((output.gradient(alone), alone.A[1].whole.tobytes()))
     sums = output.gradient(together)
     assert [([s], shard.tobytes()) for s, shard in zip(sums, together.A[1].shards, strict=True)] == expected
+
+
+def test_softmax_is_made_of_functions_that_are_proven() -> None:
+    """An example's exp and log must not depend on which shards are computed with its own."""
+    assert SoftmaxCrossEntropy().functions is STEADY

@@ -115,6 +115,7 @@ class Config:
 
     Machine:
       arithmetic: native, fast, the same bits on one kind of processor; or portable, the same bits on any machine
+      blas: library of the matrix products: numpy is NumPy's own, mkl Intel's, or PATH; auto is mkl on Intel processors
       shards: fixed pieces of every batch, the unit of work; auto is max(8, smallest power of two >= ranks)
       chunk_rows: most rows of a shard computed at once
       reduction: sum gradients in a fixed order (exact), or with plain MPI (allreduce: equal only to rounding)
@@ -202,6 +203,7 @@ class Config:
     debug: bool = key(False, resume="free")
 
     arithmetic: Literal["native", "portable"] = key("native")
+    blas: str = key("numpy")
     shards: int | Literal["auto"] = key("auto", at_least=1, at_most=2**20)
     chunk_rows: int = key(4096, at_least=1)
     reduction: Literal["exact", "allreduce"] = key("exact")
@@ -225,6 +227,8 @@ class Config:
                 reject("dtype", self.dtype, "arithmetic = portable has float32 parameters: its exact sums take float64")
             if self.shards != "auto":
                 reject("shards", self.shards, "arithmetic = portable has none: its sums are exact in any order")
+            if self.blas not in ("auto", "numpy"):
+                reject("blas", self.blas, "arithmetic = portable takes NumPy's own: its bits depend on no library")
             if self.reduction != "exact":
                 reject("reduction", self.reduction, "arithmetic = portable has sums of its own, exact in any order")
         self._check_names("activation", ACTIVATIONS, len(self.hidden), "hidden layer")

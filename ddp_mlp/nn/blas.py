@@ -1,26 +1,31 @@
-"""The BLAS that NumPy calls: what it is, and products of matrices that NumPy does not offer as they are needed here.
+"""The BLAS that computes products: NumPy's own, unless another is asked for; what it is, and the products themselves.
 
 A product that is added where it belongs saves two passes over memory: the one in which BLAS clears C first, and the
 sum afterwards. Where NumPy's BLAS has no C interface under a name known here, `can_add_products` says so.
+
+Invariant: while a block of `used` runs, all products of this process are computed by the library that it asked for;
+after the last one, by NumPy's. A block that asks for another library waits.
 """
 
 import ctypes
-import importlib
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.nn import cblas
 from ddp_mlp.nn.buffers import aligned_empty
+from ddp_mlp.nn.cblas import CBlas
 from ddp_mlp.nn.threads import controller
 
-NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm")
-"""In NumPy's own wheels, in builds with 64-bit integers, and in others; those read the lower half of what they get."""
-COLUMN_MAJOR, PLAIN, TRANSPOSED = 102, 111, 112
-"""The values of CBLAS_LAYOUT and CBLAS_TRANSPOSE in cblas.h, Netlib."""
+NUMPYS = "numpy"
+"""What `blas` calls NumPy's own library."""
 UNKNOWN = "unknown"
 CACHE_LINE = 64
 """Bytes."""
@@ -56,7 +61,11 @@ def multiply(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> None:
 
     Of a row and a column NumPy has BLAS form the inner product, which some kernels add up in an order that depends on
     addresses (OpenBLAS's Katmai in float64, MKL): those are copied to where a cache line begins.
+    Another library multiplies by gemm, whatever the shape.
     """
+    if _other is not None:
+        _other.multiply(A, B, out)
+        return
     if A.shape[-2] == B.shape[-1] == 1:
         A, B = on_a_cache_line(A), on_a_cache_line(B)
     np.matmul(A, B, out=out)
@@ -74,7 +83,7 @@ def on_a_cache_line(vectors: NDArray[Any]) -> NDArray[Any]:
 
 def can_add_products(dtype: np.dtype[Any]) -> bool:
     """Return whether `add_product` works here for float32 or float64."""
-    return _gemm(dtype) is not None
+    return (_other or cblas.numpys()).has(dtype)
 
 
 def add_product(dz: NDArray[Any], A: NDArray[Any], out: NDArray[Any]) -> None:
@@ -83,23 +92,62 @@ def add_product(dz: NDArray[Any], A: NDArray[Any], out: NDArray[Any]) -> None:
     Rows and columns may be slices of larger arrays, as long as a column's elements lie side by side. A sum of products
     and `out` is formed in BLAS's own order, which need not be that of a product and one addition.
     """
-    (n, m), p, size = dz.shape, len(A), out.itemsize
-    gemm = _gemm(out.dtype)
-    assert gemm is not None, "as can_add_products says"
-    assert all(a.strides[0] == size and a.dtype == out.dtype for a in (dz, A, out))
-    ld_dz, ld_A, ld_out = (a.strides[1] // size for a in (dz, A, out))
-    dz_at, A_at, out_at = (a.ctypes.data for a in (dz, A, out))
-    gemm(COLUMN_MAJOR, PLAIN, TRANSPOSED, n, p, m, 1.0, dz_at, ld_dz, A_at, ld_A, 1.0, out_at, ld_out)
+    (_other or cblas.numpys()).add(dz, A.T, out)
+
+
+# ---- another library than NumPy's ------------------------------------------------------------------------------------
+
+_other: CBlas | None = None
+_using = threading.Condition()
+_users: list[str] = []
+
+
+@contextmanager
+def used(name: str) -> Iterator[None]:
+    """Let the library that `blas` names compute all products of this process in this block: numpy, mkl, or a path.
+
+    Raises EnvironmentMismatch.
+    """
+    library = None if name == NUMPYS else cblas.load(name)
+    with _using:
+        while _users and _users[0] != name:
+            _using.wait()
+        if not _users:
+            _choose(library)
+        _users.append(name)
+    try:
+        yield
+    finally:
+        with _using:
+            _users.pop()
+            if not _users:
+                _choose(None)
+                _using.notify_all()
+
+
+def _choose(library: CBlas | None) -> None:
+    global _other
+    if library is not None and _other is None:
+        controller.cache_clear()  # that looks at what is loaded once
+    _other = library
+
+
+def in_use() -> Library:
+    """Return the library that computes products now."""
+    return libraries()[0] if _other is None else _described(_other.path)
 
 
 @cache
-def _gemm(dtype: np.dtype[Any]) -> Callable[..., None] | None:
-    """Return cblas_?gemm of the dtype from the library that NumPy's matmul is linked with; None where it has none."""
-    library = ctypes.CDLL(importlib.import_module("numpy._core._multiarray_umath").__file__)
-    letter, real = ("s", ctypes.c_float) if dtype == np.float32 else ("d", ctypes.c_double)
-    size, array = ctypes.c_int64, ctypes.c_void_p
-    prototype = ctypes.CFUNCTYPE(None, *3 * [ctypes.c_int], *3 * [size], real, *2 * [array, size], real, array, size)
-    for name in NAMES:
-        if hasattr(library, name.format(letter)):
-            return prototype((name.format(letter), library))
-    return None
+def _described(path: Path) -> Library:
+    """Return what a library is, as far as threadpoolctl knows it and it tells."""
+    for entry in controller().info():
+        if entry["user_api"] == "blas" and Path(entry["filepath"]).resolve() == path.resolve():
+            kernel = entry.get("architecture") or _mkl_branch(path)
+            return Library(f"{entry['internal_api']} {entry['version']}", kernel)
+    return Library(path.name, UNKNOWN)
+
+
+def _mkl_branch(path: Path) -> str:
+    """Return which of MKL's branches of code this processor takes, as MKL numbers them."""
+    branch = getattr(ctypes.CDLL(str(path)), "MKL_CBWR_Get_Auto_Branch", None)
+    return UNKNOWN if branch is None else f"branch {branch()}"

@@ -30,31 +30,38 @@ def vector_instructions() -> tuple[str, ...]:
     return tuple(name for name in found["SIMD Extensions"].get("found", ()) if not name.startswith("AVX512_"))
 
 
-@cache
 def names() -> dict[str, str]:
     """Return what this process computes with, by name. Local."""
+    return _names(blas.in_use())
+
+
+@cache
+def _names(library: blas.Library) -> dict[str, str]:
     return {
-        "BLAS kernel": " ".join(blas.libraries()[0]),
+        "BLAS kernel": " ".join(library),
         "numpy": np.__version__,
         "vector instructions": " ".join(vector_instructions()) or "none beyond the least",
         "libm": " ".join(filter(None, platform.libc_ver())) or platform.system(),
     }
 
 
-@cache
 def fingerprint(dtype: np.dtype[Any]) -> str:
     """Return a hash of what functions, sums, roots and products of this dtype come to here. Local.
 
     Values, not their effect on a result: of exp, log and the others, in and outside of vectors; of libm's functions,
     which learning rates are made of; of sums along each axis; of products of several shapes.
     """
+    return _fingerprint(dtype, blas.in_use())
+
+
+@cache
+def _fingerprint(dtype: np.dtype[Any], library: blas.Library) -> str:
     digest = hashlib.sha256()
     for values in _values(dtype):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()[:16]
 
 
-@cache
 def products_fingerprint(widths: tuple[int, ...], sizes: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     """Return a hash of one pass's products, in the shapes of shards of these sizes in a network. Local."""
     digest = hashlib.sha256()

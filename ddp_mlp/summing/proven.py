@@ -44,7 +44,7 @@ PLACES = 64
 """Bytes: over as many places, a cache line, an operand is moved."""
 
 _KEPT: dict[Any, Proof] = {}
-"""What this process has proven, by widths, sizes and dtype: its kernel does not change."""
+"""What this process has proven, by widths, sizes, dtype and library, whose kernel does not change."""
 _PROVING = threading.Lock()
 
 Random = np.random.Generator | None
@@ -61,10 +61,11 @@ def shortcuts(group: Group) -> Proof:
     May overwrite the group's buffers. Raises EnvironmentMismatch as `prove` does.
     """
     widths = tuple(len(group.A[l].whole) for l in range(group.L + 1))
-    key = (widths, group.sizes, group.A[0].whole.dtype)
+    shapes = (widths, group.sizes, group.A[0].whole.dtype)
+    key = (shapes, blas.in_use())
     with _PROVING:  # ranks may be threads of one process
         if key not in _KEPT:
-            _KEPT[key] = _recalled_or_proven(group, key)
+            _KEPT[key] = _recalled_or_proven(group, shapes)
         return _KEPT[key]
 
 
@@ -299,7 +300,7 @@ def check_places(group: Group, l: int) -> None:
             ("Wᵀ dz", n_prev, n, m_i, "CF"),
         ):
             if not _same_everywhere(rows, terms, columns, dtype, orders):
-                library = blas.libraries()[0]
+                library = blas.in_use()
                 raise EnvironmentMismatch(
                     f"{library.name} {library.architecture}: the bits of {product} of layer {l}, {rows} × {terms} "
                     f"times {terms} × {columns} in {dtype}, depend on where in memory its operands lie: "

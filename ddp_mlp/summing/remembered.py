@@ -118,5 +118,5 @@ def _code() -> str:
     """Return a hash of the code that proves and multiplies."""
     room = Path(__file__).parent
     nn = room.with_name("nn")
-    files = (room / "proven.py", nn / "blas.py", nn / "backprop.py", nn / "buffers.py")
+    files = (room / "proven.py", nn / "blas.py", nn / "cblas.py", nn / "backprop.py", nn / "buffers.py")
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

@@ -15,6 +15,7 @@ from ddp_mlp.run_dir.narrator import epoch_figures, fitted
 from ddp_mlp.run_dir.saving import Arrays, Snapshot, State
 from ddp_mlp.training.building import build_batches, build_schedule, build_step, check_validation_data, held_out
 from ddp_mlp.training.interruption import Interruption
+from ddp_mlp.training.libraries import with_blas_chosen
 from ddp_mlp.training.loop import complete
 from ddp_mlp.training.machine import settled
 from ddp_mlp.training.progress import Progress
@@ -53,6 +54,7 @@ def train_in_memory(
     `earlier` are the epochs and steps that the state has seen. `run_dir` and all that goes there is ignored. A signal
     ends the run after the step at hand, with what it has reached. Raises ProgramError on all ranks.
     """
+    config = with_blas_chosen(config, communicator)
     outputs = Memory(config, communicator)
     progress = Progress()
     with (

@@ -16,6 +16,7 @@ from ddp_mlp.parallel.communicator import Communicator, sharing
 from ddp_mlp.run_dir.claiming import claimed, how_to_go_on
 from ddp_mlp.summing.tallies import RankSignal
 from ddp_mlp.training.interruption import Interruption, Signals
+from ddp_mlp.training.libraries import with_blas_chosen
 from ddp_mlp.training.machine import settled
 from ddp_mlp.training.memory import check_opened
 from ddp_mlp.training.phases import write_traces
@@ -33,6 +34,7 @@ def train(config: Config, communicator: Communicator) -> dict[str, Any]:
     Collective. Raises a ProgramError on all ranks, such as Interrupted after a signal or at the time limit, with a
     checkpoint saved, or TrainingFailed when the loss is no longer finite.
     """
+    config = with_blas_chosen(config, communicator)
     with (
         sharing(communicator, config.shared_memory == "auto") as ranks,
         Watchdog(ranks, config.stall_seconds) as watchdog,

@@ -49,6 +49,8 @@ def settled(config: Config, communicator: Communicator) -> Iterator[Machine]:
     """Fix threads and floating-point warnings, see that all ranks agree, and give shared memory back. Collective."""
     with ExitStack() as stack:
         stack.enter_context(communicator)
+        with communicator.in_agreement():
+            stack.enter_context(blas.used(config.blas))
         stack.enter_context(blas_threads(config.threads))
         # Overflow and NaN warn nobody: the loss is watched instead.
         stack.enter_context(np.errstate(over="ignore", invalid="ignore", divide="ignore"))
@@ -154,7 +156,10 @@ def _versions(communicator: Communicator) -> dict[str, str]:
 
 
 def _kernel() -> str:
-    return "; ".join(f"{library.name} {library.architecture}" for library in blas.libraries())
+    """Return the BLAS libraries that are loaded, the one that computes products first."""
+    used = blas.in_use()
+    loaded = [used, *(library for library in blas.libraries() if library.name != used.name)]
+    return "; ".join(f"{library.name} {library.architecture}" for library in loaded)
 
 
 def _portable_canary() -> str:

@@ -18,6 +18,7 @@ from ddp_mlp.parallel.communicator import Communicator, sharing
 from ddp_mlp.run_dir.claiming import claimed, how_to_go_on
 from ddp_mlp.training import interruption
 from ddp_mlp.training.interruption import Interruption
+from ddp_mlp.training.libraries import with_blas_chosen
 from ddp_mlp.training.machine import settled
 from ddp_mlp.trials import files, memory, table
 from ddp_mlp.trials.course import Course, Outcome, Unit
@@ -36,6 +37,7 @@ def search(config: Config, space: Mapping[str, Any], asked: Asked, communicator:
     Collective. Raises a ProgramError on all ranks, such as Interrupted after a signal or at the time limit, with all
     trainings saved; or TrainingFailed where every trial failed.
     """
+    config = with_blas_chosen(config, communicator)
     plan = communicator.on_rank_0(make_plan, config, space, asked)
     groups = communicator.on_rank_0(make_groups, communicator.nodes, asked.ranks_per_trial)
     with (

@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import data_of_arrays, standardization_of
 from ddp_mlp.errors import ProgramError
-from ddp_mlp.nn import kernels
+from ddp_mlp.nn import blas, kernels
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.writer import DatasetWriter
 from ddp_mlp.summing import plan
@@ -213,24 +213,31 @@ def difference_under_mpi(case: Case) -> str | None:
     return None if hashes[0] == hashes[1] else f"{hashes[0]} | {hashes[1]}"
 
 
-def attack(seed: int, numbers: Sequence[int], mpi: int) -> list[str]:
-    """Compare all cases, tell how far it has come, and return the differences."""
+def attack(seed: int, numbers: Sequence[int], mpi: int, library: str = "numpy") -> list[str]:
+    """Compare all cases, tell how far it has come, and return the differences. `library` is as `blas` names it."""
+
+    def drawn(number: int) -> Case:
+        case = draw(seed, number)
+        return case._replace(keys={**case.keys, "blas": library})
+
     found, kinds, began = [], Counter[str](), time.monotonic()
     for number in numbers:
-        case = draw(seed, number)
+        case = drawn(number)
         kinds.update((case.keys["dtype"], "from files" if case.from_file else "arrays", f"{case.ranks} ranks"))
         if problem := difference(case, seed):
             found.append(f"case {number} ({case.ranks} ranks, nodes of {case.node_size}): {problem}")
             print(f"DIFFERENT: {found[-1]}\n  {case.keys}", flush=True)
     for number in range(mpi):
-        case = draw(seed, number)._replace(from_file=True)
+        case = drawn(number)._replace(from_file=True)
         kinds.update(["under mpirun"])
         if problem := difference_under_mpi(case):
             found.append(f"case {number} under mpirun: {problem}")
             print(f"DIFFERENT: {found[-1]}\n  {case.keys}", flush=True)
     counted = ", ".join(f"{name} {count:,}" for name, count in sorted(kinds.items()))
+    with blas.used(library):
+        names = kernels.names()
     print(
-        f"{kernels.names()['BLAS kernel']}, {kernels.names()['vector instructions']}: {len(numbers) + mpi:,} pairs in "
+        f"{names['BLAS kernel']}, {names['vector instructions']}: {len(numbers) + mpi:,} pairs in "
         f"{time.monotonic() - began:.0f} s, {len(found)} different ({counted})",
         flush=True,
     )
@@ -244,14 +251,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--mpi", type=int, default=0, help="cases to compare under a real mpirun (0)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="the number of the first case (0)")
+    parser.add_argument("--blas", default="numpy", help="the library of the products: numpy, mkl or a path")
     parser.add_argument("--replay", type=int, help="repeat the case of this number")
     parser.add_argument("--kernels", action="store_true", help="on every kernel of OpenBLAS that this processor runs")
     asked = parser.parse_args(argv)
     if asked.replay is not None:
         print(draw(asked.seed, asked.replay))
-        return bool(attack(asked.seed, [asked.replay], 0))
+        return bool(attack(asked.seed, [asked.replay], 0, asked.blas))
     if not asked.kernels:
-        return bool(attack(asked.seed, range(asked.first, asked.first + asked.pairs), asked.mpi))
+        return bool(attack(asked.seed, range(asked.first, asked.first + asked.pairs), asked.mpi, asked.blas))
     codes = []
     for core in CORES:
         flags = ["--pairs", str(asked.pairs), "--mpi", str(asked.mpi), "--seed", str(asked.seed)]

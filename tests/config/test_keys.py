@@ -69,6 +69,7 @@ def other(name: str) -> Config:
         {"a": 2.0},
         "portable",
         "full",
+        "mkl",
         "off",
     ]
     for value in choices:

@@ -139,12 +139,7 @@ class Model:
         """
         rows, targets = _checked(np.asarray(X), self.features), self.targets
         found = self.network.outputs(rows)
-        if targets.classes:
-            return np.asarray(np.argmax(found, axis=1))
-        if targets.probabilities:
-            return (found > 0.5).astype(np.int64)
-        values = targets.in_units(found).reshape(len(rows), targets.count, -1)
-        return values.squeeze(axis=tuple(axis for axis in (1, 2) if values.shape[axis] == 1))
+        return _named(found if targets.probabilities else targets.in_units(found), targets)
 
 
 class EnsembleModel:
@@ -173,12 +168,9 @@ class EnsembleModel:
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the number of the most probable class (m,) of each row of X (m, n_0); of equals, the first.
 
-        Of labels whether each is above ½, and of numbers the mean value (m, n_L) in their own units.
+        Of labels whether each is above ½, and of numbers the mean values in their own units, shaped as `Model`'s.
         """
-        mean = self._answer(X).mean
-        if self.classes:
-            return np.asarray(np.argmax(mean, axis=1))
-        return (mean > 0.5).astype(np.int64) if self.ensemble.targets.probabilities else mean
+        return _named(self._answer(X).mean, self.ensemble.targets)
 
     def spread(self, X: ArrayLike) -> NDArray[Any]:
         """Return the standard deviation (m, n_L) of the members' probabilities or values."""
@@ -190,6 +182,16 @@ class EnsembleModel:
 
     def _answer(self, X: ArrayLike) -> Answer:
         return self.ensemble.answer(_checked(np.asarray(X), self.ensemble.features))
+
+
+def _named(found: NDArray[Any], targets: Targets) -> NDArray[Any]:
+    """Return what is named of probabilities (m, n_L): class numbers (m,), or labels; or values, by number and level."""
+    if targets.classes:
+        return np.asarray(np.argmax(found, axis=1))
+    if targets.probabilities:
+        return (found > 0.5).astype(np.int64)
+    values = found.reshape(len(found), targets.count, -1)
+    return values.squeeze(axis=tuple(axis for axis in (1, 2) if values.shape[axis] == 1))
 
 
 def _checked(X: NDArray[Any], features: int) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ddp_mlp import command
 from ddp_mlp.command import Parser
@@ -18,10 +18,11 @@ from ddp_mlp.errors import ConfigError, printable
 from ddp_mlp.units import counted
 
 if TYPE_CHECKING:
-    from ddp_mlp.inference.ensemble import EnsembleScores
+    from ddp_mlp.inference.ensemble import Calibration, Ensemble, EnsembleScores
+    from ddp_mlp.inference.ensemble_numbers import EnsembleNumberScores
+    from ddp_mlp.inference.network import Network
     from ddp_mlp.inference.numbers import NumberScores
     from ddp_mlp.inference.scores import Scores
-    from ddp_mlp.model import Model
     from ddp_mlp.parallel.communicator import Communicator
     from ddp_mlp.storage.dataset import DatasetInfo
 
@@ -64,64 +65,65 @@ def _check(asked: argparse.Namespace) -> None:
 
 
 def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
-    from ddp_mlp.inference.apply import classify
-    from ddp_mlp.inference.numbers import predict_numbers
-    from ddp_mlp.inference.scores import Scores
-    from ddp_mlp.model import load, members_of
+    from ddp_mlp.model import load_ensemble
     from ddp_mlp.storage.atomic import write_atomically
     from ddp_mlp.storage.dataset import inspect
 
-    if len(communicator.on_rank_0(members_of, asked.checkpoint)) > 1:
-        info = communicator.on_rank_0(inspect, asked.data, asked.x_name, asked.y_name, False)
-        with communicator.in_agreement():
-            split = _chosen_split(info, asked)
-        _run_together(asked, info, split, communicator)
-        return
-    model = communicator.on_rank_0(load, asked.checkpoint)
-    apply = classify if model.classes else predict_numbers
-    with _rows_made_of(asked, model, communicator) as data:
+    model = communicator.on_rank_0(load_ensemble, asked.checkpoint)
+    with _rows_made_of(asked, model.ensemble.networks[0], communicator) as data:
         info = communicator.on_rank_0(inspect, data, asked.x_name, asked.y_name, False)
         with communicator.in_agreement():
             split = _chosen_split(info, asked)
-        scores = apply(model.network, info, split, communicator, asked.out)
+        scores = _applied(model.ensemble, info, split, communicator, asked.out)
         communicator.barrier()  # every rank has read the rows
     if communicator.rank != 0:
         return
-    rows = info.splits[split].rows
-    names = {"classes": model.classes} if model.classes else {"targets": model.targets.names}
+    names = {"classes": model.classes} if model.classes else {"targets": model.ensemble.targets.names}
     if scores is not None:
-        lines = describe(scores, model.classes) if isinstance(scores, Scores) else describe_numbers(scores)
-        for line in lines:
-            print(printable(line))
-        if asked.scores is not None:
-            text = json.dumps(finite_or_none({**names, **asdict(scores)}), indent=1)
-            write_atomically(asked.scores, text.encode() + b"\n")
-    if asked.out is not None:
-        [(kind, found)] = names.items()
-        print(f"{asked.out}: {counted(rows, 'row')} of {split}, {len(found)} {kind}", file=sys.stderr, flush=True)
-
-
-def _run_together(asked: argparse.Namespace, info: "DatasetInfo", split: str, communicator: "Communicator") -> None:
-    """Let the members of a search answer together. Collective."""
-    from ddp_mlp.inference.ensemble import classify_together
-    from ddp_mlp.model import load_ensemble
-    from ddp_mlp.storage.atomic import write_atomically
-
-    model = communicator.on_rank_0(load_ensemble, asked.checkpoint)
-    scores = classify_together(model.ensemble, info, split, communicator, asked.out)
-    if communicator.rank != 0:
-        return
-    if scores is not None:
-        for line in describe_together(scores, model.classes):
+        for line in _described(scores, model.classes):
             print(printable(line))
         if asked.scores is not None:
             kept = asdict(scores)
-            text = json.dumps({"classes": model.classes, **kept.pop("together"), **kept}, indent=1)
+            together = kept.pop("together", {})
+            text = json.dumps(finite_or_none({**names, **together, **kept}), indent=1)
             write_atomically(asked.scores, text.encode() + b"\n")
     if asked.out is not None:
-        rows = f"{counted(info.splits[split].rows, 'row')} of {split}"
-        what = f"{rows}, {counted(len(model.classes), 'class')}, {counted(model.members, 'member')}"
-        print(f"{asked.out}: {what}", file=sys.stderr, flush=True)
+        [(kind, found)] = names.items()
+        what = f"{counted(info.splits[split].rows, 'row')} of {split}, {len(found)} {kind}"
+        together = f", {model.members} members" if model.members > 1 else ""
+        print(f"{asked.out}: {what}{together}", file=sys.stderr, flush=True)
+
+
+AnyScores: TypeAlias = "Scores | NumberScores | EnsembleScores | EnsembleNumberScores"
+
+
+def _applied(
+    ensemble: "Ensemble", info: "DatasetInfo", split: str, communicator: "Communicator", out: Path | None
+) -> "AnyScores | None":
+    """Let one network answer, or several together, for classes or numbers. Collective."""
+    from ddp_mlp.inference.apply import classify
+    from ddp_mlp.inference.ensemble import classify_together
+    from ddp_mlp.inference.ensemble_numbers import predict_together
+    from ddp_mlp.inference.numbers import predict_numbers
+
+    rest = info, split, communicator, out
+    if len(ensemble.networks) > 1:
+        return classify_together(ensemble, *rest) if ensemble.classes else predict_together(ensemble, *rest)
+    [network] = ensemble.networks
+    return classify(network, *rest) if ensemble.classes else predict_numbers(network, *rest)
+
+
+def _described(scores: "AnyScores", classes: Sequence[str]) -> Iterator[str]:
+    """Yield scores as lines for people."""
+    from ddp_mlp.inference.ensemble import EnsembleScores
+    from ddp_mlp.inference.ensemble_numbers import EnsembleNumberScores
+    from ddp_mlp.inference.scores import Scores
+
+    if isinstance(scores, Scores):
+        return describe(scores, classes)
+    if isinstance(scores, EnsembleScores):
+        return describe_together(scores, classes)
+    return describe_numbers_together(scores) if isinstance(scores, EnsembleNumberScores) else describe_numbers(scores)
 
 
 def describe_together(scores: "EnsembleScores", classes: Sequence[str]) -> Iterator[str]:
@@ -136,7 +138,38 @@ def describe_together(scores: "EnsembleScores", classes: Sequence[str]) -> Itera
     yield ""
     found = scores.calibration
     yield f"calibration: expected error {found.expected_error:.4f}; mean deviation {scores.deviation:.4f}"
-    bins: list[Sequence[Any]] = [("confidence", "rows", "mean", "accuracy")]
+    yield from _bins(found, ("confidence", "rows", "mean", "accuracy"))
+
+
+def describe_numbers_together(scores: "EnsembleNumberScores") -> Iterator[str]:
+    """Yield an ensemble's scores as lines for people: its own, its members', and how well its spread tells errors."""
+    from ddp_mlp.inference.ensemble import Calibration
+
+    yield from describe_numbers(scores.together)
+    yield ""
+    heads = list(scores.together.figures)
+    table: list[Sequence[Any]] = [("member", "loss", *heads)]
+    for number, one in [*enumerate(scores.members), ("all", scores.together)]:
+        table.append([number, *(f"{value:.6g}" for value in (one.loss, *(one.figures[head] for head in heads)))])
+    yield from _aligned(table)
+    yield ""
+    found = scores.calibration
+    if isinstance(found, Calibration):
+        yield f"calibration: expected error {found.expected_error:.4f}"
+        yield from _bins(found, ("probability", "labels", "mean", "share that is so"))
+        return
+    yield "calibration: the share of rows within the interval that the members' spread gives so much of"
+    shares = list(next(iter(found.values())).coverage)
+    lines: list[Sequence[Any]] = [("target", *shares, "expected error", "spread")]
+    for name, interval in found.items():
+        numbers = [f"{interval.coverage.get(share, math.nan):.4f}" for share in shares]
+        lines.append([name, *numbers, f"{interval.expected_error:.4f}", f"{interval.spread:.6g}"])
+    yield from _aligned(lines)
+
+
+def _bins(found: "Calibration", heads: Sequence[str]) -> Iterator[str]:
+    """Yield the bins of a calibration that have rows."""
+    bins: list[Sequence[Any]] = [heads]
     for i, (rows, confidence, right) in enumerate(zip(found.rows, found.confidence, found.accuracy, strict=True)):
         if confidence is not None and right is not None:
             lo, hi = i / len(found.rows), (i + 1) / len(found.rows)
@@ -145,7 +178,7 @@ def describe_together(scores: "EnsembleScores", classes: Sequence[str]) -> Itera
 
 
 @contextmanager
-def _rows_made_of(asked: argparse.Namespace, model: "Model", communicator: "Communicator") -> "Iterator[Path]":
+def _rows_made_of(asked: argparse.Namespace, network: "Network", communicator: "Communicator") -> "Iterator[Path]":
     """Yield the data-set file to read: DATA itself, or what rank 0 makes of a raw table, which goes in the end.
 
     It is made beside OUT, or in the run's folder, where every node can read it. Collective.
@@ -160,7 +193,6 @@ def _rows_made_of(asked: argparse.Namespace, model: "Model", communicator: "Comm
         beside = asked.checkpoint if asked.checkpoint.is_dir() else asked.checkpoint.parent
         folder = Path(tempfile.mkdtemp(prefix=".predict-", dir=asked.out.parent if asked.out else beside))
         made.append(folder)
-        network = model.network
         for line in write_raw(asked.data, network.inputs.get("recipe"), network.feature_names, folder / "rows.h5"):
             print(printable(line), file=sys.stderr, flush=True)
         return folder / "rows.h5"

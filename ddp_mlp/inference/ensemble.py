@@ -6,6 +6,7 @@ estimation using deep ensembles", NeurIPS 2017). Members are added in their orde
 those of fixed blocks: so everything is the same for any number of ranks.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError
-from ddp_mlp.inference.apply import class_numbers, read_rows, rounds, slab_rows
+from ddp_mlp.inference.apply import check_features, class_numbers, read_rows, rounds, slab_rows
 from ddp_mlp.inference.evaluate import EVALUATION_ROWS
 from ddp_mlp.inference.network import Network
 from ddp_mlp.inference.scores import Confusion, Scores, scores_of
@@ -54,9 +55,7 @@ class Ensemble:
         self.networks = tuple(networks)
         first = self.networks[0]
         for number, network in enumerate(self.networks):
-            theirs, ours = (
-                (one.features, one.targets.output_names, one.targets.loss, one.dtype) for one in (network, first)
-            )
+            theirs, ours = ((one.features, one.targets, one.dtype) for one in (network, first))
             if theirs != ours:
                 raise ValueError(f"member {number} has other features, targets or another dtype than member 0")
         self.features, self.targets, self.classes = first.features, first.targets, first.classes
@@ -64,8 +63,11 @@ class Ensemble:
 
     def answer(self, X: NDArray[Any]) -> Answer:
         """Return what the members say of the rows X (m, n_0), together and each."""
-        members = np.stack([self._of_one(network, X) for network in self.networks])
-        count = len(self.networks)
+        return self.together(np.stack([self._of_one(network, X) for network in self.networks]))
+
+    def together(self, members: NDArray[Any]) -> Answer:
+        """Return what the members say together, of what each of them says (N, k, n_L)."""
+        count = len(members)
         mean = np.zeros(members.shape[1:])
         for each in members:
             mean += each
@@ -138,10 +140,7 @@ def classify_together(
     structure, n_L = info.splits[split], len(ensemble.classes)
     writer = None
     with communicator.in_agreement():
-        if not ensemble.classes:
-            raise DataError(f"loss = {ensemble.targets.loss}: predict puts classes in files, numbers by load_ensemble")
-        if info.features != ensemble.features:
-            raise DataError(f"{info.path}: has {info.features} features, but the networks take {ensemble.features}")
+        check_features(ensemble.networks[0], info)
         numbers = class_numbers(info, ensemble.classes) if structure.labelled else np.arange(n_L)
         if (numbers < 0).any():
             raise DataError(f"{info.path}: has classes that training never saw: take their rows out")
@@ -224,17 +223,23 @@ def _scores(confusion: Confusion, sums: Sequence[_Sums]) -> EnsembleScores:
     rows = np.sum([block.bin_rows for block in sums], axis=0)
     right = np.sum([block.bin_right for block in sums], axis=0)
     confidence = [total(float(block.bin_confidence[i]) for block in sums) for i in range(BINS)]
-    gaps = [abs(confidence[i] - int(right[i])) for i in range(BINS)]
     members = range(1, len(sums[0].losses))
     return EnsembleScores(
         together=scores_of(confusion, [(float(block.losses[0]), block.weight) for block in sums]),
-        calibration=Calibration(
-            expected_error=total(gaps) / m,
-            rows=rows.tolist(),
-            confidence=[confidence[i] / int(rows[i]) if rows[i] else None for i in range(BINS)],
-            accuracy=[int(right[i]) / int(rows[i]) if rows[i] else None for i in range(BINS)],
-        ),
+        calibration=calibration_of(rows, right, confidence),
         deviation=total(block.deviation for block in sums) / m,
         accuracies=[sum(int(block.right[i - 1]) for block in sums) / m for i in members],
         log_losses=[total(float(block.losses[i]) for block in sums) / weight for i in members],
+    )
+
+
+def calibration_of(rows: NDArray[np.int64], right: NDArray[np.int64], confidence: Sequence[float]) -> Calibration:
+    """Return the calibration of answers in bins: how many there are, how many are right, the sums of confidence."""
+    gaps = [abs(confidence[i] - int(right[i])) for i in range(BINS)]
+    count = int(rows.sum())
+    return Calibration(
+        expected_error=total(gaps) / count if count else math.nan,
+        rows=rows.tolist(),
+        confidence=[confidence[i] / int(rows[i]) if rows[i] else None for i in range(BINS)],
+        accuracy=[int(right[i]) / int(rows[i]) if rows[i] else None for i in range(BINS)],
     )

@@ -196,7 +196,7 @@ class NumberMetrics:
         observed = ~np.isnan(y)
         w = np.where(observed, 1.0 if group.w is None else group.w[:, None].astype(np.float64), 0.0)
         y = np.where(observed, y, 0.0)
-        point = A[:, :, _nearest_to_half(targets.quantiles)]
+        point = A[:, :, nearest_to_half(targets.quantiles)]
         e, spread = point - y, y - np.array(targets.mean)
         terms = [w, w * np.abs(e), w * e * e, w * spread, w * spread * spread]
         terms.append(w * _half_deviance(targets, point, y, arithmetic))
@@ -333,7 +333,7 @@ def _half_deviance(
     return found
 
 
-def _nearest_to_half(quantiles: Sequence[float]) -> int:
+def nearest_to_half(quantiles: Sequence[float]) -> int:
     """Return which quantile stands for the number itself."""
     return min(range(len(quantiles)), key=lambda j: abs(quantiles[j] - 0.5)) if quantiles else 0
 

@@ -7,15 +7,17 @@ is in the targets' own units. The output and the figures are the same for any nu
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError
 from ddp_mlp.inference.apply import check_features, finite_rows, rounds, slab_rows
-from ddp_mlp.inference.evaluate import ForwardPass, Totals, forward_blocks
-from ddp_mlp.inference.metrics import Figures, Metrics, metrics_of
+from ddp_mlp.inference.evaluate import ForwardPass, Totals, forward_blocks, loss_totals
+from ddp_mlp.inference.metrics import Figures, metrics_of
 from ddp_mlp.inference.network import Network
+from ddp_mlp.nn.buffers import Group
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, arranged
 from ddp_mlp.storage.predictions import PredictionsWriter
@@ -36,6 +38,40 @@ class NumberScores:
     """The same of each target by its name, in its own units."""
 
 
+class NumberTally:
+    """What is counted and summed over some rows of a network, or of several together, on one rank."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._metrics = metrics_of(network.targets, ranked=True, arithmetic=network.arithmetic)
+        self._losses: list[Totals] = []
+
+    def add(self, values: NDArray[Any], group: Group) -> None:
+        """Take a block: the outputs A (m, n_L) in the network's units, and the group with its z, which becomes dz."""
+        self._losses.append(loss_totals(self._network.architecture.scoring, group, self._network.arithmetic))
+        self._metrics.add(values, group)
+
+    def scores(self, rows: int, communicator: Communicator) -> NumberScores:
+        """Return the scores of so many rows, those of all ranks. Collective."""
+        everyone = communicator.allgather((self._metrics.parts(), self._losses))
+        figures, of_each = self._metrics.figures([parts for parts, _ in everyone])
+        sums = [totals for _, part in everyone for totals in part]
+        weight = total(totals.weight_sum for totals in sums)
+        loss = total(totals.loss_sum for totals in sums) / weight if weight else 0.0
+        return NumberScores(rows, figures.pop("loss", loss), figures, of_each)
+
+
+class NumberRows(NamedTuple):
+    """Some consecutive rows of a file, checked."""
+
+    X: NDArray[Any]
+    """(k, n_0), as in the file."""
+    y: NDArray[np.float64]
+    """(k, n_T), in the order of the network, NaN where one was not observed; zeros where rows have no targets."""
+    w: NDArray[np.float64] | None
+    """(k,)."""
+
+
 def predict_numbers(
     network: Network, info: DatasetInfo, split: str, communicator: Communicator, out: Path | None = None
 ) -> NumberScores | None:
@@ -53,25 +89,18 @@ def predict_numbers(
         if out is not None and communicator.rank == 0:
             writer = PredictionsWriter(out, structure.rows, targets.output_names, network.dtype, loss=targets.loss)
 
-    metrics = metrics_of(targets, ranked=True, arithmetic=network.arithmetic)
-    losses: list[Totals] = []
+    tally = NumberTally(network) if structure.labelled else None
     with reader, writer or nullcontext():
         for bounds in rounds(structure.rows, slab_rows(network), communicator.size):
             with communicator.in_agreement():
-                found = _predict_slab(network, reader, *bounds[communicator.rank], order, metrics, losses)
+                rows = read_numbers(reader, *bounds[communicator.rank], order)
+                found = predict_rows(network, rows, tally)
             if out is not None:
                 sizes = [targets.outputs * (hi - lo) for lo, hi in bounds]
                 gathered = communicator.Gather(found.reshape(-1), sizes)
                 communicator.on_rank_0(_append, writer, gathered, targets.outputs)
-        communicator.on_rank_0(_finish, writer)
-    if not structure.labelled:
-        return None
-    everyone = communicator.allgather((metrics.parts(), losses))
-    figures, of_each = metrics.figures([parts for parts, _ in everyone])
-    sums = [totals for _, part in everyone for totals in part]
-    weight = total(totals.weight_sum for totals in sums)
-    loss = total(totals.loss_sum for totals in sums) / weight if weight else 0.0
-    return NumberScores(structure.rows, figures.pop("loss", loss), figures, of_each)
+        communicator.on_rank_0(lambda: None if writer is None else writer.finish())
+    return None if tally is None else tally.scores(structure.rows, communicator)
 
 
 def columns_of(info: DatasetInfo, split: str, names: tuple[str, ...]) -> list[int]:
@@ -87,31 +116,33 @@ def columns_of(info: DatasetInfo, split: str, names: tuple[str, ...]) -> list[in
     return [info.targets.index(name) for name in names]
 
 
-def _predict_slab(
-    network: Network, reader: Reader, lo: int, hi: int, order: list[int], metrics: Metrics, losses: list[Totals]
-) -> NDArray[np.float64]:
-    """Return the predictions (hi − lo, n_L) for some rows; count them where they have targets."""
+def read_numbers(reader: Reader, lo: int, hi: int, order: list[int]) -> NumberRows:
+    """Return the rows [lo, hi), the targets in this order of columns. Local. Raises DataError for what is no number."""
     structure = reader.info.splits[reader.split]
     X = finite_rows(reader, lo, hi)
-    y = reader.y(lo, hi)[:, order] if structure.labelled else np.zeros((hi - lo, len(order)))
+    y = np.zeros((hi - lo, len(order)))
+    if structure.labelled and lo < hi:  # a rank may have no row of a round
+        y = reader.y(lo, hi)[:, order]
     if np.isinf(y).any():
         row, column = np.argwhere(np.isinf(y))[0]
         raise reader.refusal(reader.info.y_name, f"row {lo + row}, column {order[column]} is not finite")
-    w = reader.w(lo, hi) if structure.weighted else None
-    forward = ForwardPass(network.architecture, network.flat)
-    A = np.empty((hi - lo, network.targets.outputs), network.dtype)
-    for block, group in forward_blocks(forward, network.source(X, y, w)):
-        A[block] = forward.values(group)
-        if structure.labelled:
-            losses.append(forward.loss(group))
-            metrics.add(A[block], group)
+    return NumberRows(X, y, reader.w(lo, hi) if structure.weighted else None)
+
+
+def predict_rows(network: Network, rows: NumberRows, tally: NumberTally | None) -> NDArray[np.float64]:
+    """Return the predictions (k, n_L) for some rows, in the targets' units; count them where there is a tally. Local.
+
+    BLAS must have one thread.
+    """
+    forward = ForwardPass(network.architecture, network.flat, network.arithmetic)
+    A = np.empty((len(rows.X), network.targets.outputs), network.dtype)
+    for block, group in forward_blocks(forward, network.source(*rows)):
+        A[block] = values = forward.values(group)
+        if tally is not None:
+            tally.add(values, group)
     return A.astype(np.float64) if network.targets.probabilities else network.targets.in_units(A)
 
 
-def _append(writer: PredictionsWriter, found: NDArray[np.float64], outputs: int) -> None:
+def _append(writer: PredictionsWriter | None, found: NDArray[np.float64], outputs: int) -> None:
+    assert writer is not None, "rank 0 has opened it"
     writer.append(found.reshape(-1, outputs))
-
-
-def _finish(writer: PredictionsWriter | None) -> None:
-    if writer is not None:
-        writer.finish()

@@ -13,7 +13,7 @@ Of numbers, in their own units:
 
 Of labels, each yes or no: OUT.h5 has label (m, n_L) of 0 and 1 and probability (m, n_L), OUT.csv probabilities.
 
-An ensemble's file has in addition, of the members' probabilities, the standard deviation and some quantiles:
+An ensemble's file has in addition, of the members' probabilities or numbers, standard deviation and some quantiles:
 
     OUT.h5     deviation (m, n_L), quantile (m, n_L, Q); attribute levels of the latter
     OUT.csv    <class> deviation,…, then <class> at <level>,… for each class and level
@@ -63,11 +63,11 @@ class PredictionsWriter:
                 if loss == "cross_entropy":
                     self._format = _HDF5(self._part, rows, classes, dtype, levels)
                 else:
-                    self._format = _HDF5Numbers(self._part, rows, classes, dtype, loss)
+                    self._format = _HDF5Numbers(self._part, rows, classes, dtype, loss, levels)
             elif path.suffix == ".csv":
                 is_class = loss == "cross_entropy"
                 self._format = (
-                    _CSV(self._part, classes, dtype, levels) if is_class else _CSVNumbers(self._part, classes)
+                    _CSV(self._part, classes, dtype, levels) if is_class else _CSVNumbers(self._part, classes, levels)
                 )
             else:
                 raise ConfigError(f"{path}: must end in .h5 or .csv, which is the format to write")
@@ -78,8 +78,8 @@ class PredictionsWriter:
     def append(self, *found: NDArray[Any]) -> None:
         """Write the next rows: class numbers (k,) and probabilities (k, n_L).
 
-        Of an ensemble also the standard deviations (k, n_L) and the quantiles (k, n_L, Q). Of numbers, and of labels'
-        probabilities, these alone: (k, n_L).
+        Of numbers, and of labels' probabilities, these alone: (k, n_L). Of an ensemble also the standard deviations
+        (k, n_L) and the quantiles (k, n_L, Q).
         """
         try:
             self._format.append(*found)
@@ -111,7 +111,15 @@ class PredictionsWriter:
 
 
 class _HDF5Numbers:
-    def __init__(self, path: Path, rows: int, names: Sequence[str], dtype: np.dtype[Any], loss: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        rows: int,
+        names: Sequence[str],
+        dtype: np.dtype[Any],
+        loss: str,
+        levels: Sequence[float],
+    ) -> None:
         shape = rows, len(names)
         self._file = NewFile(path)
         root = self._file.root
@@ -120,12 +128,15 @@ class _HDF5Numbers:
         if loss == "binary_cross_entropy":
             kinds = {"label": np.dtype(np.uint8), "probability": dtype}
         self._arrays = {name: root.create_dataset(name, shape, kind) for name, kind in kinds.items()}
+        self._spread = _spread(root, shape, list(kinds.values())[-1], levels)
         self._written = 0
 
-    def append(self, found: NDArray[Any]) -> None:
+    def append(self, found: NDArray[Any], *spread: NDArray[Any]) -> None:
         rows = slice(self._written, self._written + len(found))
         for name, array in self._arrays.items():
             array[rows] = found > 0.5 if name == "label" else found
+        for dataset, part in zip(self._spread, spread, strict=True):
+            dataset[rows] = part
         self._written = rows.stop
         self._file.check()
 
@@ -133,14 +144,34 @@ class _HDF5Numbers:
         self._file.close()
 
 
-class _CSVNumbers:
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="")
-        csv.writer(self._file, lineterminator="\n").writerow(names)
-        self._row = ",".join(["%.17g"] * len(names))  # as many digits as give every number back
+def _spread(
+    file: h5py.File, shape: tuple[int, int], dtype: np.dtype[Any], levels: Sequence[float]
+) -> list[h5py.Dataset]:
+    """Return the data sets of an ensemble's deviation and quantiles; none for one network."""
+    if not levels:
+        return []
+    found = [file.create_dataset("deviation", shape, dtype)]
+    found.append(file.create_dataset("quantile", (*shape, len(levels)), dtype))
+    found[1].attrs["levels"] = np.array(levels)
+    return found
 
-    def append(self, found: NDArray[Any]) -> None:
-        self._file.writelines(f"{self._row % tuple(row)}\n" for row in found.tolist())
+
+def _spread_names(names: Sequence[str], levels: Sequence[float]) -> list[str]:
+    """Return the columns of an ensemble's deviation and quantiles; none for one network."""
+    deviations = [f"{name} deviation" for name in names] if levels else []
+    return deviations + [f"{name} at {level:g}" for name in names for level in levels]
+
+
+class _CSVNumbers:
+    def __init__(self, path: Path, names: Sequence[str], levels: Sequence[float]) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="")
+        columns = [_harmless(name) for name in (*names, *_spread_names(names, levels))]
+        csv.writer(self._file, lineterminator="\n").writerow(columns)
+        self._row = ",".join(["%.17g"] * len(columns))  # as many digits as give every number back
+
+    def append(self, found: NDArray[Any], *spread: NDArray[Any]) -> None:
+        numbers = np.concatenate([found, *(part.reshape(len(found), -1) for part in spread)], axis=1)
+        self._file.writelines(f"{self._row % tuple(row)}\n" for row in numbers.tolist())
 
     def close(self) -> None:
         self._file.close()
@@ -155,12 +186,7 @@ class _HDF5:
         root.attrs["classes"] = fixed_length(classes)
         self._label = root.create_dataset("label", (rows,), np.min_scalar_type(len(classes) - 1))
         self._probability = root.create_dataset("probability", (rows, len(classes)), dtype)
-        self._spread: list[h5py.Dataset] = []
-        if levels:
-            shape = (rows, len(classes))
-            self._spread.append(root.create_dataset("deviation", shape, dtype))
-            self._spread.append(root.create_dataset("quantile", (*shape, len(levels)), dtype))
-            self._spread[1].attrs["levels"] = np.array(levels)
+        self._spread = _spread(root, (rows, len(classes)), dtype, levels)
         self._written = 0
 
     def append(self, labels: NDArray[np.int64], probabilities: NDArray[Any], *spread: NDArray[Any]) -> None:
@@ -179,8 +205,7 @@ class _HDF5:
 class _CSV:
     def __init__(self, path: Path, classes: Sequence[str], dtype: np.dtype[Any], levels: Sequence[float]) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
-        spread = [f"{name} deviation" for name in classes] if levels else []
-        spread += [f"{name} at {level:g}" for name in classes for level in levels]
+        spread = _spread_names(classes, levels)
         names = [_harmless(name) for name in (*classes, *spread)]
         csv.writer(self._file, lineterminator="\n").writerow(["label", *names])
         self._names = [_quoted(_harmless(name)) for name in classes]

@@ -35,7 +35,7 @@ def onnx_graph(network: Description) -> bytes:
     except ImportError as error:
         raise ConfigError('export to .onnx needs onnx: pip install "ddp_mlp[onnx]"') from error
 
-    graph = _Graph(network.dtype)
+    graph = _Graph(network.parameters["W1"].dtype)
     outputs = _build(graph, network)
     model = helper.make_model(
         helper.make_graph(graph.nodes, "ddp_mlp", [graph.input(network.widths[0])], outputs, graph.constants),

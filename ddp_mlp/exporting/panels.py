@@ -26,7 +26,7 @@ STACK_BYTES = 256 << 10
 """A block of rows takes about this much of a thread's stack, unless one group of ROWS rows takes more."""
 GROUPS = 8
 """Groups of ROWS rows that a block has, at most."""
-CHUNK = 64
+CHUNK = 32
 """Inputs whose products are added up one after the other: short chains keep rounding errors small."""
 
 

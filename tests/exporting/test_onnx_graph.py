@@ -130,3 +130,14 @@ def test_large_offsets_are_exact() -> None:
 def test_the_same_network_has_the_same_bytes() -> None:
     """Nothing depends on time or chance."""
     assert onnx_graph(described()) == onnx_graph(described())
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_networks_of_portable_arithmetic(activation: str) -> None:
+    """Their graph computes in float32, as their parameters are, and comes as near as their products' bits allow."""
+    network = described(activation=activation, output="identity", exact=True)
+    X = rows(network).astype(np.float32)
+    model = onnx.load_from_string(onnx_graph(network))
+    assert {constant.data_type for constant in model.graph.initializer if constant.name[0] in "Wb"} == {1}  # FLOAT
+    found, _ = outputs(onnx_graph(network), X)
+    assert difference(network, found, answers(network, X.astype(np.float64))) <= 5e-6

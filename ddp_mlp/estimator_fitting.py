@@ -6,6 +6,7 @@ import sys
 import warnings
 from abc import ABC, abstractmethod
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ try:
     from scipy.sparse import issparse
     from sklearn.base import BaseEstimator
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.utils.validation import _check_sample_weight, validate_data
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
     raise ImportError(f'ddp_mlp.MLPClassifier needs scikit-learn: pip install "ddp_mlp[sklearn]" ({error})') from error
 
@@ -40,6 +41,7 @@ DTYPES = [np.float64, np.float32]
 DENSE_ROWS = 1024
 """Rows of a sparse matrix that are made dense at once to be predicted for."""
 _HIDDEN = {"_parameters", "_optimizer", "_steps", "_dtype", "_standardization", "_targets", "_single", "_weight"}
+_HIDDEN |= {"_events"}
 
 
 class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships no annotations
@@ -63,9 +65,20 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships
         functions: dict[str, Any]
         functions = {name: in_our_words(getattr(self, name, default)) for name, default in _FUNCTIONS.items()}
         standardization = used if self._standardization.used else None
-        return Model(
-            self._parameters, targets.classes, standardization, targets, **functions, arithmetic=self._arithmetic
-        )
+        names = getattr(self, "feature_names_in_", None)
+        inputs = None if names is None else {"features": [str(name) for name in names]}
+        given = self._parameters, targets.classes, standardization, targets
+        model = Model(*given, **functions, arithmetic=self._arithmetic, inputs=inputs)
+        start, *events = getattr(self, "_events", None) or [{}]  # pickles of version 0.1 have none
+        if events:
+            known = {"config": start["config"], "versions": start["versions"], "events": [start, *events]}
+            model.network.origin = known | {"epoch": events[-1]["epoch"], "step": events[-1]["step"]}
+        return model
+
+    def save(self, path: str | Path) -> None:
+        """Write the trained network to a checkpoint file, OUT.h5, as `model_.save` does. Local."""
+        check_is_fitted(self)
+        self.model_.save(path)
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
@@ -185,6 +198,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships
             "_parameters": trained.state.parameters,
             "_optimizer": trained.state.optimizer,
             "_steps": fitted["_steps"] + last["step"],
+            "_events": [trained.start, *trained.events],
             "n_iter_": fitted["n_iter_"] + last["epoch"],
             "n_layers_": len(config.hidden) + 2,
             "t_": fitted["t_"] + last["epoch"] * m,

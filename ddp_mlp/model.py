@@ -9,11 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from ddp_mlp.errors import DataError
 from ddp_mlp.inference.ensemble import Answer, Ensemble
+from ddp_mlp.inference.keeping import figures, save
 from ddp_mlp.inference.network import Network
 from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.nn.targets import Targets
+from ddp_mlp.run_dir import journal
+from ddp_mlp.run_dir.journal import Event
 from ddp_mlp.storage import checkpoints
 
 
@@ -112,6 +115,16 @@ class Model:
         return self.network.standardization
 
     @property
+    def target_names(self) -> tuple[str, ...]:
+        """The names of the outputs that are numbers or labels; with quantiles, such as "T at 0.9"."""
+        return () if self.classes else self.targets.output_names
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """How good the network was in training, such as {"train_loss": …, "valid_accuracy": …}; empty if unknown."""
+        return figures(self.network)
+
+    @property
     def parameters(self) -> dict[str, NDArray[Any]]:
         """The parameters {"W1": (n_1, n_0), "b1": (n_1,), …}, read-only."""
         return self.network.parameters
@@ -120,6 +133,13 @@ class Model:
     def parameters_sha256(self) -> str:
         """The SHA-256 of the parameters by which two runs are compared."""
         return self.network.parameters_sha256
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint file, OUT.h5, which predict, export, report, `load` and `--init_from` take. Local.
+
+        Raises ConfigError for another suffix, DataError for parameters that are not finite, StorageError.
+        """
+        save(self.network, Path(path))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Return the probabilities (m, n_L) of all classes or labels for the rows X (m, n_0), standardized here.
@@ -225,7 +245,21 @@ def load(path: str | Path) -> Model:
     {'W1': (128, 64), 'W2': (64, 128), 'W3': (10, 64)}
     >>> folder.cleanup()
     """
-    return Model.of(Network.of(checkpoints.find(Path(path))))
+    network = Network.of(checkpoints.find(Path(path)))
+    if not network.origin["events"]:
+        network.origin = {**network.origin, "events": _told(Path(path), network.origin["step"])}
+    return Model.of(network)
+
+
+def _told(path: Path, step: int) -> list[Event]:
+    """Return what a run's journal tells until a step; nothing where there is none that can be read."""
+    folder = path if path.is_dir() else path.parent
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    try:
+        events, _ = journal.parse((folder / journal.FILE).read_bytes())
+    except (OSError, ValueError):
+        return []
+    return [event for event in events if event["step"] <= step or event.get("event") == "final"]
 
 
 def members_of(path: str | Path) -> list[Path]:

@@ -29,7 +29,9 @@ def _parser() -> Parser:
         "Put one or several runs on a page of their own, or follow a run that goes on.",
         epilog="Exit codes: 0 done, 2 usage, 65 no journal, 74 cannot read or write.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the run_dir of a run; several are compared")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="the run_dir of a run, or a saved model; several are compared"
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="report.html, or a picture: report.png")
     parser.add_argument("--data", type=Path, metavar="FILE", help="where the data file is now, for the test data")
     parser.add_argument(

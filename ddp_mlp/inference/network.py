@@ -5,6 +5,7 @@ the same bits whoever computes its block, and however many rows are held in memo
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -31,6 +32,8 @@ class Network:
 
     arithmetic: Arithmetic = NATIVE
     """That of its training; pickles of version 0.1 say nothing of it."""
+    origin: Mapping[str, Any] = MappingProxyType({})
+    """What it was made of, as `inference/keeping.py` has it; nothing where that is not known."""
 
     def __init__(
         self,
@@ -74,7 +77,7 @@ class Network:
         targets = Targets.from_dict(found.targets, found.classes)
         functions = weights.of_checkpoint(found).functions or {}
         arithmetic = arithmetics.called(found.config.get("arithmetic", NATIVE.name))
-        return cls(
+        network = cls(
             found.parameters,
             found.classes,
             found.standardization,
@@ -83,6 +86,11 @@ class Network:
             arithmetic=arithmetic,
             inputs=found.inputs,
         )
+        origin = {name: getattr(found, name) for name in ("config", "epoch", "step", "data", "versions")}
+        events = found.progress.get("events")
+        told = [event for event in events if _is_event(event)] if isinstance(events, list) else []
+        network.origin = origin | {"events": told}
+        return network
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: of the architecture what it is made from, since it holds functions."""
@@ -190,3 +198,8 @@ class Network:
         The group is overwritten by the next block. BLAS must have one thread.
         """
         return forward_blocks(ForwardPass(self.architecture, self._flat, self.arithmetic), source)
+
+
+def _is_event(value: Any) -> bool:
+    """Tell whether a value of a file is an event of a journal, and not anything else that anybody may write there."""
+    return isinstance(value, dict) and isinstance(value.get("event"), str) and isinstance(value.get("step"), int)

@@ -17,6 +17,7 @@ from ddp_mlp import config as configuration
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.run_dir import journal
 from ddp_mlp.run_dir.journal import Event
+from ddp_mlp.storage import checkpoints
 from ddp_mlp.training.phases import PHASES
 
 START_FIELDS = {
@@ -148,10 +149,13 @@ class RunLog:
 
 
 def read(folder: Path, name: str | None = None) -> RunLog:
-    """Return what a run's folder tells. Raises StorageError (cannot be read) or DataError (is no journal)."""
-    path = folder / journal.FILE
+    """Return what a run's folder tells, or the file of a model that was saved.
+
+    Raises StorageError (cannot be read) or DataError (is no journal, or a checkpoint without one).
+    """
+    path = folder if folder.is_file() else folder / journal.FILE
     try:
-        text = path.read_bytes()
+        text = _kept_with_a_model(path) if folder.is_file() else path.read_bytes()
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror}; name the run_dir of a run") from error
     try:
@@ -164,6 +168,14 @@ def read(folder: Path, name: str | None = None) -> RunLog:
         if event.get("event") == "start":
             _check_start(event, path)
     return RunLog(folder, name or folder.resolve().name, [event for event in events if "event" in event])
+
+
+def _kept_with_a_model(path: Path) -> bytes:
+    """Return the journal that `Model.save` has put into a checkpoint. Raises DataError, StorageError."""
+    events = checkpoints.load(path).progress.get("events")
+    if not events:
+        raise DataError(f"{path}: tells nothing of its training: name the run_dir of a run, whose journal does")
+    return "".join(json.dumps(event) + "\n" for event in events).encode()
 
 
 def read_all(folders: Sequence[Path]) -> list[RunLog]:

@@ -27,11 +27,12 @@ def settings_of(run: RunLog) -> str:
     differ = [name for name in names if name in chosen or run.config[name] != defaults.get(name)]
     rest = [name for name in names if name not in differ]
     words = "Not the default; bold: chosen by the user, the others settled by the program."
-    again = f"python -m ddp_mlp.train --config {run.folder / 'config.yaml'} --run_dir NEW"
+    command = f"python -m ddp_mlp.train --config {run.folder / 'config.yaml'} --run_dir NEW"
+    again = "" if run.folder.is_file() else f"<p>Run it again: <code>{escaped(command)}</code></p>"  # a saved model
     return (
         paragraph(words, soft=True)
         + _listed(run, differ, chosen)
-        + f"<p>Run it again: <code>{escaped(again)}</code></p>"
+        + again
         + folded(f"{len(rest)} settings as they are by default", _listed(run, rest, set()), on_paper=False)
         + folded("Data and software", table(["", ""], _facts(run)))
     )

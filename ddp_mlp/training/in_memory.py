@@ -10,10 +10,17 @@ from ddp_mlp.errors import Interrupted
 from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.console import Console
-from ddp_mlp.run_dir.journal import Event
+from ddp_mlp.run_dir.journal import Event, make_event
 from ddp_mlp.run_dir.narrator import epoch_figures, fitted
 from ddp_mlp.run_dir.saving import Arrays, Snapshot, State
-from ddp_mlp.training.building import build_batches, build_schedule, build_step, check_validation_data, held_out
+from ddp_mlp.training.building import (
+    build_batches,
+    build_schedule,
+    build_step,
+    check_validation_data,
+    held_out,
+    start_values,
+)
 from ddp_mlp.training.interruption import Interruption
 from ddp_mlp.training.libraries import with_blas_chosen
 from ddp_mlp.training.loop import complete
@@ -33,6 +40,8 @@ class Trained(NamedTuple):
     """Those of the journal: "epoch", "interrupted", "final"."""
     stopped: Interrupted | None
     """What ended the run before its end, such as Ctrl-C."""
+    start: Event
+    """What a journal would begin with."""
 
     @property
     def final(self) -> Event:
@@ -60,7 +69,7 @@ def train_in_memory(
     with (
         Interruption(communicator.abort, alone=communicator.size == 1) as signals,
         Watchdog(communicator, config.stall_seconds) as watchdog,
-        settled(config, communicator),
+        settled(config, communicator) as machine,
     ):
         check_validation_data(config, data)
         step = build_step(config, data, communicator)
@@ -79,13 +88,14 @@ def train_in_memory(
                 targets=data.targets,
                 resumed=False,
             )
+            start = make_event("start", 0, 0, 0.0, **start_values(config, data, machine, trainer), resumed_from=None)
             stopped = None
             try:
                 complete(trainer, signals)
             except Interrupted as error:
                 stopped = error
         parameters = step.layout.arrays(step.reduction.parameters.copy())
-        return Trained(State(parameters, communicator.broadcast(gather_state(step)[1])), outputs.events, stopped)
+        return Trained(State(parameters, communicator.broadcast(gather_state(step)[1])), outputs.events, stopped, start)
 
 
 class Memory:

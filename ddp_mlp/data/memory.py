@@ -56,6 +56,12 @@ class MemorySource(Source):
         weighted._class_weight = class_weight
         return weighted
 
+    def mapped(
+        self, dtype: np.dtype[Any], standardization: Standardization, targets: Standardization | None = None
+    ) -> Self:
+        """Return a view of this source's rows for groups of another dtype, with other maps. Local."""
+        return type(self)(self.X, self.y, self.w, dtype, standardization, targets)
+
     def gather(self, rows: NDArray[np.int64], group: Group) -> None:
         """Put the rows (m,) and their labels and weights into the group's buffers, standardized. Local."""
         X = group.A[0].whole.T  # (m, n_0), C-ordered

@@ -53,6 +53,17 @@ Rows = NDArray[np.int64] | None
 """Row numbers of a source; None is all of them."""
 
 
+class Basis(NamedTuple):
+    """What maps and targets are settled from: the statistics of train."""
+
+    found: Survey
+    """Of all rows of train."""
+    numbers: NumberSurvey | None
+    """Of the targets of the rows that are trained on, where they are numbers."""
+    weight_sum: float
+    """Of the weights of the rows that are trained on."""
+
+
 class Data(NamedTuple):
     """The checked data set of a run, ready for use."""
 
@@ -80,6 +91,8 @@ class Data(NamedTuple):
     """How the rows of a file were checked, as `LookedOver` has it."""
     record: Record | None = None
     """What a later start may rely on."""
+    basis: Basis | None = None
+    """Where the rows come from a file."""
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -129,7 +142,9 @@ def open_data(config: Config, communicator: Communicator, check: Callable[[Opene
         train_rows, valid_rows, counts, numbers = hold_out(info, *asked, communicator, arithmetic)
         if len(valid_rows) == 0:
             raise by_all_ranks(ConfigError(f"valid_fraction = {fraction}: leaves no rows to validate on"))
-    settled = communicator.on_rank_0(_settle_targets, config, mode, loss, info, names, found, numbers)
+    whole = numbers is found.numbers
+    basis = Basis(found, numbers, found.weight_sum if whole else communicator.on_rank_0(_weight_sum, info, config))
+    settled = communicator.on_rank_0(settle_targets, config, mode, loss, info, names, basis)
     targets, maps = settled.targets, settled.maps
     rows = found.count if train_rows is None else train_rows
     if check is not None:
@@ -155,6 +170,7 @@ def open_data(config: Config, communicator: Communicator, check: Callable[[Opene
         standardize=mode,
         check=looked_over.check,
         record=looked_over.record,
+        basis=basis,
         notes=(*settled.notes, *_missing_classes(names, counts, surveys), *_far_outside(mode, found, info)),
     )
 
@@ -194,7 +210,7 @@ def _check_gaps(info: DatasetInfo, counts: NDArray[np.int64]) -> None:
         )
 
 
-class _Settled(NamedTuple):
+class Settled(NamedTuple):
     """What is settled of a run's targets and maps on rank 0."""
 
     targets: Targets
@@ -205,16 +221,11 @@ class _Settled(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def _settle_targets(
-    config: Config,
-    mode: Mode,
-    loss: str,
-    info: DatasetInfo,
-    classes: tuple[str, ...],
-    found: Survey,
-    numbers: NumberSurvey | None,
-) -> _Settled:
-    """Return what rows are mapped to, from the survey of train and the numbers of the rows that are trained on."""
+def settle_targets(
+    config: Config, mode: Mode, loss: str, info: DatasetInfo, classes: tuple[str, ...], basis: Basis
+) -> Settled:
+    """Return what rows are mapped to. Local. Raises ConfigError or DataError."""
+    found, numbers = basis.found, basis.numbers
     standardization = standardization_by(mode, found)
     given: Weights | None = None
     if config.init_from is not None:  # weights are worth nothing without the maps that they were trained with
@@ -222,14 +233,13 @@ def _settle_targets(
         if given.standardization is not None:
             standardization = Standardization(given.standardization["mean"], given.standardization["scale"])
     if found.numbers is None or numbers is None:
-        return _Settled(Targets(classes=classes), (standardization, None))
+        return Settled(Targets(classes=classes), (standardization, None))
     targets = targets_of(config, loss, names_of(info), found.numbers.mean, found.numbers.scale)
     if given is not None and given.targets is not None and given.targets.count == targets.count:
         targets = replace(targets, mean=given.targets.mean, scale=given.targets.scale)
-    weight_sum = found.weight_sum if numbers is found.numbers else _weight_sum(info, config)
-    weight, factor = factors(config.target_weight, targets.names, weight_sum, numbers)
+    weight, factor = factors(config.target_weight, targets.names, basis.weight_sum, numbers)
     said = notes(loss, config.loss, targets.names, found.numbers.constant)
-    return _Settled(targets, (standardization, standardization_of_targets(targets)), factor, weight, tuple(said))
+    return Settled(targets, (standardization, standardization_of_targets(targets)), factor, weight, tuple(said))
 
 
 def _weight_sum(info: DatasetInfo, config: Config) -> float:
@@ -261,13 +271,15 @@ def standardization_by(mode: Mode, found: Survey) -> Standardization:
 
 def _standardize_mode(config: Config, info: DatasetInfo) -> Mode:
     """Return how inputs are mapped: as a run that goes on has them, else as `standardize` says, or as the data are."""
-    asked = configuration.standardize_word(config.standardize)
+    asked = config.standardize
     going_on = _checkpoint_to_go_on_from(config) if asked == "auto" else None
-    if going_on is not None:
-        asked = configuration.standardize_word(going_on[1].config.get("standardize", True))
-    if asked == "auto":
-        return "global" if info.feature_shape else "features"
-    return asked
+    return mode_of(asked if going_on is None else going_on[1].config.get("standardize", True), info)
+
+
+def mode_of(asked: str | bool, info: DatasetInfo) -> Mode:
+    """Return how inputs are mapped: as `standardize` says, or as the data are."""
+    word = configuration.standardize_word(asked)
+    return word if word != "auto" else "global" if info.feature_shape else "features"
 
 
 def _far_outside(mode: Mode, found: Survey, info: DatasetInfo) -> Iterator[str]:

@@ -92,6 +92,12 @@ class FileSource(Source):
         self._reader: Reader | None = None
         self._held: dict[int, MemorySource] = {}
 
+    def mapped(
+        self, dtype: np.dtype[Any], standardization: Standardization, targets: Standardization | None = None
+    ) -> Self:
+        """Return the same rows for groups of another dtype, with other maps. Local."""
+        return type(self)(self._info, self._split, dtype, standardization, targets)
+
     def gather(self, rows: NDArray[np.int64], group: Group) -> None:
         """Put rows (m,), ascending, and their labels and weights into the group's buffers, standardized.
 

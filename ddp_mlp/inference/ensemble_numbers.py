@@ -24,8 +24,9 @@ from ddp_mlp.inference.numbers import NumberRows, NumberScores, NumberTally, col
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.elementary import expm1, log, log1p
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage.dataset import DatasetInfo, Reader, arranged
+from ddp_mlp.storage.dataset import DatasetInfo, arranged
 from ddp_mlp.storage.predictions import PredictionsWriter
+from ddp_mlp.storage.reader import Reader
 from ddp_mlp.summing.totals import total
 
 NORMAL = {0.5: 0.6744897501960817, 0.8: 1.2815515655446004, 0.9: 1.6448536269514722, 0.95: 1.959963984540054}
@@ -79,10 +80,9 @@ def predict_together(
         for bounds in rounds(structure.rows, at_once // EVALUATION_ROWS * EVALUATION_ROWS, communicator.size):
             with communicator.in_agreement():
                 rows = read_numbers(reader, *bounds[communicator.rank], order)
-                tallies = [None] * len(ensemble.networks) if tally is None else tally.members
-                each = [
-                    predict_rows(*one, rows, counts) for *one, counts in zip(ensemble.networks, tallies, strict=True)
-                ]
+                each = []
+                for number, network in enumerate(ensemble.networks):
+                    each.append(predict_rows(network, rows, None if tally is None else tally.members[number]))
                 answer = ensemble.together(np.stack(each))
                 if tally is not None:
                     tally.add(answer, rows)
@@ -144,18 +144,17 @@ class Tally:
         network, least = self._ensemble.networks[0], np.finfo(np.float64).tiny
         targets, repeat = network.targets, len(network.targets.quantiles) or 1
         shift, scale = (np.repeat(np.array(each), repeat) for each in (targets.mean, targets.scale))
-        A = (mean - shift) / scale
-        inverse = {
-            "identity": lambda a: a,
-            "relu": lambda a: a,
-            "exp": lambda a: log(np.maximum(a, least)),
-            "sigmoid": lambda p: log(np.maximum(p, least)) - log1p(-np.minimum(p, 1 - 2.0**-53)),
-            "softplus": lambda a: a + log(-expm1(-np.maximum(a, least))),
-        }
+        A: NDArray[np.float64] = (mean - shift) / scale
         for name in set(network.output_functions):
             which = [function == name for function in network.output_functions]
-            A[:, which] = inverse[name](A[:, which])
-        return A
+            a = A[:, which]
+            if name == "exp":
+                A[:, which] = log(np.maximum(a, least))
+            elif name == "sigmoid":
+                A[:, which] = log(np.maximum(a, least)) - log1p(-np.minimum(a, 1 - 2.0**-53))
+            elif name == "softplus":
+                A[:, which] = a + log(-expm1(-np.maximum(a, least)))
+        return A  # identity, and ReLU of what is not negative, are their own inverses
 
     def _add_numbers(self, answer: Answer, y: NDArray[np.float64], w: NDArray[np.float64], part: slice) -> None:
         """Count the rows of a block that lie within each interval about the mean."""
@@ -186,11 +185,11 @@ class Tally:
         together = self._together.scores(rows, communicator)
         everyone = communicator.allgather((self._within, self._squares, self._bins, self._confidence))
         if self._ensemble.targets.probabilities:
-            counted = sum(bins for _, _, bins, _ in everyone)
+            counted = np.sum([bins for _, _, bins, _ in everyone], axis=0)
             sums = [block for *_, blocks in everyone for block in blocks]
             confidence = [total(float(block[i]) for block in sums) for i in range(BINS)]
             return EnsembleNumberScores(together, members, calibration_of(counted[0], counted[1], confidence))
-        within = sum(part for part, *_ in everyone)
+        within = np.sum([part for part, *_ in everyone], axis=0)
         squares = [block for _, blocks, _, _ in everyone for block in blocks]
         names = self._ensemble.targets.names
         intervals = {name: _interval(within[:, k], [block[:, k] for block in squares]) for k, name in enumerate(names)}

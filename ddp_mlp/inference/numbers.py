@@ -120,9 +120,7 @@ def read_numbers(reader: Reader, lo: int, hi: int, order: list[int]) -> NumberRo
     """Return the rows [lo, hi), the targets in this order of columns. Local. Raises DataError for what is no number."""
     structure = reader.info.splits[reader.split]
     X = finite_rows(reader, lo, hi)
-    y = np.zeros((hi - lo, len(order)))
-    if structure.labelled and lo < hi:  # a rank may have no row of a round
-        y = reader.y(lo, hi)[:, order]
+    y = reader.y(lo, hi)[:, order] if structure.labelled else np.zeros((hi - lo, len(order)))
     if np.isinf(y).any():
         row, column = np.argwhere(np.isinf(y))[0]
         raise reader.refusal(reader.info.y_name, f"row {lo + row}, column {order[column]} is not finite")

@@ -4,13 +4,16 @@ All ranks go through this file together. What a trial gives is a function of (co
 of its group, of timing or of the number of ranks.
 """
 
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
+from ddp_mlp.data.adapting import ADAPTED, adapted, check_values
 from ddp_mlp.data.opening import Data, open_data
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.inference.metrics import check_monitor
@@ -28,6 +31,7 @@ from ddp_mlp.trials.groups import make_groups
 from ddp_mlp.trials.office import Office, RankPost
 from ddp_mlp.trials.plan import Asked, Plan, make_plan
 from ddp_mlp.trials.rows import SearchRows
+from ddp_mlp.trials.sampling import draw
 from ddp_mlp.trials.training import train_unit
 
 
@@ -45,11 +49,12 @@ def search(config: Config, space: Mapping[str, Any], asked: Asked, communicator:
         Interruption(communicator.abort) as signals,
         settled(config, communicator) as machine,
     ):
-        whole = replace(plan.base, access="memory", class_weight=None)
+        whole = replace(plan.base, class_weight=None)
         data = open_data(whole, communicator)
         communicator.on_rank_0(_check_scores, plan, data)
         rows = SearchRows(data, asked.folds, config.seed, communicator)
-        communicator.on_rank_0(memory.check, plan, data, groups, communicator.nodes)
+        free = memory.free_on_nodes(communicator)
+        communicator.on_rank_0(memory.check, plan, data, groups, communicator.nodes, free)
         with claimed(plan.base, communicator) as base, ExitStack() as stack:
             plan, course = communicator.on_rank_0(_stand, replace(plan, base=base), data)
             number = groups.of(communicator.rank)
@@ -85,6 +90,13 @@ def _stand(plan: Plan, data: Data) -> tuple[Plan, Course]:
         if plan.base.resume == "never":
             raise ConfigError(f"resume = never, but {run_dir} has been used: choose another run_dir")
         files.agree(run_dir, before, plan, data.fingerprint)
+        if files.grows(before, plan):
+            earlier = draw(plan.space, plan.asked.sampler, plan.base.seed, before["trials"])
+            if earlier != plan.settings[: len(earlier)]:
+                words = f"trials = {plan.asked.trials}: the search in {run_dir} has {before['trials']}"
+                raise ConfigError(f"{words}, and its space so few points that more change them: choose another run_dir")
+            files.forget_members(run_dir)
+            files.begin(run_dir, plan, data.fingerprint)
     rows = table.read(run_dir / table.FILE)
     for trial, row in rows.items():
         if trial >= len(plan.settings) or row["settings"] != plan.settings[trial]:
@@ -96,7 +108,7 @@ def _stand(plan: Plan, data: Data) -> tuple[Plan, Course]:
 def _check_scores(plan: Plan, data: Data) -> None:
     """Raise ConfigError unless every training has the figures that it is judged by."""
     monitor, folds = plan.base.monitor, plan.asked.folds
-    check_monitor(monitor, data.targets)
+    _check_targets(plan, data)
     if folds == 1 and data.valid is None and monitor.startswith("valid"):
         raise ConfigError(
             f"monitor = {monitor}: needs validation data: a group valid in {plan.base.data}, valid_fraction, or folds"
@@ -114,3 +126,26 @@ def _check_scores(plan: Plan, data: Data) -> None:
                     f"{name}: in the end the best settings are trained on all of train, with no fold held out: that "
                     f"needs a group valid in {plan.base.data}, or folds = 1 with valid_fraction"
                 )
+
+
+def _check_targets(plan: Plan, data: Data) -> None:
+    """Raise ConfigError or DataError unless the rows are what every trial takes them for, and its score is a figure."""
+    settled: set[str] = set()
+    streamed = data.access is not None and data.access.kind == "stream"
+    for trial, settings in enumerate(plan.settings):
+        config = plan.member(trial, 0)
+        for name, value, instead in (("shuffle", "rows", "blocks"), ("batch_size", "full", "a number")):
+            if streamed and getattr(config, name) == value:
+                words = f"{name} = {value}: needs all rows in memory, and they are streamed: {instead} instead"
+                raise ConfigError(f"{words} (trial {trial})")
+        asked = {name: value for name, value in configuration.to_dict(config).items() if name in ADAPTED}
+        if (name := json.dumps(asked)) in settled:
+            continue
+        settled.add(name)
+        try:
+            targets = adapted(data, config).targets
+            check_values(data, targets.loss)
+            check_monitor(plan.base.monitor, targets)
+        except ConfigError as error:
+            words = ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items() if key in ADAPTED)
+            raise ConfigError(f"{error} (trial {trial} has {words})" if words else str(error)) from error

@@ -10,6 +10,7 @@ members/N       the further members' run_dirs; the first member's is the search'
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
 from ddp_mlp.errors import ConfigError, DataError, StorageError, printable
 from ddp_mlp.inference.metrics import DIRECTIONS
+from ddp_mlp.run_dir.journal import FILE as JOURNAL
 from ddp_mlp.run_dir.journal import utc_now
 from ddp_mlp.storage.atomic import write_atomically
 from ddp_mlp.trials.plan import DECIDES, Plan
@@ -31,7 +33,7 @@ def stored(run_dir: Path) -> dict[str, Any] | None:
     path = run_dir / SEARCH
     try:
         found = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
@@ -46,6 +48,8 @@ def stored(run_dir: Path) -> dict[str, Any] | None:
 def agree(run_dir: Path, before: Mapping[str, Any], plan: Plan, fingerprint: Mapping[str, str]) -> None:
     """Raise ConfigError or DataError unless a stored search is the one that is asked for."""
     now = plan.described()
+    if grows(before, plan):
+        before = {**before, "trials": now["trials"]}
     for name in ("trials", "sampler", "folds", "members", "halving"):
         if before[name] != now[name]:
             raise ConfigError(_difference(name, before[name], now[name], run_dir))
@@ -63,6 +67,23 @@ def agree(run_dir: Path, before: Mapping[str, Any], plan: Plan, fingerprint: Map
                 f"{plan.base.data}: its {split} is not what the search in {run_dir} was begun with: put that file "
                 "back, or choose another run_dir"
             )
+
+
+def grows(before: Mapping[str, Any], plan: Plan) -> bool:
+    """Tell whether a stored search is asked for again with more trials; the rungs of halving allow no more."""
+    kept, asked = before["trials"], plan.asked.trials
+    return None not in (kept, asked) and kept < asked and before["halving"] is plan.asked.halving is None
+
+
+def forget_members(run_dir: Path) -> None:
+    """Remove what was trained with the best settings, which more trials may change. Raises StorageError."""
+    try:
+        for path in [*(run_dir / "checkpoints").glob("*.h5"), run_dir / JOURNAL, run_dir / BEST]:
+            path.unlink(missing_ok=True)
+        if (run_dir / "members").exists():
+            shutil.rmtree(run_dir / "members")
+    except OSError as error:
+        raise StorageError(f"{run_dir}: cannot be written: {error.strerror}") from error
 
 
 def begin(run_dir: Path, plan: Plan, fingerprint: Mapping[str, str]) -> None:

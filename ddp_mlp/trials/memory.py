@@ -11,12 +11,15 @@ from math import ceil, log2
 import numpy as np
 
 from ddp_mlp.config import Config
+from ddp_mlp.data.access import stream_bytes
+from ddp_mlp.data.adapting import adapted
 from ddp_mlp.data.opening import Data
 from ddp_mlp.errors import EnvironmentMismatch
 from ddp_mlp.inference.evaluate import EVALUATION_ROWS
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.parameters import Layout
-from ddp_mlp.parallel.host import free_memory
+from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.parallel.host import free_memory, host_name
 from ddp_mlp.trials.groups import Groups
 from ddp_mlp.trials.plan import Plan
 from ddp_mlp.units import byte_size
@@ -42,21 +45,34 @@ def training_bytes(config: Config, features: int, outputs: int, rows: int, ranks
     return (sums + kept + activations + ranks * widest) * itemsize
 
 
-def check(plan: Plan, data: Data, groups: Groups, nodes: Sequence[range]) -> None:
+def check(plan: Plan, data: Data, groups: Groups, nodes: Sequence[range], free: Sequence[tuple[str, int]]) -> None:
     """Raise EnvironmentMismatch unless each node has room for its groups' trainings, the largest of them all at once.
 
-    On rank 0, for its own node: nodes of a job are alike.
+    `free` is the name of every rank's host, and what it has free. On rank 0.
     """
-    shape, ranks = (data.info.features, data.targets.outputs, data.train[0].m), plan.asked.ranks_per_trial
-    trials = range(len(plan.settings))
-    needs = sorted(((training_bytes(plan.member(trial, 0), *shape, ranks), -trial) for trial in trials), reverse=True)
-    here = [ranks for ranks in groups.ranks if set(ranks) & set(nodes[0])]
-    largest = needs[: max(1, len(here))]
-    needed, free = sum(size for size, _ in largest), free_memory(len(nodes[0]) > 1)
-    if needed > free:
-        size, trial = largest[0]
-        at_once = "" if len(largest) == 1 else f", the {len(largest)} largest at once {byte_size(needed)}"
-        raise EnvironmentMismatch(
-            f"trial {-trial} takes {byte_size(size)}{at_once}, but a node has {byte_size(free)} free: start fewer "
-            "ranks per node, raise ranks_per_trial, or narrow the space"
-        )
+    features, rows, ranks = data.info.features, data.train[0].m, plan.asked.ranks_per_trial
+
+    def need(trial: int) -> int:
+        config = plan.member(trial, 0)
+        streamed = data.access is not None and data.access.kind == "stream"
+        window = stream_bytes(config, data.info) if streamed else 0
+        return window + training_bytes(config, features, adapted(data, config).targets.outputs, rows, ranks)
+
+    needs = sorted(((need(trial), -trial) for trial in range(len(plan.settings))), reverse=True)
+    for node in nodes:
+        here = [ranks for ranks in groups.ranks if set(ranks) & set(node)]
+        largest = needs[: len(here)]
+        needed, (host, room) = sum(size for size, _ in largest), free[node[0]]
+        if needed > room:
+            size, trial = largest[0]
+            at_once = "" if len(largest) == 1 else f", the {len(largest)} largest at once {byte_size(needed)}"
+            raise EnvironmentMismatch(
+                f"trial {-trial} takes {byte_size(size)}{at_once}, but {host} has {byte_size(room)} free: start fewer "
+                "ranks per node, raise ranks_per_trial, or narrow the space"
+            )
+
+
+def free_on_nodes(communicator: Communicator) -> list[tuple[str, int]]:
+    """Return the name of every rank's host, and what it has free. Collective."""
+    shared = len(communicator.nodes[communicator.node]) > 1
+    return communicator.allgather((host_name(), free_memory(shared)))

@@ -123,8 +123,6 @@ def _problems(config: Config, asked: Asked) -> Iterator[str]:
         yield f"halving = {asked.halving}: the rungs end trials after whole epochs: drop max_steps"
     if config.reduction != "exact":
         yield f"reduction = {config.reduction}: a search needs exact, so that its table does not depend on the ranks"
-    if config.access == "stream":
-        yield "access = stream: the trials of a search share their rows in memory: set access = auto or memory"
     if config.init_from is not None:
         yield "init_from: the trials of a search start from random weights: drop it"
     if config.resume not in ("auto", "never"):

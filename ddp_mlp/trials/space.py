@@ -29,13 +29,24 @@ from ddp_mlp.trials.ranges import Choice, Range, Real, Whole, Widths
 Settings = dict[str, Any]
 """What a trial changes in the configuration: key → value, as JSON holds it."""
 
-_DATA = ("x_name", "y_name", "w_name", "valid_fraction", "standardize", "dtype", "monitor", "init_from")
-_TARGETS = ("loss", "quantiles", "target_weight", "missing_targets", "standardize_targets", "output_activation")
-_MACHINE = ("shards", "reduction", "arithmetic", "threads", "chunk_rows")
-OF_THE_SEARCH = frozenset((*_DATA, *_TARGETS, *_MACHINE))
-"""Keys that decide bits, and belong to the whole search: its data are opened once, its scores are compared."""
-SEARCHED_ALTHOUGH_FREE = frozenset(("epochs", "patience", "restore_best"))
+_ROWS = "decides which rows and targets scores are of, so trials could not be compared"
+_MACHINE = "belongs to the machine, of which the table must not know"
+_RUN = "belongs to the search as a whole, and changes no trial"
+REFUSED = {
+    **dict.fromkeys(("x_name", "y_name", "valid_fraction", "missing_targets"), _ROWS),
+    **dict.fromkeys(("shards", "reduction", "arithmetic", "threads", "chunk_rows"), _MACHINE),
+    "monitor": "is what trials are compared by",
+    "init_from": "would be a start that only some trials have: they begin with random weights",
+}
+"""Keys that decide bits and are the same for all trials, each with why; all keys of no bits are, too."""
+SEARCHED_ALTHOUGH_FREE = frozenset(("epochs", "max_steps", "patience", "restore_best"))
 """Keys that a resumed run may change, and that a trial may have for itself all the same."""
+ENDS = ("epochs", "max_steps")
+"""Keys that say when a trial ends, as rungs do."""
+DEFINE_LOSS = ("loss", "huber_delta", "quantiles", "target_weight", "standardize_targets")
+"""Keys that decide what a loss is: losses of trials that differ in them cannot be compared."""
+DEFINE_TRAIN_LOSS = (*DEFINE_LOSS, "label_smoothing", "class_weight")
+"""Those that decide what the training loss is."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,7 @@ def parse(table: Mapping[str, Any], base: Config, halving: bool = False) -> Spac
     """Check a space whole against a configuration, and return it. Raises ConfigError, one line."""
     if not isinstance(table, Mapping) or not table:
         raise ConfigError("space: is empty: name a key, such as learning_rate = { log = [1e-4, 1e-1] }")
-    found = {key: _parameter(key, table[key], halving) for key in sorted(map(str, table))}
+    found = {key: _parameter(key, table[key], base.monitor, halving) for key in sorted(map(str, table))}
     try:
         order = list(
             TopologicalSorter({key: sorted(set(p.when) & set(found)) for key, p in found.items()}).static_order()
@@ -141,15 +152,19 @@ def parse(table: Mapping[str, Any], base: Config, halving: bool = False) -> Spac
     return space
 
 
-def _parameter(key: str, given: Any, halving: bool) -> Parameter:
+def _parameter(key: str, given: Any, monitor: str, halving: bool) -> Parameter:
     """Return a key's checked parameter; the limits of its values come later."""
     known = {field.name: field.metadata.get("resume", "fixed") for field in fields(Config)}
     if key not in known:
         raise ConfigError(f'space: unknown key "{key}"{_near(key)}')
-    if key in OF_THE_SEARCH or (known[key] == "free" and key not in SEARCHED_ALTHOUGH_FREE):
-        _reject(key, "is the same for all trials of a search: set it in the configuration")
-    if key == "epochs" and halving:
+    free = known[key] == "free" and key not in SEARCHED_ALTHOUGH_FREE
+    if key in REFUSED or free:
+        why = REFUSED.get(key, _RUN)
+        _reject(key, f"is the same for all trials of a search, as it {why}: set it in the configuration")
+    if key in ENDS and halving:
         _reject(key, "cannot be searched with halving, whose rungs are made of epochs")
+    if key in {"valid_loss": DEFINE_LOSS, "train_loss": DEFINE_TRAIN_LOSS}.get(monitor, ()):
+        _reject(key, f"decides what {monitor} is, by which trials are compared: set monitor to another figure")
     if not isinstance(given, Mapping):
         _reject(key, "expected a table such as { choice = [1, 2] }, { uniform = [0, 1] }, { log = … } or { int = … }")
     rest = dict(given)

@@ -39,7 +39,7 @@ def train_unit(
     failed, score = None, None
     try:
         with Watchdog(group, config.stall_seconds) as watchdog, group:
-            data = rows.of(unit, config)
+            data = rows.of(unit, config, group)
             with started(config, data, machine, group, watchdog, aside=True) as trainer:
                 final = complete(trainer, signals)
             score = watched_value(config.monitor, final)

@@ -1,4 +1,4 @@
-"""Networks that answer together on numbers and on labels, against plain NumPy; the same bytes on any number of ranks."""
+"""Networks that answer together on numbers and labels, against plain NumPy; the same bytes on any number of ranks."""
 
 import json
 from itertools import pairwise
@@ -91,7 +91,7 @@ def loss_of(kind: str, mean: NDArray[Any], y: NDArray[Any], targets: Targets) ->
     if kind == "absolute_error":
         return np.asarray(r)
     if kind == "huber":
-        return np.where(r <= 1, r * r / 2, r - 0.5)
+        return np.asarray(np.where(r <= 1, r * r / 2, r - 0.5))
     if kind == "quantile":
         u = (y[:, :, None] - mean) / scale[:, None]
         return np.asarray(np.maximum(np.array(LEVELS) * u, (np.array(LEVELS) - 1) * u).sum(axis=2))

@@ -9,8 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
+import ddp_mlp
+from ddp_mlp.config import Config
 from ddp_mlp.trials import table
 from tests.conftest import MPIRUN, Program, end
 
@@ -259,7 +263,7 @@ def test_what_does_not_fit_is_never_passed_over(run_python: Program, digits: Pat
     options = ("--sampler", "grid", "--valid_fraction", "0.2")
     outcome = run_python(*command(digits, space, tmp_path / "run", *options))
     assert outcome.returncode == 78, outcome.stderr
-    assert re.search(r"error: trial 1 takes [\d.,]+ TiB, but a node has .* free: start fewer ranks", outcome.stderr)
+    assert re.search(r"error: trial 1 takes [\d.,]+ TiB, but .+ has .* free: start fewer ranks", outcome.stderr)
     assert not (tmp_path / "run").exists()
 
 
@@ -281,6 +285,128 @@ def test_another_search_in_the_folder_is_refused(
     outcome = run_python(*command(digits, space, run_dir, *HALVED))
     assert outcome.returncode == 0, outcome.stderr
     assert lasting(run_dir) == before
+
+
+KEYS = """
+standardize = { choice = ["none", "features", "global"] }
+dtype = { choice = ["float32", "float64"] }
+activation = { choice = ["relu", "tanh"] }
+loss = { choice = ["squared_error", "huber", "quantile"] }
+quantiles = { choice = [[0.1, 0.5, 0.9], [0.5]], when = { loss = ["quantile"] } }
+target_weight = { choice = [{ a = 1, b = 2 }, { a = 3 }] }
+"""
+
+
+@pytest.fixture(scope="session")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write rows with two targets, the second of which is sometimes missing."""
+    random = np.random.default_rng(0)
+    X = random.normal(size=(300, 4)) * [1, 10, 100, 1] + 5
+    y = np.stack([X[:, 0] - X[:, 3], X[:, 1] / 10 + X[:, 2] / 100], axis=1)
+    y[::9, 1] = np.nan
+    path = tmp_path_factory.mktemp("numbers") / "numbers.h5"
+    with h5py.File(path, "w") as file:
+        for split, part in (("train", slice(0, 200)), ("valid", slice(200, 300))):
+            file.create_dataset(f"{split}/X", data=X[part])
+            file.create_dataset(f"{split}/y", data=y[part])
+        file.attrs["targets"] = ["a", "b"]
+    return path
+
+
+def test_a_trial_maps_the_rows_in_its_own_way(
+    run_python: Program, mpirun: Program, numbers: Path, tmp_path: Path
+) -> None:
+    """Each trial has the bits that `train` has with its settings alone, which opens the file anew; on any ranks."""
+    space = tmp_path / "space.toml"
+    space.write_text(KEYS)
+    base = ("--missing_targets", "true", "--monitor", "valid_rmse", "--epochs", "2", "--hidden", "8", "--shards", "4")
+    run_dir = tmp_path / "run"
+    found = run_python(*command(numbers, space, run_dir, "--trials", "5", *base))
+    assert found.returncode == 0, found.stderr
+    rows = table.read(run_dir / table.FILE)
+    for key in ("standardize", "dtype", "loss"):
+        assert len({row["settings"][key] for row in rows.values()}) > 1
+    for trial, row in rows.items():
+        config = Config(
+            **row["settings"],
+            data=str(numbers),
+            missing_targets=True,
+            monitor="valid_rmse",
+            epochs=2,
+            hidden=(8,),
+            shards=4,
+            run_dir=str(tmp_path / f"alone-{trial}"),
+            quiet=True,
+        )
+        outcome = row["rungs"][0]["folds"][0]
+        assert ddp_mlp.train(config)["parameters_sha256"] == outcome["parameters_sha256"], row["settings"]
+    again = mpirun(3, *command(numbers, space, tmp_path / "three", "--trials", "5", *base))
+    assert again.returncode == 0, again.stderr
+    assert lasting(tmp_path / "three") == lasting(run_dir)
+
+
+def test_rows_that_are_streamed_give_the_same(
+    run_python: Program, mpirun: Program, digits: Path, tmp_path: Path
+) -> None:
+    """Table, winner and hashes are those of rows in memory, with folds and class weights; on any ranks."""
+    space = tmp_path / "space.toml"
+    space.write_text('seed = { int = [0, 1] }\nclass_weight = { choice = ["balanced"] }\n')
+    options = ("--folds", "2", "--epochs", "2", "--shuffle", "blocks", "--block_rows", "64", "--hidden", "8")
+    found = []
+    for access, ranks in (("memory", 1), ("stream", 1), ("stream", 3)):
+        folder = tmp_path / f"{access}-{ranks}"
+        arguments = command(digits, space, folder, "--sampler", "grid", *options, "--access", access)
+        outcome = run_python(*arguments) if ranks == 1 else mpirun(ranks, *arguments, "--ranks_per_trial", "2")
+        assert outcome.returncode == 0, outcome.stderr
+        found.append(lasting(folder))
+    assert found[0] == found[1] == found[2]
+    refused = run_python(
+        *command(
+            digits, space, tmp_path / "rows", "--sampler", "grid", *options, "--access", "stream", "--shuffle", "rows"
+        )
+    )
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "shuffle = rows needs all rows in memory" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "code", "problem"),
+    [
+        ('loss = { choice = ["poisson", "huber"] }', (), 65, "must be at least 0 for loss = poisson"),
+        ('loss = { choice = ["cross_entropy"] }', (), 2, "loss = cross_entropy: is for classes, but the rows"),
+        ("label_smoothing = { choice = [0.1] }", (), 2, "label_smoothing: is for classes, but loss"),
+        ("target_weight = { choice = [{ c = 1 }] }", (), 2, "target_weight names 'c'"),
+        ("seed = { int = [0, 9] }", ("--monitor", "valid_accuracy"), 2, "there is none for loss = squared_error"),
+    ],
+)
+def test_what_the_rows_are_not_is_refused_before_any_training(
+    run_python: Program, numbers: Path, tmp_path: Path, key: str, options: tuple[str, ...], code: int, problem: str
+) -> None:
+    """One line, by the trial that would have it."""
+    space = tmp_path / "space.toml"
+    space.write_text(key + "\n")
+    usual = ("--trials", "1", "--missing_targets", "true", "--monitor", "valid_rmse")
+    outcome = run_python(*command(numbers, space, tmp_path / "run", *usual, *options))
+    assert (outcome.returncode, outcome.stderr.count("\n")) == (code, 1), outcome.stderr
+    assert problem in outcome.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_trials_go_on_where_fewer_ended(run_python: Program, digits: Path, space: Path, tmp_path: Path) -> None:
+    """What is done is kept; the table, the winner and its bits are those of a search that was asked for all at once."""
+    options = ("--epochs", "2", "--valid_fraction", "0.2", "--members", "2")
+    few, once = tmp_path / "few", tmp_path / "once"
+    told = []
+    for folder, trials in ((few, "2"), (few, "5"), (once, "5")):
+        outcome = run_python(*command(digits, space, folder, *options, "--trials", trials))
+        assert outcome.returncode == 0, outcome.stderr
+        told.append("goes on: 2 trials are done" in outcome.stderr)
+    assert told == [False, True, False]
+    assert lasting(few) == lasting(once)
+    assert (few / "best.toml").read_text() == (once / "best.toml").read_text()
+    fewer = run_python(*command(digits, space, few, *options, "--trials", "4"))
+    assert fewer.returncode == 2
+    assert "trials = 4, but the search in" in fewer.stderr
 
 
 def test_portable_arithmetic_has_no_shards(run_python: Program, mpirun: Program, digits: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """What a space may say, what it gives, and in which words it is refused."""
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,10 @@ def test_points_are_the_product_but_for_conditions(a: int, b: int, c: int) -> No
         ({"learning_rat": {"log": [1e-4, 1]}}, 'space: unknown key "learning_rat": did you mean learning_rate?'),
         ({"run_dir": {"choice": ["a"]}}, "space: run_dir: is the same for all trials of a search"),
         ({"data": {"choice": ["a"]}}, "space: data: is the same for all trials of a search"),
+        ({"valid_fraction": {"uniform": [0.1, 0.2]}}, "as it decides which rows and targets scores are of"),
+        ({"arithmetic": {"choice": ["native", "portable"]}}, "as it belongs to the machine"),
+        ({"loss": {"choice": ["huber", "squared_error"]}}, "space: loss: decides what valid_loss is"),
+        ({"huber_delta": {"uniform": [1, 2]}}, "space: huber_delta: decides what valid_loss is"),
         ({"shards": {"choice": [1, 2]}}, "space: shards: is the same for all trials of a search"),
         ({"learning_rate": {"log": [0, 1]}}, "space: learning_rate: log = [0, 1]: the first must be above 0"),
         ({"learning_rate": {"log": [1, 0.1]}}, "space: learning_rate: log = [1, 0.1]: the first must be less than"),
@@ -110,12 +116,29 @@ def test_what_is_wrong_is_one_line(table: dict[str, Any], problem: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_epochs_and_halving_exclude_one_another() -> None:
-    """Without halving, epochs are a key like another."""
-    table = {"epochs": {"int": [1, 5]}}
+@pytest.mark.parametrize("key", ["epochs", "max_steps"])
+def test_what_ends_a_trial_and_halving_exclude_one_another(key: str) -> None:
+    """Without halving, it is a key like another."""
+    table = {key: {"int": [1, 5]}}
     assert space.parse(table, Config())
     with pytest.raises(ConfigError, match="cannot be searched with halving"):
         space.parse(table, Config(), halving=True)
+
+
+def test_every_key_is_searched_or_refused_with_a_reason() -> None:
+    """What is neither of the run nor refused by name can be in a space, where the monitor is no loss."""
+    searched = set()
+    for field in dataclasses.fields(Config):
+        value = getattr(Config(), field.name)
+        value = list(value) if isinstance(value, tuple) else value
+        found = parsed({field.name: {"choice": [value]}}, Config(monitor="valid_rmse"))
+        if isinstance(found, space.Space):
+            searched.add(field.name)
+        else:
+            assert re.search("is the same for all trials of a search, as it .*: set it in the configuration", found)
+    assert {"standardize", "dtype", "loss", "activation", "output_activation", "quantiles", "class_weight"} <= searched
+    assert {"hidden", "optimizer", "seed", "batch_size", "shuffle", "max_steps", "epochs", "patience"} <= searched
+    assert not searched & set(space.REFUSED)
 
 
 def test_a_file_is_toml(tmp_path: Path) -> None:
@@ -142,10 +165,10 @@ json_values = st.recursive(
 )
 
 
-def parsed(table: dict[str, Any]) -> space.Space | str:
+def parsed(table: dict[str, Any], base: Config | None = None) -> space.Space | str:
     """Return the space, or the line by which it is refused."""
     try:
-        return space.parse(table, Config())
+        return space.parse(table, base or Config())
     except ConfigError as error:
         return str(error)
 

@@ -27,7 +27,7 @@ def test_the_bound_is_above_what_describe_counts(batch_size: int, hidden: tuple[
     assert counted <= bound <= 10 * counted
 
 
-def test_the_largest_trials_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_trials_are_taken_together() -> None:
     """Two groups on a node: the two largest must fit; in one group, the largest alone."""
     config = Config(valid_fraction=0.2, run_dir="none")
     space = {"hidden": {"choice": [[64], [128], [256]]}}
@@ -35,7 +35,7 @@ def test_the_largest_trials_are_taken_together(monkeypatch: pytest.MonkeyPatch) 
     data = open_data(replace(plan.base, access="memory"), SingleProcess())
     sizes = [memory.training_bytes(plan.member(t, 0), 64, 10, data.train[0].m, 1) for t in range(3)]
     assert np.all(np.diff(sizes) > 0)
-    monkeypatch.setattr(memory, "free_memory", lambda shared: sizes[2] + sizes[1] - 1)
-    memory.check(plan, data, make_groups([range(1)], 1), [range(1)])
+    room = sizes[2] + sizes[1] - 1
+    memory.check(plan, data, make_groups([range(1)], 1), [range(1)], [("a", room)])
     with pytest.raises(EnvironmentMismatch, match=r"trial 2 takes .*, the 2 largest at once"):
-        memory.check(plan, data, make_groups([range(2)], 1), [range(2)])
+        memory.check(plan, data, make_groups([range(2)], 1), [range(2)], [("a", room)] * 2)

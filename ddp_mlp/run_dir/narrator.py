@@ -43,7 +43,7 @@ class Narrator:
             "interrupted": self._tell_interruption,
             "final": self._tell_end,
         }.get(event["event"])
-        return [line for told in (tell(event) if tell else []) for line in _wrapped(told)]
+        return [line for told in (tell(event) if tell else []) for line in wrapped(told)]
 
     def _tell_start(self, event: Event) -> list[str]:
         self._start, self._told_seconds = event, event["seconds"]
@@ -133,7 +133,7 @@ def epochs_between(epochs: int, most: int = EPOCHS_TOLD) -> int:
     return next(number for number in round_numbers if epochs <= most * number)
 
 
-def _wrapped(line: str) -> list[str]:
+def wrapped(line: str) -> list[str]:
     """Return a line made printable, as several where it is long; those that go on are indented under its words."""
     return textwrap.wrap(
         printable(line), COLUMNS, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False
@@ -184,13 +184,22 @@ def result(final: Mapping[str, Any]) -> str:
 
 def result_on_screen(final: Mapping[str, Any], columns: int = COLUMNS) -> list[str]:
     """Return a run's result for people: of the hash its first digits, in lines that fit the screen."""
-    hashed = f"parameters_sha256 {final['parameters_sha256'][:HASH_DIGITS]}…"
+    return listed([*_result_figures(final), short_hash(final["parameters_sha256"])], columns)
+
+
+def short_hash(sha256: str) -> str:
+    """Return a hash of parameters as a screen has it."""
+    return f"parameters_sha256 {sha256[:HASH_DIGITS]}…"
+
+
+def listed(parts: Sequence[str], columns: int) -> list[str]:
+    """Return parts one after the other with commas, in as many lines as they need."""
     lines = [""]
-    for figure in [*_result_figures(final), hashed]:
-        if lines[-1] and len(lines[-1]) + len(", ,") + len(figure) > columns:
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + len(", ,") + len(part) > columns:
             lines[-1] += ","
             lines.append("")
-        lines[-1] += f", {figure}" if lines[-1] else figure
+        lines[-1] += f", {part}" if lines[-1] else part
     return lines
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddp_mlp.errors import printable
-from ddp_mlp.run_dir.narrator import duration
+from ddp_mlp.parallel.terminal import terminal_of
+from ddp_mlp.run_dir.narrator import duration, listed, short_hash, wrapped
 from ddp_mlp.trials import files
 from ddp_mlp.trials.course import Course
 from ddp_mlp.trials.plan import Plan
@@ -81,8 +82,11 @@ class Bulletin:
         self._say(f"kept      {result['run_dir']}/{files.BEST}, {result['run_dir']}/checkpoints")
         figures = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in members[0].items() if "test_" in name]
         score = f"{result['monitor'].replace('_', ' ')} {result['score']:.6g}"
-        words = [f"trial {best}", score, *figures, f"parameters_sha256 {members[0]['parameters_sha256']}"]
-        print(printable(", ".join(words)), flush=True)
+        words, sha256 = [f"trial {best}", score, *figures], members[0]["parameters_sha256"]
+        screen = terminal_of(1)
+        whole = ", ".join([*words, f"parameters_sha256 {sha256}"])
+        for line in [whole] if screen is None else listed([*words, short_hash(sha256)], screen.columns):
+            print(printable(line), flush=True)
 
     def _work_done(self) -> int:
         """Return the epochs that the table's trainings have trained; trainings, where their epochs are their own."""
@@ -100,4 +104,5 @@ class Bulletin:
 
     def _say(self, line: str) -> None:
         if not self._plan.base.quiet:
-            print(printable(line), file=sys.stderr, flush=True)
+            for part in wrapped(line):
+                print(part, file=sys.stderr, flush=True)

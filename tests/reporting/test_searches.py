@@ -79,4 +79,4 @@ def test_every_chart_says_what_it_shows(log: SearchLog) -> None:
 def test_a_search_that_has_hardly_begun_has_a_page(tmp_path: Path) -> None:
     """No score, no event, one trial."""
     page = search_page(SearchLog(tmp_path, "valid_accuracy", True, [], {0: row(0, [None], seed=1)}, []))
-    assert "1 trials: 1 failed; judged by valid_accuracy, the larger the better" in page
+    assert "1 trial: 1 failed; judged by valid_accuracy, the larger the better" in page

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ BATCHES = 8
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 CHECKED_STEPS = 5
 ROOT = Path(__file__).resolve().parents[2]
+KEPT = ExitStack()
+"""What a worker has entered until its end."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ CONTENDERS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "exact P=1 K=8": ("ours", 1, {"K": 8}),
     "allreduce P=1": ("ours", 1, {"K": 0}),
     "exact P=2 K=2": ("ours", 2, {"K": 2}),
+    "exact P=2 K=2 MKL": ("ours", 2, {"K": 2, "library": "mkl"}),
     "exact P=2 K=8": ("ours", 2, {"K": 8}),
     "allreduce P=2": ("ours", 2, {"K": 0}),
     "portable P=1": ("ours", 1, {"K": 1, "portable": True}),
@@ -126,13 +130,16 @@ def products(shape: Shape) -> Step:
     return step
 
 
-def ours(shape: Shape, K: int, communicator: Any = None, portable: bool = False) -> Step:
-    """Make the training step of this program; K = 0 is reduction = allreduce. Portable, K counts for nothing."""
+def ours(shape: Shape, K: int, communicator: Any = None, portable: bool = False, library: str = "numpy") -> Step:
+    """Make the training step of this program; K = 0 is reduction = allreduce. Portable, K counts for nothing.
+
+    `library` computes the products, as `blas` names it.
+    """
     import numpy as np
 
     from ddp_mlp.data.batches import Batch
     from ddp_mlp.data.memory import MemorySource
-    from ddp_mlp.nn import optimizers
+    from ddp_mlp.nn import blas, optimizers
     from ddp_mlp.nn.activations import ACTIVATIONS
     from ddp_mlp.nn.architecture import Architecture
     from ddp_mlp.nn.parameters import Layout
@@ -145,6 +152,8 @@ def ours(shape: Shape, K: int, communicator: Any = None, portable: bool = False)
     from ddp_mlp.training.update import Regularization
 
     communicator = communicator or connect()
+    if library != blas.NUMPYS:
+        KEPT.enter_context(blas.used(library))
     layout, dtype = Layout(shape.widths), np.dtype(np.float32)
     X, y, order = data(shape)
     identity = Standardization(np.zeros(shape.widths[0]), np.ones(shape.widths[0]), used=False)
@@ -512,14 +521,15 @@ def ratios(figures: dict[str, list[float]], slower: str, faster: str) -> list[fl
 
 
 def print_table(shape: Shape, figures: dict[str, list[float]]) -> None:
-    """Print medians, and how many times as fast `exact P=2 K=2` is, with the smallest and largest ratio."""
+    """Print medians, and how many times as fast `exact P=2 K=2` is, as the median of ratios, with their quartiles."""
     ours = "exact P=2 K=2"
     print(f"\n{shape.name}\n{'':24}{'ms per step':>12}{'examples/s':>12}    time / time of {ours}")
     for name, seconds in figures.items():
         line = f"{name:24}{1e3 * statistics.median(seconds):12.3f}{shape.batch / statistics.median(seconds):12,.0f}"
         if ours in figures:
             found = ratios(figures, name, ours)
-            line += f"    {statistics.median(found):6.2f}  ({min(found):.2f} to {max(found):.2f})"
+            low, middle, high = statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else 3 * found
+            line += f"    {middle:6.2f}  ({low:.2f} to {high:.2f})"
         print(line, flush=True)
 
 
@@ -545,6 +555,10 @@ def draw(found: dict[str, dict[str, list[float]]], path: Path) -> None:
 
 def installed(name: str) -> bool:
     """Return whether the contender's library is there."""
+    if CONTENDERS[name][2].get("library") == "mkl":
+        from ddp_mlp.nn.cblas import find_mkl
+
+        return find_mkl() is not None
     module = NEEDS.get(CONTENDERS[name][0])
     return module is None or importlib.util.find_spec(module) is not None
 
@@ -565,6 +579,9 @@ def main() -> None:
     parser.add_argument("--png", type=Path, help="draw the medians into this file (needs matplotlib)")
     asked = parser.parse_args()
     contenders = [name for name in asked.contenders if installed(name)]
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        if name in os.environ:
+            print(f"{name}={os.environ[name]} is set: the contenders run without it")
     indices = [names.index(name) for name in asked.shapes]
     found = compare(indices, contenders, asked.repeats, asked.seconds, asked.activation)
     if asked.output:

@@ -167,8 +167,8 @@ def between_nodes(flat: bool) -> Iterator[None]:
         plan.nodes_are_siblings = siblings
 
 
-def difference(case: Case, seed: int) -> str | None:
-    """Return how the two ways of a case differ, or None."""
+def both(case: Case, seed: int) -> tuple[list[Any] | str, list[Any] | str]:
+    """Return what comes of the two ways of a case."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) if case.from_file else None
         if folder is not None:
@@ -176,6 +176,11 @@ def difference(case: Case, seed: int) -> str | None:
         alone = outcome(case, World(1, seed), folder, "memory")
         with between_nodes(case.flat):
             several = outcome(case, World(case.ranks, seed + case.number, case.node_size), folder, "stream")
+    return alone, several
+
+
+def difference(alone: list[Any] | str, several: list[Any] | str) -> str | None:
+    """Return how two outcomes differ, or None."""
     if json.dumps(alone) == json.dumps(several):
         return None
     if isinstance(alone, str) or isinstance(several, str):
@@ -224,7 +229,9 @@ def attack(seed: int, numbers: Sequence[int], mpi: int, library: str = "numpy") 
     for number in numbers:
         case = drawn(number)
         kinds.update((case.keys["dtype"], "from files" if case.from_file else "arrays", f"{case.ranks} ranks"))
-        if problem := difference(case, seed):
+        outcomes = both(case, seed)
+        kinds.update([f"ended by {outcomes[0].partition(':')[0]}"] if isinstance(outcomes[0], str) else [])
+        if problem := difference(*outcomes):
             found.append(f"case {number} ({case.ranks} ranks, nodes of {case.node_size}): {problem}")
             print(f"DIFFERENT: {found[-1]}\n  {case.keys}", flush=True)
     for number in range(mpi):

@@ -11,6 +11,7 @@ Timings mean something on a machine that nobody else uses.
 import argparse
 import heapq
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -52,16 +53,21 @@ def last_event(folder: Path) -> Any:
 
 
 def efficiency(asked: argparse.Namespace) -> None:
-    """Compare 2 ranks with 1."""
-    rates = {}
+    """Compare 2 ranks with 1: by the clock, and by the processor's time, where other programs count less."""
+    rates, work = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for ranks in (1, 2):
             run_dir = Path(folder) / str(ranks)
+            before = os.times()
             search(ranks, run_dir, "--trials", str(asked.trials), *FLAGS)
+            after = os.times()
+            work[ranks] = sum(after[2:4]) - sum(before[2:4])  # of children, user and system
             final = last_event(run_dir)
             rates[ranks] = asked.trials / final["seconds"]
             words = f"{asked.trials} trials in {final['seconds']:.1f} s, {rates[ranks]:.2f} trials/s"
-            print(f"{ranks} rank(s): {words}, idle {100 * final['idle_share']:.1f} %", flush=True)
+            idle = 100 * final["idle_share"]
+            print(f"{ranks} rank(s): {words}, idle {idle:.1f} %, processor {work[ranks]:.1f} s", flush=True)
+    print(f"a trial takes {work[2] / work[1]:.2f} of one rank's processor time on 2 ranks, starts included")
     print(f"2 ranks have {rates[2] / rates[1] / 2:.2f} of twice one rank's trials per second")
 
 

@@ -379,7 +379,7 @@ def test_order_and_words_of_a_page(page: Path) -> None:
     assert "taken for" not in found.text
     assert "Course" not in found.text
     assert re.search(r"epoch \d+\s+was the best\s+of 36, by validation loss", found.text)
-    assert "1,294 rows" in found.text
+    assert "1,295 rows" in found.text
 
 
 def test_settings_say_which_were_chosen(page: Path) -> None:

@@ -123,6 +123,7 @@ def attack(seed: int, numbers: range, folder: Path) -> int:
             writer.append(split, rng.standard_normal((rows, 3)).astype(np.float32), np.arange(rows) % 3)
     alone = folder / "alone"
     started = time.monotonic()
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     if run(library, alone, None, "stop") != 0:
         raise SystemExit(Path(f"{alone}.log").read_text())
     wanted, calls = events(alone)[-1]["parameters_sha256"], json.loads(Path(f"{alone}.calls").read_text())

@@ -18,17 +18,19 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.timeout(150)
 def test_a_few_faults_of_every_kind(run_python: Program) -> None:
     """Journal and checkpoints stay whole, and the run goes on to its bits (long form: `--faults 2000`)."""
-    done = run_python(SCRIPT, "--faults", "14", "--seed", "5")
+    done = run_python(SCRIPT, "--faults", "8", "--seed", "5", timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].endswith(": 0 failures")
 
 
+@pytest.mark.timeout(150)
 def test_a_journal_that_keeps_half_a_line_is_found(run_python: Program, tmp_path: Path) -> None:
     """Where nothing is cut off after a write that was cut short, a case says so."""
     (tmp_path / "sitecustomize.py").write_text(PLANTED)
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    done = run_python(SCRIPT, "--faults", "7", "--seed", "5", env={"PYTHONPATH": path})
+    done = run_python(SCRIPT, "--faults", "7", "--seed", "5", timeout=120, env={"PYTHONPATH": path})
     assert done.returncode == 1, done.stdout + done.stderr
     assert "the journal " in done.stdout

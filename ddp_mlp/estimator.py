@@ -35,7 +35,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
 
     Parameters as in `ddp_mlp.Config`: l2, weight_decay, schedule, dropout, label_smoothing, clip_norm, standardize,
     arithmetic. class_weight is scikit-learn's: a dict of labels, or "balanced". activation may be any of this program's
-    too.
+    too. standardize is True (each feature), False, or "features", "global" (one mean and scale for all, as for pixels),
+    "none", or "auto", which is "features" here.
 
     Where y (m, n) is an indicator matrix of several labels, `predict` returns such a matrix and `predict_proba` the
     probability of each label.
@@ -93,7 +94,7 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
         label_smoothing: float = 0.0,
         clip_norm: float | None = None,
         class_weight: Mapping[Any, float] | str | None = None,
-        standardize: bool = True,
+        standardize: bool | str = True,
         arithmetic: str = "native",
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes

@@ -1,12 +1,12 @@
 """What scikit-learn's users write, in the words of a run's configuration, and its messages in theirs."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ddp_mlp.config import Config
+from ddp_mlp.config import Config, standardize_word
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing.tree import automatic_shards
 
@@ -100,6 +100,14 @@ def _divisions(rate: float) -> int:
 def in_our_words(activation: str) -> str:
     """Return the name of an activation, of which scikit-learn calls one otherwise."""
     return "sigmoid" if activation == "logistic" else activation
+
+
+def standardize_mode(asked: Any) -> Literal["features", "global", "none"]:
+    """Return how inputs are standardized; auto is features: rows of arrays have no shape. Raises ValueError."""
+    if asked not in (True, False, "auto", "features", "global", "none"):
+        raise ValueError(f"standardize = {asked!r}: must be True or False, or auto, features, global or none")
+    word = standardize_word(asked)
+    return "features" if word == "auto" else word
 
 
 def loss_keys(estimator: Any) -> dict[str, Any]:

@@ -23,10 +23,15 @@ except ImportError as error:
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import data_of_arrays, standardization_of
 from ddp_mlp.errors import ConfigError, DataError, TrainingFailed
-from ddp_mlp.estimator_config import configuration, in_our_words, in_scikit_learns_words, loss_keys
+from ddp_mlp.estimator_config import (
+    configuration,
+    in_our_words,
+    in_scikit_learns_words,
+    loss_keys,
+    standardize_mode,
+)
 from ddp_mlp.model import Model
 from ddp_mlp.nn import arithmetic as arithmetics
-from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import free_memory
@@ -123,10 +128,9 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships
         """Return the attributes of an estimator that has learnt nothing, with targets and standardization."""
         if self._arithmetic not in ("native", "portable"):
             raise ValueError(f"arithmetic = {self._arithmetic!r}: must be native or portable")
-        if self.standardize:
-            standardization = standardization_of(rows, weights, arithmetics.called(self._arithmetic))
-        else:
-            standardization = Standardization(np.zeros(rows.shape[1]), np.ones(rows.shape[1]), used=False)
+        standardization = standardization_of(
+            rows, weights, arithmetics.called(self._arithmetic), standardize_mode(self.standardize)
+        )
         return {
             "loss_curve_": [],
             "best_loss_": None,

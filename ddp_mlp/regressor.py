@@ -74,7 +74,7 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc] # scikit-l
         max_fun: int = 15000,
         dropout: float = 0.0,
         clip_norm: float | None = None,
-        standardize: bool = True,
+        standardize: bool | str = True,
         standardize_targets: bool = True,
         output_activation: str = "identity",
         huber_delta: float = 1.0,

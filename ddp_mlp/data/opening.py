@@ -399,17 +399,21 @@ def data_of_arrays(
 
 
 def standardization_of(
-    X: NDArray[Any], w: NDArray[np.float64] | None, arithmetic: Arithmetic = arithmetics.NATIVE
+    X: NDArray[Any], w: NDArray[np.float64] | None, arithmetic: Arithmetic = arithmetics.NATIVE, mode: Mode = "features"
 ) -> Standardization:
     """Return the weighted mean and standard deviation of each feature of X (m, n_0), scale 1 for a constant one. Local.
 
-    A weight counts as so many rows would.
+    A weight counts as so many rows would. In `mode` global all features have one mean and scale; none changes nothing.
     """
+    if mode == "none":
+        return Standardization(np.zeros(X.shape[1]), np.ones(X.shape[1]), used=False)
     values = X.astype(np.float64)
     mean = _average(values, w, arithmetic)
     values -= mean
     scale = np.sqrt(_average(np.square(values, out=values), w, arithmetic))
     constant = (X.min(axis=0) == X.max(axis=0)) | (scale <= 4 * np.finfo(np.float64).eps * np.abs(mean))
+    if mode == "global":
+        return one_for_all(mean, np.where(constant, 0.0, np.square(scale)))
     return Standardization(mean, np.where(constant, 1.0, scale))
 
 

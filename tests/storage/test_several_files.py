@@ -14,7 +14,9 @@ from ddp_mlp.storage.reader import Reader
 from ddp_mlp.storage.survey import merge_surveys, survey_block, survey_blocks
 from tests.conftest import Program
 
-netcdf = pytest.importorskip("netCDF4")
+with pytest.MonkeyPatch.context() as _environment:
+    _environment.setenv("HDF5_PLUGIN_PATH", "")  # else its plugins are there for every HDF5 library of the process
+    netcdf = pytest.importorskip("netCDF4")
 
 FILES, ROWS = 40, 6
 

@@ -27,7 +27,7 @@ from ddp_mlp.nn.activations import RELU
 from ddp_mlp.nn.buffers import Group, aligned_empty
 from ddp_mlp.nn.lines import Limbs, Line, Lines
 from ddp_mlp.nn.products import ROUNDING, Array, Bits
-from ddp_mlp.nn.rounding import FLOAT64, Block, Room, constants, width
+from ddp_mlp.nn.rounding import BLOCK, FLOAT64, Block, Room, constants, width
 
 Drop = Callable[[int, Array, Array | None, slice], None]
 
@@ -51,7 +51,7 @@ class Weights:
             self.W[l] = allocate(n * n_prev).reshape(n_prev, n).T
             self.unit[l] = allocate(n)
             self.inverse[l] = np.zeros(n)
-        size = max(n * width(n, n_prev) for n_prev, n in pairwise(widths))
+        size = max(BLOCK, *widths[1:])  # of a block of any share of the rows
         self._block, self._tile = aligned_empty(size, FLOAT64), aligned_empty(size, FLOAT64)
 
     def set(self, W: dict[int, NDArray[Any]], part: int = 0, parts: int = 1) -> None:

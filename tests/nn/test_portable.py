@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ddp_mlp.nn import lines as of_batch
+from ddp_mlp.nn import products
 from ddp_mlp.nn.activations import ACTIVATIONS
 from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.arithmetic import PORTABLE
@@ -87,6 +88,27 @@ class Batch:
         assert limbs is not None
         limbs.spread_out(more, *layout.views(flat))
         return flat, loss * of_batch.sum_unit(exponent, self.m), limbs.rows
+
+
+@pytest.mark.parametrize("widths", [(784, 100, 10), (3, 200, 2, 150, 4), (40, 20_000, 1)])
+def test_weights_are_rounded_as_rows_are_in_any_shares(widths: tuple[int, ...]) -> None:
+    """By 1, 2, 3, 7 and more ranks than there are rows: each row to a unit of its own, as `products` has it."""
+    layout = Layout(widths)
+    flat = np.zeros(layout.length, np.float32)
+    layout.initialize(flat, 3, arithmetic=PORTABLE)
+    W, _ = layout.views(flat)
+    for parts in (1, 2, 3, 7, 203):
+        weights = Weights(widths)
+        for part in range(parts):
+            weights.set(W, part, parts)
+        weights.share()
+        for l, W_l in W.items():
+            wide = W_l.astype(np.float64)
+            unit = products.units(products.exponents(products.largest(wide, 1)), weights.bits[l].W)
+            products.round_to(wide, unit, wide)
+            assert np.array_equal(weights.W[l], wide)
+            assert np.array_equal(weights.unit[l], unit[:, 0])
+            assert np.array_equal(weights.inverse[l], 1 / unit[:, 0])
 
 
 CUTS = ([0, 203], [0, 100, 203], [0, 0, 7, 7, 90, 203, 203], [0, 1, 2, 3, 203], [*range(0, 203, 29), 203])

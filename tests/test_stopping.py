@@ -32,6 +32,17 @@ def ready(pid: int) -> bool:
     return False
 
 
+def listening(run_dir: Path) -> list[int]:
+    """Return the processes of a run, without its launcher, that have handlers of their own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_text().split("\0")
+            if words[0] == sys.executable and str(run_dir) in words and ready(int(path.parent.name)):
+                found.append(int(path.parent.name))
+    return found
+
+
 def holds_open(pid: int, path: Path) -> bool:
     """Tell whether a process has a file open."""
     with suppress(OSError):
@@ -123,14 +134,14 @@ def test_training_ends_at_any_instant_and_goes_on(ranks: int, tmp_path: Path) ->
         "--run_dir",
         tmp_path / "run",
         "--epochs",
-        "400",
+        str(1000 * INSTANTS),
     ]
     command = [*launcher, sys.executable, "-m", "ddp_mlp.train", *flags]
     codes = []
     for _ in range(INSTANTS):
         process = started(*command)
-        if ranks > 1:
-            time.sleep(0.3)  # mpirun has handlers of its own at once, its ranks somewhat later
+        while process.poll() is None and len(listening(tmp_path / "run")) < ranks:
+            time.sleep(0.001)  # mpirun has handlers of its own at once, its ranks somewhat later
         code, stderr, seconds = stopped(process, signal.SIGINT, drawn.uniform(0, 2.5))
         codes.append(code)
         assert "Traceback" not in stderr, stderr

@@ -70,7 +70,7 @@ def test_a_file_of_the_user_s_is_checked(run_python: Program, digits: Path, tmp_
 def certify(world: World, folder: Path) -> None:
     """Make the certificate on a world's ranks."""
     arguments = argparse.Namespace(
-        data=None, x_name="X", y_name="y", certificate=str(folder / "certificate.json"), portable=False
+        data=None, x_name="X", y_name="y", certificate=folder / "certificate.json", portable=False
     )
     world.run(lambda communicator: verify(arguments, communicator))
 

@@ -479,7 +479,7 @@ def test_nothing_is_written_or_printed(
     out, err = capfd.readouterr()
     assert out == ""
     assert [line.split("  ")[0] for line in err.splitlines()] == [f"epoch {i}/10" for i in range(1, 11)]
-    losses = [float(line.split("train loss ")[1].split()[0]) for line in err.splitlines()]
+    losses = [float(line.split("loss ")[1].split()[0]) for line in err.splitlines()]
     assert all(later < earlier for earlier, later in pairwise(losses))
 
 

@@ -109,7 +109,7 @@ def _refuse_classes_in_disguise(info: DatasetInfo) -> None:
     with Reader(info, "train") as reader:
         for lo in range(0, reader.rows, PIECE_ROWS):
             raw = reader.raw_y(lo, min(lo + PIECE_ROWS, reader.rows))
-            if several and not (((raw == 0) | (raw == 1)).all() and (raw.sum(axis=1) == 1).all()):
+            if several and not (((raw == 0) | (raw == 1)).all() and (np.count_nonzero(raw, axis=1) == 1).all()):
                 return
             different.update(np.unique(raw)[: FEW_CLASSES + 1].tolist())
             if not several and (len(different) > FEW_CLASSES or any(value != np.rint(value) for value in different)):

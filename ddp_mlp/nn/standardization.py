@@ -52,7 +52,7 @@ class Standardizer:
 
         def laid(of_features: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
             """Repeat numbers (n_0,) for some rows: NumPy repeats them anew, and slowly, for each operation."""
-            return np.broadcast_to(of_features.astype(dtype), (rows, len(of_features))).copy()
+            return np.repeat(of_features.astype(dtype)[None], rows, axis=0)
 
         self._mean = laid(standardization.mean, np.result_type(raw_dtype, dtype))
         self._scale = laid(standardization.scale, dtype)

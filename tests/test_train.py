@@ -114,7 +114,7 @@ BAD_DATA = {
     "no X": (replaced("train/X", None), 65, "no 'X'"),
     "no y": (replaced("train/y", None), 65, "no 'y'"),
     "lengths differ": (replaced("train/y", np.zeros(19, int)), 65, "(20,)"),
-    "negative label": (with_one("train/y", 7, -1), 65, "row 7"),
+    "negative label": (with_one("train/y", 7, -1), 2, "is -1, 0, 1: `python -m ddp_mlp.convert` makes class numbers"),
     "fractional label": (with_one("train/y", 3, 0.5), 65, "row 3"),
     "label beyond the classes": (with_one("test/y", 2, 9), 65, "row 2"),
     "NaN": (with_one("train/X", (19, 2), np.nan), 65, "row 19, column 2"),

@@ -44,17 +44,18 @@ def plan_of(run_dir: Path, asked: Asked | None = None, **changes: Any) -> Plan:
 
 
 def test_a_search_goes_on_only_as_it_was(tmp_path: Path) -> None:
-    """What decides results may not change; ranks, limits and the data file's place may."""
+    """What decides results may not change; more trials, ranks, limits and the data file's place may."""
     files.begin(tmp_path, plan_of(tmp_path), {"train": "a"})
     before = files.stored(tmp_path)
     assert before is not None
     for plan in (
         plan_of(tmp_path, Asked(trials=4, ranks_per_trial=3)),
+        plan_of(tmp_path, Asked(trials=5)),
         plan_of(tmp_path, max_seconds=3.0, keep=7, data="elsewhere.h5", quiet=True, shards=8),
     ):
         files.agree(tmp_path, before, plan, {"train": "a"})
     for plan, problem in (
-        (plan_of(tmp_path, Asked(trials=5)), "trials = 5, but the search in"),
+        (plan_of(tmp_path, Asked(trials=3)), "trials = 3, but the search in"),
         (plan_of(tmp_path, Asked(trials=4, sampler="random")), "sampler = random, but"),
         (plan_of(tmp_path, Asked(trials=4, members=2)), "members = 2, but"),
         (plan_of(tmp_path, seed=3), "seed = 3, but"),

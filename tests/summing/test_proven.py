@@ -132,12 +132,12 @@ def test_what_is_proven_gives_the_shards_bits(widths: tuple[int, ...], sizes: tu
 def test_a_product_that_adds_itself_gives_the_bits_of_product_and_sum(
     widths: tuple[int, ...], sizes: tuple[int, ...], dtype: str
 ) -> None:
-    """On other numbers than those of the proof; in NumPy's own wheels, whose BLAS can be called, it is allowed."""
+    """On other numbers than those of the proof; it is allowed but for float64 with OpenBLAS's Haswell kernel."""
     kind = np.dtype(dtype)
     group = Group(widths, sizes, kind)
     random = np.random.default_rng(9)
-    assert blas.can_add_products(kind)
-    assert proven.prove(group)[1].dW_added
+    assert blas.can_add_products(kind), "NumPy's own wheels have a BLAS that can be called"
+    same = []
     dz, A_prev = group.dz[1], group.A[0]
     for _ in range(50):
         dz.whole[...], A_prev.whole[...] = (random.standard_normal(a.whole.shape) for a in (dz, A_prev))
@@ -148,7 +148,10 @@ def test_a_product_that_adds_itself_gives_the_bits_of_product_and_sum(
             expected = total + product
             for block in proven.column_blocks(widths[1], widths[0], kind.itemsize):
                 blas.add_product(dz_i, A_i[block], total[:, block])
-            assert total.tobytes() == expected.tobytes()
+            same.append(total.tobytes() == expected.tobytes())
+    allowed = proven.prove(group)[1].dW_added
+    assert all(same) or not allowed
+    assert allowed or dtype == "float64", "the proof refuses what holds for every kernel known here"
 
 
 def drawn(terms: int, dtype: np.dtype[Any]) -> tuple[list[Any], list[Any], Any]:

@@ -11,8 +11,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from ddp_mlp.parallel.communicator import Communicator, end_on_exception
-from ddp_mlp.trials.crew import NAP_SECONDS
 from ddp_mlp.trials.dispatcher import Dispatcher
+
+NAP_SECONDS = 0.005
+"""Between two looks for letters: each look takes the interpreter from rank 0's own training."""
 
 
 class RankPost:

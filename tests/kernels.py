@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,3 +36,11 @@ def skip_unless_kernel(kernel: Mapping[str, Any], run_python: Program) -> dict[s
     if differs:
         pytest.skip(f"no hashes for {differs}; the file has { ({name: kernel[name] for name in differs}) }")
     return env
+
+
+def path_of_numpys_blas() -> str:
+    """Return the file of NumPy's own OpenBLAS; skip the test where NumPy comes without one."""
+    found = sorted((Path(np.__file__).parents[1] / "numpy.libs").glob("libscipy_openblas*"))
+    if not found:
+        pytest.skip("this NumPy has not brought its BLAS")
+    return str(found[0])

@@ -67,6 +67,15 @@ class Outcome(NamedTuple):
         scores = (counted.support.tolist(), counted.precision(), counted.recall(), counted.f1())
         return list(zip(self.classes, *scores, strict=True))
 
+    def matrix_in_words(self, name: str) -> str:
+        """Return what the confusion matrix of the run called `name` shows, for those who cannot see it."""
+        worst = ", ".join(f"{label} as {taken} {count}" for label, taken, count in self.confusions(5))
+        return (
+            f"Confusion matrix of {name} on {self.confusion.sum():,} test rows and {len(self.classes)} classes; "
+            f"{self.accuracy:.2%} lie on the diagonal. "
+            + (f"Most often predicted: {worst}." if worst else "No mistakes.")
+        )
+
     def confusions(self, count: int) -> list[tuple[str, str, int]]:
         """Return the most frequent (label, taken for, rows), most frequent first."""
         return [(self.classes[i], self.classes[k], rows) for i, k, rows in self.counted.most_frequent(count)]

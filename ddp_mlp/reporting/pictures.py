@@ -25,13 +25,7 @@ NUMBERED = 12
 
 def confusion_chart(run: RunLog, outcome: Outcome, title: str = "Confusion matrix") -> Chart:
     """Return the chart of which classes the model predicts for which."""
-    n = len(outcome.classes)
-    worst = ", ".join(f"{label} as {taken} {count}" for label, taken, count in outcome.confusions(5))
-    text = (
-        f"Confusion matrix of {run.name} on {outcome.confusion.sum():,} test rows and {n} classes; "
-        f"{outcome.accuracy:.2%} lie on the diagonal. "
-        + (f"Most often predicted: {worst}." if worst else "No mistakes.")
-    )
+    n, text = len(outcome.classes), outcome.matrix_in_words(run.name)
 
     def draw(axes: Axes, palette: Palette) -> None:
         wrong = ~np.eye(n, dtype=bool)

@@ -53,13 +53,7 @@ def of_run(run: RunLog, outcome: Found, shape: Shape, prefix: str) -> str:
 
 
 def _matrix(run: RunLog, outcome: Outcome) -> str:
-    n = len(outcome.classes)
-    worst = ", ".join(f"{label} as {taken} {count}" for label, taken, count in outcome.confusions(5))
-    text = (
-        f"Confusion matrix of {run.name} on {outcome.confusion.sum():,} test rows and {n} classes; "
-        f"{outcome.accuracy:.2%} lie on the diagonal. "
-        + (f"Most often predicted: {worst}." if worst else "No mistakes.")
-    )
+    n, text = len(outcome.classes), outcome.matrix_in_words(run.name)
     kind = "" if n <= SMALL else " large" if n > LABELLED else " medium"
     caption = "Confusion matrix: the denser a cell, the larger its share of the true class"
     svg = matrix_svg(outcome.confusion, outcome.classes, text)

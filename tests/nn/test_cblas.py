@@ -3,7 +3,6 @@
 import itertools
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from ddp_mlp.errors import EnvironmentMismatch
 from ddp_mlp.nn import blas, cblas, kernels
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.summing import proven, remembered
+from tests.kernels import path_of_numpys_blas
 
 RANDOM = np.random.default_rng(0)
 
@@ -21,10 +21,7 @@ RANDOM = np.random.default_rng(0)
 @pytest.fixture
 def path() -> str:
     """Return the path of NumPy's own OpenBLAS: another library, as far as the program knows."""
-    found = sorted((Path(np.__file__).parents[1] / "numpy.libs").glob("libscipy_openblas*"))
-    if not found:
-        pytest.skip("this NumPy has not brought its BLAS")
-    return str(found[0])
+    return path_of_numpys_blas()
 
 
 def laid_out(shape: tuple[int, int], how: str, dtype: str) -> NDArray[Any]:

@@ -127,6 +127,10 @@ def test_what_is_proven_gives_the_shards_bits(widths: tuple[int, ...], sizes: tu
         assert out.whole.tobytes() == at_once, (what, l)
 
 
+REFUSES_ADDING = {"Haswell", "Zen"}
+"""OpenBLAS's kernels whose product in float64 the proof lets not add itself; Zen has Haswell's."""
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("widths", "sizes"), [((784, 130, 10), (16, 15, 16)), ((300, 300, 300), (64, 64))])
 def test_a_product_that_adds_itself_gives_the_bits_of_product_and_sum(
@@ -151,7 +155,7 @@ def test_a_product_that_adds_itself_gives_the_bits_of_product_and_sum(
             same.append(total.tobytes() == expected.tobytes())
     allowed = proven.prove(group)[1].dW_added
     assert all(same) or not allowed
-    assert allowed or dtype == "float64", "the proof refuses what holds for every kernel known here"
+    assert allowed or (dtype == "float64" and blas.libraries()[0].architecture in REFUSES_ADDING)
 
 
 def drawn(terms: int, dtype: np.dtype[Any]) -> tuple[list[Any], list[Any], Any]:

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ddp_mlp.config import Config
@@ -15,6 +14,7 @@ from ddp_mlp.training import libraries, loop
 from ddp_mlp.training.libraries import with_blas_chosen
 from scripts.tools import attack
 from tests.conftest import Program
+from tests.kernels import path_of_numpys_blas
 from tests.oracles import write_data
 from tests.simulated_mpi import World
 
@@ -24,10 +24,7 @@ KEYS: dict[str, Any] = {"hidden": (5,), "batch_size": 50, "quiet": True, "log_ev
 @pytest.fixture
 def path() -> str:
     """Return the path of NumPy's own OpenBLAS: another library, as far as the program knows."""
-    found = sorted((Path(np.__file__).parents[1] / "numpy.libs").glob("libscipy_openblas*"))
-    if not found:
-        pytest.skip("this NumPy has not brought its BLAS")
-    return str(found[0])
+    return path_of_numpys_blas()
 
 
 def chosen(has_mkl: list[bool], maker: str, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> set[str]:

@@ -176,14 +176,14 @@ def start(
     try:
         try:
             exit_code = work(communicator)
-        except ProgramError:
-            raise
-        except (MemoryError, ImportError, RuntimeError, OSError) as error:
-            raise unfit(error) or error from error
         except Interrupted as error:  # of a run that verify, say, makes for itself: nobody goes on with it
             if ours.saves or error.signal is None:
                 raise
             raise Stopped(error.signal) from error
+        except ProgramError:
+            raise
+        except (MemoryError, ImportError, RuntimeError, OSError) as error:
+            raise unfit(error) or error from error
     except Stopped:
         raise
     except ProgramError as error:

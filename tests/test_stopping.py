@@ -121,6 +121,18 @@ def test_a_command_ends_at_any_instant(
             assert code in (0, 78 if name == "doctor" else 0), (code, stderr)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["whole", "stopped"])
+def test_a_signal_in_a_run_that_verify_makes_ends_verify(name: str, tmp_path: Path) -> None:
+    """It is verify's signal: nobody is told to go on with a run whose folder is gone."""
+    process = started(sys.executable, "-m", "ddp_mlp.verify", "--certificate", tmp_path / "certificate.json")
+    while process.poll() is None and not list(tmp_path.glob(f".verify-*/{name}/metrics.jsonl")):
+        time.sleep(0.0005)
+    code, stderr, _ = stopped(process, signal.SIGHUP, 0)
+    assert (code, stderr) == (128 + signal.SIGHUP, "error: stopped by SIGHUP\n")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_training_ends_at_any_instant_and_goes_on(ranks: int, tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 import argparse
 import json
 import math
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -183,25 +181,22 @@ def _rows_made_of(asked: argparse.Namespace, network: "Network", communicator: "
 
     It is made beside OUT, or in the run's folder, where every node can read it. Collective.
     """
-    made: list[Path] = []
+    kept = ExitStack()
 
     def make() -> Path:
         from ddp_mlp.conversion.raw import is_raw, write_raw
+        from ddp_mlp.storage.atomic import temporary_folder
 
         if not asked.data.exists() or not is_raw(asked.data):  # a pattern, or a file of HDF5
             return Path(asked.data)
         beside = asked.checkpoint if asked.checkpoint.is_dir() else asked.checkpoint.parent
-        folder = Path(tempfile.mkdtemp(prefix=".predict-", dir=asked.out.parent if asked.out else beside))
-        made.append(folder)
+        folder = kept.enter_context(temporary_folder(asked.out.parent if asked.out else beside, ".predict-"))
         for line in write_raw(asked.data, network.inputs.get("recipe"), network.feature_names, folder / "rows.h5"):
             print(printable(line), file=sys.stderr, flush=True)
         return folder / "rows.h5"
 
-    try:
+    with kept:
         yield communicator.on_rank_0(make)
-    finally:
-        for folder in made:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _chosen_split(info: "DatasetInfo", asked: argparse.Namespace) -> str:

@@ -70,7 +70,7 @@ class Session:
 
     def hear(self, number: int) -> None:
         """End all, unless the main thread does so by then. In another thread."""
-        if not self._ending.wait(GRACE_SECONDS - TURN_SECONDS):
+        if not self._ending.wait(GRACE_SECONDS - (TURN_SECONDS if launched_size()[0] > 1 else 0)):
             self.tell(number)
             self.abort(self.exit_code(number))
 

@@ -14,7 +14,10 @@ import contextlib
 import errno
 import os
 import re
+import secrets
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from ddp_mlp.errors import ConfigError, StorageError
@@ -54,6 +57,33 @@ def put_in_place(part: Path, path: Path) -> None:
         os.close(descriptor)
     os.replace(part, path)
     _fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder in `parent` for this block, which no other user can read; raises StorageError.
+
+    It goes at the end with all that is in it, also where a signal ends the program while it is made or removed.
+    """
+    folder = parent / f"{prefix}{secrets.token_hex(4)}"
+    try:
+        try:
+            _make_folder(folder)
+            yield folder
+        finally:
+            with contextlib.suppress(OSError):  # of shutil, where a signal meets it between two of its lines
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:  # the first signal may have come in the middle of that, and there is no second one
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(0o700)
+    except OSError as error:
+        raise StorageError(
+            f"{folder.parent}: nothing can be written there ({error.strerror}); choose another folder for the result"
+        ) from error
 
 
 def remove(path: Path) -> None:

@@ -1,9 +1,8 @@
 """A certificate: what was checked on this machine, what was found, the bound, and what was not checked."""
 
 import json
-import shutil
-import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ import numpy as np
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import open_data
-from ddp_mlp.errors import StorageError
 from ddp_mlp.nn.targets import LOSSES
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.journal import utc_now
-from ddp_mlp.storage.atomic import write_atomically
+from ddp_mlp.storage.atomic import temporary_folder, write_atomically
 from ddp_mlp.storage.writer import DatasetWriter
 from ddp_mlp.training.building import architecture_of
 from ddp_mlp.training.machine import Machine, settled
@@ -45,27 +43,15 @@ def certify(data: str | None, x_name: str, y_name: str, path: Path, communicator
     )
     with settled(config, communicator) as machine:
         pass
-    folder = communicator.on_rank_0(_make_folder, path)
-    try:
+    with ExitStack() as kept:
+        made = temporary_folder(path.parent, ".verify-")  # beside the certificate, where all nodes are likely to see it
+        folder = communicator.on_rank_0(kept.enter_context, made)
         found = _check(config, data is None, folder, communicator)
         hashes = golden.golden_hashes(communicator)
-    finally:
-        if communicator.rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
     certificate = _certificate(config, found, hashes, machine, communicator, time.monotonic() - began)
     text = json.dumps(certificate, indent=2, ensure_ascii=False) + "\n"
     communicator.on_rank_0(write_atomically, path, text.encode())
     return certificate
-
-
-def _make_folder(certificate: Path) -> Path:
-    """Make the folder for data and runs beside the certificate, where all nodes are likely to see it."""
-    try:
-        return Path(tempfile.mkdtemp(prefix=".verify-", dir=certificate.parent))
-    except OSError as error:
-        raise StorageError(
-            f"certificate = {certificate}: its folder cannot be written ({error.strerror}); choose another"
-        ) from error
 
 
 def _check(config: Config, made_up: bool, folder: Path, communicator: Communicator) -> list[Check]:

@@ -4,15 +4,17 @@ import os
 import re
 import signal
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from ddp_mlp.errors import ConfigError, StorageError
 from ddp_mlp.storage import atomic
-from ddp_mlp.storage.atomic import failpoint, listing, remove, sweep, write_atomically
+from ddp_mlp.storage.atomic import failpoint, listing, remove, sweep, temporary_folder, write_atomically
 from tests.conftest import Program
 from tests.oracles import FAILPOINTS, HALF_WRITTEN
 
@@ -138,6 +140,46 @@ def test_sweep_removes_temporary_files_alone(folder: Path) -> None:
         (folder / name).write_bytes(b"")
     assert [path.name for path in sweep(folder)] == [".best.h5.tmp-77", ".step-00000002.h5.tmp-1"]
     assert listing(folder) == [".hidden", ".x.tmp-", "a.tmp-1", "kept", "removed"]
+
+
+def test_a_temporary_folder_is_gone_whatever_line_a_signal_meets(tmp_path: Path) -> None:
+    """Of it, of contextlib, and of what removes the folder: a signal is an exception between any two lines."""
+
+    class Signalled(BaseException):
+        pass
+
+    def lives_through(lines: int) -> bool:
+        def count(frame: FrameType, event: str, argument: Any) -> Any:
+            nonlocal lines
+            lines -= event == "line"
+            if lines == 0:
+                raise Signalled
+            return count
+
+        before = sys.gettrace()
+        sys.settrace(count)
+        try:
+            with temporary_folder(tmp_path, ".made-") as folder:
+                (folder / "another").mkdir()
+        except Signalled:
+            pass
+        finally:
+            sys.settrace(before)
+        return lines > 0
+
+    lines = 1
+    while not lives_through(lines):
+        lines += 1
+        assert not list(tmp_path.iterdir()), lines
+    assert lines > 20
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_which_nothing_can_be_made_is_named(tmp_path: Path) -> None:
+    """In one line, before anything is computed."""
+    expected = r"none: nothing can be written there \(No such file or directory\); choose"
+    with pytest.raises(StorageError, match=expected), temporary_folder(tmp_path / "none", ".made-"):
+        raise AssertionError
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ def _machine(runs: Sequence[RunLog]) -> str:
     for run in runs:
         if isinstance(crowd := run.start.get("crowded"), dict):
             words = f"{crowd.get('threads')} threads shared {crowd.get('cores')} core(s) of {crowd.get('host')}"
+            if times := run.crowded_times():
+                words += f"; a step took {times:.3g} times the processor time of its busiest rank"
             notes.append(words + (f" in {run.name}." if len(runs) > 1 else "."))
     content = figures_of(charts, "machine") + "".join(paragraph(note, soft=True) for note in notes)
     return section("How the machine was used", content) if charts else ""

@@ -139,10 +139,19 @@ class RunLog:
             if any(_is_number(step.get(f"seconds_{phase}")) for step in steps)
         }
 
+    def crowded_times(self) -> float | None:
+        """Return what it cost since the latest start that ranks shared cores, as they tell it; the epochs' median."""
+        told = [event["crowded_times"] for event in self._since_start() if _is_number(event.get("crowded_times"))]
+        return float(np.median(told)) if told else None
+
+    def _since_start(self) -> list[Event]:
+        """Return the events after the latest start."""
+        since = len(self.events) - next(i for i, event in enumerate(self.events[::-1]) if event["event"] == "start")
+        return self.events[since:]
+
     def waiting_by_rank(self) -> list[float]:
         """Return the seconds each rank of the latest start has waited since then; empty where they are not told."""
-        since = len(self.events) - next(i for i, event in enumerate(self.events[::-1]) if event["event"] == "start")
-        told = [event["waiting_by_rank"] for event in self.events[since:] if "waiting_by_rank" in event]
+        told = [event["waiting_by_rank"] for event in self._since_start() if "waiting_by_rank" in event]
         size = self.start["ranks"]
         fitting = [row for row in told if isinstance(row, list) and len(row) == size and all(map(_is_number, row))]
         return [float(seconds) for seconds in np.sum(fitting, axis=0)] if fitting else []

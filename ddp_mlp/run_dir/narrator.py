@@ -11,6 +11,7 @@ from typing import Any
 
 from ddp_mlp.errors import printable
 from ddp_mlp.run_dir.journal import FILE, Event
+from ddp_mlp.summing.tree import automatic_shards
 from ddp_mlp.units import byte_size, counted
 
 COLUMNS = 80
@@ -30,6 +31,8 @@ class Narrator:
     def __init__(self) -> None:
         self._start: Event = {}
         self._told_seconds = 0.0
+        self._is_crowded = False
+        """Whether ranks share cores, and what that costs has not been told."""
 
     def lines(self, event: Event, saved: int | None = None) -> list[str]:
         """Return the lines for an event, none for an unknown kind. Raises KeyError for a field missing.
@@ -68,7 +71,8 @@ class Narrator:
             more = "more shards" if _is_native(config) else "larger batches"
             lines.append(f"          {counted(idle, 'rank')} without a shard, idle: {more} would use {them}")
         if crowd := event.get("crowded"):
-            lines.append(f"          {_of_crowd(crowd)}")
+            lines.append(f"          {_of_crowd(crowd, event)}")
+        self._is_crowded = bool(crowd)
         return [*lines, f"run       {config['run_dir']}" + (f", resumed from {resumed}" if resumed else "")]
 
     def _tell_access(self, event: Event) -> list[str]:
@@ -96,7 +100,16 @@ class Narrator:
             return []
         self._told_seconds = event["seconds"]
         place = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
-        return [fitted([place, *epoch_figures(event), f"{event['examples_per_second']:,.0f} examples/s"])]
+        line = fitted([place, *epoch_figures(event), f"{event['examples_per_second']:,.0f} examples/s"])
+        return [line, *self._tell_crowding(event)]
+
+    def _tell_crowding(self, event: Event) -> list[str]:
+        """Say once a start what it costs that ranks share cores, as it was measured."""
+        if not (self._is_crowded and "crowded_times" in event):
+            return []
+        self._is_crowded = False
+        times = f"{event['crowded_times']:.3g}"
+        return [f"cores     shared: a step took {times} times the processor time of its busiest rank"]
 
     def _tell_interruption(self, event: Event) -> list[str]:
         return [f"stopped   by {event['reason']} after step {event['step']:,}, {duration(event['seconds'])}"]
@@ -155,14 +168,19 @@ def _sum(event: Event) -> str:
     )
 
 
-def _of_crowd(crowd: Mapping[str, Any]) -> str:
-    """Say that ranks share cores, what that costs at least, and what to do."""
+def _of_crowd(crowd: Mapping[str, Any], event: Event) -> str:
+    """Say that ranks share cores, and what to do; what it costs is measured, and told after the first epoch."""
     ranks, threads, cores = crowd["ranks"], crowd["threads"], crowd["cores"]
     each = "" if threads == ranks else f" with {threads // ranks} threads each"
-    times = f"{threads / cores:.3g}"
+    fewer = "fewer ranks"
+    if _is_native(event["config"]):
+        exact, K = event["config"]["reduction"] == "exact", event["shards"]
+        fewer += f" and --shards {K}" if exact and automatic_shards(1) != K else ""
+    else:
+        exact = True
     return (
-        f"{ranks} ranks{each} share {cores} core(s) of {crowd['host']}: a step takes at least {times} times as long "
-        f"as on {threads} cores, and fewer ranks end with the same bits, mostly sooner"
+        f"{ranks} ranks{each} share {cores:.3g} core(s) of {crowd['host']}: {fewer} end "
+        f"{'with the same bits, ' if exact else ''}mostly sooner"
     )
 
 

@@ -52,6 +52,8 @@ EVENTS: dict[str, dict[str, str]] = {
         "train_accuracy": "likewise",
         "examples_per_second": "since the last epoch's line",
         "waiting_by_rank": "seconds that each rank has waited for others in the epoch",
+        "crowded_times": "where threads share cores: the time of the epoch's steps over the processor time of the rank "
+        "that computed longest",
         "parameters_sha256": "with `restore_best`, of an epoch that is the best so far: the hash of its parameters",
     },
     "interrupted": {"reason": "the signal's name, or the limit that was reached"},

@@ -79,4 +79,6 @@ def started(
                 resumed_from=start.resumed_from,
                 **kernels,
             )
+        if machine.crowd is not None:
+            step.phases.count_processor()
         yield trainer

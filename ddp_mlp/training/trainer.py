@@ -168,8 +168,8 @@ class Trainer:
         is_best = progress.best.epochs > 0 and progress.best.best_epoch == progress.best.epochs
         if is_best and self.config.restore_best:
             values["parameters_sha256"] = parameters_sha256(self._parameters.values())
-        waited = self.communicator.allgather(round(self.step.phases.lap("epoch")["waiting"], 6))
-        self.tell("epoch", **values, examples_per_second=self._epoch_rate.take(), waiting_by_rank=waited)
+        values |= self._times()
+        self.tell("epoch", **values, examples_per_second=self._epoch_rate.take())
         if is_best:
             self.outputs.best(self._snapshot)
 
@@ -232,6 +232,21 @@ class Trainer:
         figures, of_each = metrics.figures(self.communicator.allgather(metrics.parts()))
         found = {"loss": totals.loss_mean} | figures
         return {**{f"{split}_{name}": value for name, value in found.items()}, f"{split}_targets": of_each}
+
+    def _times(self) -> dict[str, Any]:
+        """Return how long each rank has waited in the epoch and, where cores are shared, what that costs. Collective.
+
+        That is measured: the time of the epoch's steps over the processor time of the rank that computed longest.
+        """
+        phases = self.step.phases
+        computed, lap = phases.computed(), phases.lap("epoch")
+        in_steps = sum(lap.values()) - lap["between"]
+        everyone = self.communicator.allgather((round(lap["waiting"], 6), in_steps, computed))
+        found: dict[str, Any] = {"waiting_by_rank": [waited for waited, _, _ in everyone]}
+        counted = [theirs for _, _, theirs in everyone if theirs is not None]  # by every rank, or by none
+        if counted:
+            found["crowded_times"] = round(max(whole for _, whole, _ in everyone) / max(*counted, 1e-9), 3)
+        return found
 
     def _watch(self, values: Mapping[str, float]) -> None:
         """Let early stopping, the plateau schedule and the search for the best epoch see an epoch's values."""

@@ -188,17 +188,18 @@ def test_phases_and_waiting(run_dir: Path, tmp_path: Path) -> None:
     events = [
         start,
         make_event("step", 1, 0, 1.0, seconds_gather=1.0, seconds_waiting=0.5),
-        make_event("epoch", 1, 1, 1.0, waiting_by_rank=[9.0, 9.0]),
+        make_event("epoch", 1, 1, 1.0, waiting_by_rank=[9.0, 9.0], crowded_times=99.0),
         start,
         make_event("step", 2, 1, 2.0, seconds_gather=2.0),
-        make_event("epoch", 2, 2, 2.0, waiting_by_rank=[1.0, 2.0]),
-        make_event("epoch", 3, 3, 3.0, waiting_by_rank=[0.5, 0.25]),
+        make_event("epoch", 2, 2, 2.0, waiting_by_rank=[1.0, 2.0], crowded_times=2.5),
+        make_event("epoch", 3, 3, 3.0, waiting_by_rank=[0.5, 0.25], crowded_times=3.5),
         make_event("epoch", 4, 4, 4.0, waiting_by_rank=[1.0]),
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     found = runs.read(tmp_path)
     assert found.phase_seconds() == {"gather": 3.0, "waiting": 0.5}
     assert found.waiting_by_rank() == [1.5, 2.25]
+    assert found.crowded_times() == 3.0
 
 
 # --- What the model does on the test data -----------------------------------------------------------------------------

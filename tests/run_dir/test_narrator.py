@@ -53,7 +53,7 @@ def test_lines_fit_80_columns() -> None:
     config = {**START["config"], "epochs": 100_000, "access": "auto"}
     lines = narrator.lines({**START, "crowded": crowd, "data": data, "config": config, "total_steps": 10**9})
     words = " ".join(" ".join(lines).split())
-    assert "64 ranks with 2 threads each share 48 core(s) of node-0123: a step takes at least 2.67 times" in words
+    assert "64 ranks with 2 threads each share 48 core(s) of node-0123: fewer ranks end with the same bits" in words
     figures = {f"{split}_{name}": 123.456 for split in ("train", "valid") for name in ("loss", "accuracy", "rmse")}
     lines += narrator.lines(epoch(100_000, 1.0, **figures))
     lines += narrator.lines(
@@ -62,6 +62,28 @@ def test_lines_fit_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     assert "valid 123.4560" in lines[-2]
     assert "left" in lines[-1]
+
+
+def test_what_sharing_cores_costs_is_told_once() -> None:
+    """The hint at the start says what to do; what it costs comes behind the first epoch that was measured."""
+    crowd = {"host": "one", "ranks": 16, "threads": 16, "cores": 1.5}
+    hint = "16 ranks share 1.5 core(s) of one: fewer ranks"
+
+    def hinted(**changes: Any) -> str:
+        lines = Narrator().lines({**START, "crowded": crowd, "shards": 16, **changes})
+        return next(line for line in " ".join(" ".join(lines).split()).split("          ") if hint in line)
+
+    assert f"{hint} and --shards 16 end with the same bits, mostly sooner" in hinted()
+    assert f"{hint} end with the same bits, mostly sooner" in hinted(shards=8)
+    assert f"{hint} end mostly sooner" in hinted(config={**START["config"], "reduction": "allreduce"})
+    assert f"{hint} end with the same bits" in hinted(config={**START["config"], "arithmetic": "portable"})
+    narrator = Narrator()
+    narrator.lines({**START, "crowded": crowd})
+    told = [narrator.lines(epoch(n, float(n), train_loss=0.5, crowded_times=2.3456)) for n in (1, 2)]
+    assert told[0][1:] == ["cores     shared: a step took 2.35 times the processor time of its busiest rank"]
+    assert len(told[1]) == 1
+    narrator.lines(START)
+    assert len(narrator.lines(epoch(1, 1.0, train_loss=0.5))) == 1
 
 
 def test_figures_that_are_tiny_or_not_a_number() -> None:

@@ -167,3 +167,20 @@ def test_ranks_that_share_cores_are_found(
     with blas_threads(threads):
         found = World(3, seed=0).run(lambda ranks: agree_on_machine(threads, ranks).crowd)
     assert found == [crowd and {"host": "one", **crowd}] * 3
+
+
+def test_what_sharing_cores_costs_is_measured(mpirun: Program, run_python: Program, tmp_path: Path) -> None:
+    """Two ranks with equal work on one core take about twice the time that one of them computes, at least."""
+    pin = "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    code = f"{pin}from ddp_mlp.train import main; main(sys.argv[1:])"
+    flags = ("--hidden", "512", "--batch_size", "512", "--epochs", "2", "--run_dir")
+    shared = mpirun(2, "-c", code, *flags, tmp_path / "shared")
+    alone = run_python("-c", code, *flags, tmp_path / "alone")
+    assert shared.returncode == alone.returncode == 0, shared.stderr + alone.stderr
+    start, *epochs = (event for event in events(tmp_path / "shared") if event["event"] in ("start", "epoch"))
+    assert (start["crowded"]["ranks"], start["crowded"]["cores"]) == (2, 1)
+    assert all(epoch["crowded_times"] > 1.5 for epoch in epochs)
+    times = f"{epochs[0]['crowded_times']:.3g}"
+    assert f"cores     shared: a step took {times} times the processor time of its busiest rank" in shared.stderr
+    assert "cores     shared" not in alone.stderr
+    assert not any("crowded_times" in event for event in events(tmp_path / "alone"))

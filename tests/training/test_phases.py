@@ -24,6 +24,23 @@ def test_every_moment_belongs_to_one_phase(monkeypatch: pytest.MonkeyPatch) -> N
     assert {name: value for name, value in second.items() if value} == {"forward": 4, "between": 5}
 
 
+def test_processor_time_is_that_of_phases_that_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted once it is asked for, without waiting and what lies between steps, anew after each question."""
+    times = iter([0.0, 5.0, 7.0, 7.5, 17.0, 18.0, 20.0])
+    monkeypatch.setattr(phases, "thread_time", lambda: next(times))
+    clock = Phases()
+    clock.enter("forward")
+    assert clock.computed() is None
+    clock.enter("between")
+    clock.count_processor()  # 0
+    clock.enter("forward")  # 5
+    clock.enter("update")  # 7: 2 of forward
+    clock.enter("waiting")  # 7.5: 0.5 of update
+    clock.enter("sum")  # 17
+    assert clock.computed() == 2 + 0.5 + 1  # 18: 1 of sum
+    assert clock.computed() == 2.0  # 20: 2 of sum
+
+
 def test_a_trace_is_a_chrome_trace_of_all_ranks(tmp_path: Path) -> None:
     """Each rank's clock is shifted by its own zero; times are microseconds from the first phase on."""
     rank_0 = [("between", 0.0, 1.0), ("gather", 1.0, 2.0)]

@@ -199,6 +199,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships
         curve = [event for event in trained.events if event["event"] == "epoch"]
         losses = fitted["loss_curve_"] + [event["train_loss"] for event in curve]
         fitted |= {
+            "_standardization": data.standardization,
             "_parameters": trained.state.parameters,
             "_optimizer": trained.state.optimizer,
             "_steps": fitted["_steps"] + last["step"],

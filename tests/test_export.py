@@ -1,5 +1,6 @@
 """`python -m ddp_mlp.export`, and weights from elsewhere: other programs compute what this one does."""
 
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 
 import ddp_mlp
 from ddp_mlp.errors import ConfigError, DataError
@@ -75,6 +77,21 @@ def test_onnxruntime_gives_the_same_probabilities(run_dir: Path, X: NDArray[np.f
         np.testing.assert_array_equal(label, model.predict(X[:m]))
     assert metadata["classes"] == '["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]'
     assert metadata["parameters_sha256"] == model.parameters_sha256
+
+
+@pytest.mark.parametrize("offset", [1e3, 1e6])
+def test_onnxruntime_gives_the_same_numbers_far_from_zero(offset: float) -> None:
+    """Features whose mean float32 does not hold, such as a pressure: what training subtracted is what is exported."""
+    random = np.random.default_rng(0)
+    X = (random.standard_normal((300, 8)) + offset).astype(np.float32)
+    z = X.astype(np.float64) - offset
+    y = np.stack([np.sin(z[:, 0]), z[:, 1] * z[:, 2]], axis=1)
+    learner = ddp_mlp.MLPRegressor((16,), max_iter=5, random_state=0)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        learner.fit(X, y)
+    session = pytest.importorskip("onnxruntime").InferenceSession(onnx_graph(learner.model_))
+    found, expected = session.run(None, {"X": X})[0], learner.predict(X)
+    assert np.abs(found - expected).max() <= TOLERANCE * max(1, np.abs(expected).max())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

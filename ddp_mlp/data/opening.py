@@ -232,6 +232,8 @@ def settle_targets(
         given = _given_with_init_from(config, info, classes)
         if given.standardization is not None:
             standardization = Standardization(given.standardization["mean"], given.standardization["scale"])
+    working = arithmetics.called(config.arithmetic).working(np.dtype(config.dtype))
+    standardization = standardization.applied_to(np.dtype(info.splits["train"].dtype), working)
     if found.numbers is None or numbers is None:
         return Settled(Targets(classes=classes), (standardization, None))
     targets = targets_of(config, loss, names_of(info), found.numbers.mean, found.numbers.scale)
@@ -380,7 +382,9 @@ def data_of_arrays(
     targets = targets if isinstance(targets, Targets) else Targets(classes=targets)
     numbers = standardization_of_targets(targets) if targets.count else None
     arithmetic = arithmetics.called(config.arithmetic)
-    source = MemorySource(X, y, w, arithmetic.working(np.dtype(config.dtype)), standardization, numbers)
+    working = arithmetic.working(np.dtype(config.dtype))
+    standardization = standardization.applied_to(X.dtype, working)
+    source = MemorySource(X, y, w, working, standardization, numbers)
     train, train_rows, valid = source, None, None
     if config.valid_fraction:
         train_rows, valid_rows = stratified(y, config.valid_fraction, config.seed, arithmetic)

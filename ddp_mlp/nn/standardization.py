@@ -1,7 +1,7 @@
 """The map of the inputs that makes features alike: x ↦ (x − mean) / scale."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,16 @@ class Standardization:
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
     used: bool = True
+
+    def applied_to(self, raw_dtype: np.dtype[Any], dtype: np.dtype[Any]) -> "Standardization":
+        """Return it as rows of one dtype on their way into another are trained on: the mean is rounded as theirs is.
+
+        What is stored is then what was applied, and whoever subtracts it in float64 gets training's numbers: where two
+        numbers of float32 are subtracted, rounding by way of float64 changes nothing (Figueroa, "When is double
+        rounding innocuous?", SIGNUM Newsletter 30, 1995).
+        """
+        rounded = self.mean.astype(np.result_type(raw_dtype, dtype)).astype(np.float64)
+        return replace(self, mean=rounded) if self.used else self
 
 
 def one_for_all(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> Standardization:
@@ -43,7 +53,8 @@ def one_for_all(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> Sta
 class Standardizer:
     """A standardization made ready for rows of one dtype on their way into another.
 
-    The subtraction is in the wider of the two, which keeps large offsets exact, such as 64-bit time stamps.
+    The subtraction is in the wider of the two, which keeps large offsets exact, such as 64-bit time stamps; and in
+    float64 where the mean is known better than that: that of a network which was trained on wider rows.
     """
 
     def __init__(self, standardization: Standardization, raw_dtype: np.dtype[Any], dtype: np.dtype[Any]) -> None:
@@ -54,7 +65,9 @@ class Standardizer:
             """Repeat numbers (n_0,) for some rows: NumPy repeats them anew, and slowly, for each operation."""
             return np.repeat(of_features.astype(dtype)[None], rows, axis=0)
 
-        self._mean = laid(standardization.mean, np.result_type(raw_dtype, dtype))
+        wider = np.result_type(raw_dtype, dtype)
+        is_held = np.array_equal(standardization.mean.astype(wider), standardization.mean)
+        self._mean = laid(standardization.mean, wider if is_held else np.dtype(np.float64))
         self._scale = laid(standardization.scale, dtype)
 
     def apply(self, raw: NDArray[Any], X: NDArray[Any]) -> None:

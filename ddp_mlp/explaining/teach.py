@@ -71,7 +71,7 @@ def teach(communicator: Communicator, loss: str = "cross_entropy") -> None:
         for subtree, partial in zip(reduction.subtrees, reduction.partials, strict=True):
             partial[...] = tree_sum(subtree)
         for shard, found in local.items():
-            reduction.tallies.of_shard[shard][...] = found.loss_sum, len(found.rows), 0
+            reduction.tallies.add(shard, found.loss_sum, len(found.rows), 0)
         loss_sum, m_global, _ = reduction.collect(m).shards.sum(axis=0)
         for lo, hi, gradient in reduction.sums(m):
             reduction.parameters[lo:hi] = gradient

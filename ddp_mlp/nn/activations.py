@@ -27,7 +27,7 @@ units", 2016 (gelu and silu).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,19 @@ LEAK = 0.01
 """The slope of leaky_relu below 0."""
 
 
+class Space(NamedTuple):
+    """The memory that a hidden layer's activation needs besides A and dz; arrays (n, …) are Fortran-ordered."""
+
+    zeros: Array
+    """(n, k): for the k examples of a block, which stay in cache."""
+    tile: Array
+    """(n, k): room for b, repeated. NumPy repeats it anew, and slowly, for each operation."""
+    positive: NDArray[np.bool_]
+    """(n, m)."""
+    room: Array
+    """(ROOM, ≥ n); empty where all activations are ReLU."""
+
+
 class Activation(Protocol):
     """A hidden layer's f and f′, on arrays (n, m) in Fortran order."""
 
@@ -61,13 +74,13 @@ class Activation(Protocol):
     def keeps_slope(self) -> bool:
         """Whether f′(z) is formed on the way forward and kept for the way back."""
 
-    def forward(self, Z: Array, b: Array, slope: Array | None, zeros: Array, room: Array) -> None:
+    def forward(self, Z: Array, b: Array, slope: Array | None, space: Space) -> None:
         """Set Z = f(Z + b) in place, for b (n, 1), and slope, where there is one, to f′(Z + b)."""
 
-    def apply(self, Z: Array, slope: Array | None, zeros: Array, room: Array) -> None:
+    def apply(self, Z: Array, slope: Array | None, space: Space) -> None:
         """Set Z = f(Z) in place, and slope, where there is one, to f′(Z): for a block of few examples."""
 
-    def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, positive: Array) -> None:
+    def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, space: Space) -> None:
         """Turn dA (n, m) into dz = dA ⊙ f′(z) in place; keep_scale is what dropout has scaled A with."""
 
 
@@ -79,28 +92,29 @@ class Relu:
     start: Start = "He"
     keeps_slope: bool = False
 
-    def forward(self, Z: Array, b: Array, slope: Array | None, zeros: Array, room: Array) -> None:
+    def forward(self, Z: Array, b: Array, slope: Array | None, space: Space) -> None:
         """Set Z = ReLU(Z + b) in place, for Z (n, m) in Fortran order and b (n, 1).
 
         In blocks of examples that stay in cache.
         """
-        n, m = Z.shape
-        width = max(1, len(zeros) // n)
+        tile, m = space.tile, Z.shape[1]
+        width = tile.shape[1]
+        np.copyto(tile, b)
         for start in range(0, m, width):
-            block = Z[:, start : start + width]
-            np.add(block, b, out=block)
-            self.apply(block, None, zeros, room)
+            block = Z if m <= width else Z[:, start : start + width]
+            np.add(block, tile[:, : block.shape[1]], out=block)
+            self.apply(block, None, space)
 
-    def apply(self, Z: Array, slope: Array | None, zeros: Array, room: Array) -> None:
+    def apply(self, Z: Array, slope: Array | None, space: Space) -> None:
         """Set Z = ReLU(Z) in place, against as many zeros: NumPy's maximum with a scalar is slower by 6."""
-        np.maximum(Z, zeros[: Z.size].reshape(Z.shape[::-1]).T, out=Z)
+        np.maximum(Z, space.zeros[:, : Z.shape[1]], out=Z)
 
-    def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, positive: Array) -> None:
-        """Turn dA (n, m) into dz = dA ⊙ [A > 0] · keep_scale in place; `positive` is room for n·m booleans.
+    def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, space: Space) -> None:
+        """Turn dA (n, m) into dz = dA ⊙ [A > 0] · keep_scale in place.
 
         In the forward pass this was A = ReLU(z), dropped out: times 0 or keep_scale; so now [z > 0] is [A > 0].
         """
-        positive = positive[: A.size].reshape(A.shape[::-1]).T
+        positive = space.positive[:, : A.shape[1]]
         np.greater(A, 0, out=positive)
         np.multiply(dA, positive, out=dA)
         if keep_scale != 1.0:
@@ -117,23 +131,24 @@ class Smooth:
     functions: Functions = STEADY
     keeps_slope: bool = True
 
-    def forward(self, Z: Array, b: Array, slope: Array | None, zeros: Array, room: Array) -> None:
+    def forward(self, Z: Array, b: Array, slope: Array | None, space: Space) -> None:
         """Set Z = f(Z + b) in place, and slope, where there is one, to f′(Z + b); in blocks that stay in cache."""
         n, m = Z.shape
-        width = max(1, room.shape[1] // n)
+        width = max(1, space.room.shape[1] // n)
         for start in range(0, m, width):
             examples = slice(start, start + width)
             np.add(Z[:, examples], b, out=Z[:, examples])
-            self.apply(Z[:, examples], None if slope is None else slope[:, examples], zeros, room)
+            self.apply(Z[:, examples], None if slope is None else slope[:, examples], space)
 
-    def apply(self, Z: Array, slope: Array | None, zeros: Array, room: Array) -> None:
+    def apply(self, Z: Array, slope: Array | None, space: Space) -> None:
         """Set Z = f(Z) in place, and slope, where there is one, to f′(Z); in blocks for which there is room."""
-        z, kept, size = Z.T.reshape(-1), None if slope is None else slope.T.reshape(-1), room.shape[1]
+        z, kept, room = Z.T.reshape(-1), None if slope is None else slope.T.reshape(-1), space.room
+        size = room.shape[1]
         for start in range(0, len(z), size):
             part = slice(start, min(start + size, len(z)))
             self.pointwise(z[part], None if kept is None else kept[part], room[:, : part.stop - start], self.functions)
 
-    def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, positive: Array) -> None:
+    def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, space: Space) -> None:
         """Turn dA (n, m) into dz = dA ⊙ slope in place: dropout has changed the slope as it has changed A."""
         assert slope is not None, "a group that is trained with keeps it"
         np.multiply(dA, slope, out=dA)

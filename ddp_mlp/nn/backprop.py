@@ -49,11 +49,12 @@ def forward(W: Weights, b: Weights, group: Group, drop: Drop | None = None) -> N
     slope f′(z), that in the same way.
     """
     for l in range(1, group.L + 1):
-        A_prev, A = group.A[l - 1], group.A[l]
-        multiply(W[l], A_prev, A, group.shortcuts[l].z_at_once)  #    z = W A_prev         (n_l, m)
+        W_l, A = W[l], group.A[l]
+        for A_prev, z in group.z[l]:
+            blas.multiply(W_l, A_prev, z)  #                           z = W A_prev         (n_l, m)
         if l < group.L:
             f, slope = group.activations[l], group.slope.get(l)
-            f.forward(A.whole, b[l], slope and slope.whole, group.zeros, group.room)  # A = f(z + b)
+            f.forward(A.whole, b[l], slope and slope.whole, group.space[l])  # A = f(z + b)
             if drop is not None:
                 drop(l, A, slope)
         else:
@@ -70,13 +71,14 @@ def backward(W: Weights, group: Group, keep_scale: float = 1.0) -> Iterator[tupl
         dz, A_prev = group.dz[l], group.A[l - 1]
         yield l, dz, A_prev  #                                         dW = dz A_prevᵀ, db = Σ_i dz⁽ⁱ⁾
         if l > 1:
-            dA = dz_prev = group.dz[l - 1]
+            dz_prev, W_T = group.dz[l - 1], W[l].T
             if group.shortcuts[l].dA_turned:
-                multiply_turned(W[l].T, dz, dA, group.turned)
+                multiply_turned(W_T, dz, dz_prev, group.turned)
             else:
-                multiply(W[l].T, dz, dA, group.shortcuts[l].dA_at_once)  # dA_prev = Wᵀ dz      (n_{l-1}, m)
+                for dz_k, dA in group.dA[l]:
+                    blas.multiply(W_T, dz_k, dA)  #                    dA_prev = Wᵀ dz      (n_{l-1}, m)
             f, slope = group.activations[l - 1], group.slope.get(l - 1)
-            f.backward(dz_prev.whole, A_prev.whole, slope and slope.whole, keep_scale, group.positive)
+            f.backward(dz_prev.whole, A_prev.whole, slope and slope.whole, keep_scale, group.space[l - 1])
 
 
 def gradient_sum(W: Weights, b: Weights, group: Group, output: Output, dW: Weights, db: Weights) -> tuple[float, int]:

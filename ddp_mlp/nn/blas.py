@@ -66,7 +66,7 @@ def multiply(A: NDArray[Any], B: NDArray[Any], out: NDArray[Any]) -> None:
     if _other is not None:
         _other.multiply(A, B, out)
         return
-    if A.shape[-2] == B.shape[-1] == 1:
+    if out.shape[-2:] == (1, 1):
         A, B = on_a_cache_line(A), on_a_cache_line(B)
     np.matmul(A, B, out=out)
 

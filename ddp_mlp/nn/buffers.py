@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn.activations import RELU, ROOM, Activation
+from ddp_mlp.nn.activations import RELU, ROOM, Activation, Space
 
 CACHED = 32 * 1024
 """Elements of a block on which several elementwise operations follow one another."""
@@ -29,6 +29,8 @@ class Panel(NamedTuple):
     """One quantity of a group's examples, in one memory: (n, m) as a whole, and as views of parts."""
 
     whole: NDArray[Any]
+    examples: NDArray[Any]
+    """(m, n): the whole, an example in each row."""
     shards: list[NDArray[Any]]
     """(n, m_i): one per shard."""
     stacks: list[NDArray[Any]]
@@ -110,8 +112,6 @@ class Group:
         """{l: the activation of hidden layer l}."""
         self.sizes = tuple(sizes)
         self.m = m = sum(sizes)
-        self.shortcuts = dict.fromkeys(range(1, self.L + 1), Shortcuts())
-        """Of every layer; none until they are proven."""
         bounds = [0, *np.cumsum(sizes).tolist()]
         self.slices = [slice(lo, hi) for lo, hi in pairwise(bounds)]
 
@@ -120,11 +120,12 @@ class Group:
         def columns(n: int) -> Panel:
             whole = aligned_empty(m * n, dtype).reshape(m, n).T
             stacks = [whole.T[start : start + k * size].reshape(k, size, n).swapaxes(-1, -2) for start, k, size in runs]
-            return Panel(whole, [whole[:, s] for s in self.slices], stacks)
+            return Panel(whole, whole.T, [whole[:, s] for s in self.slices], stacks)
 
         self.A = {l: columns(n) for l, n in enumerate(widths)}
         self.dz = {l: columns(n) for l, n in enumerate(widths) if 0 < l < self.L}
         self.dz[self.L] = self.A[self.L]  # dz = A − Y takes the place of z
+        self.take(dict.fromkeys(range(1, self.L + 1), Shortcuts()))
         self.slope = {l: columns(widths[l]) for l, f in self.activations.items() if training and f.keeps_slope}
         """f′(z) of the hidden layers whose activation keeps it."""
         self.y = np.empty(m, np.int64)
@@ -133,12 +134,13 @@ class Group:
         """(targets, m): numbers."""
         self.w: NDArray[Any] | None = None
         """Sample weights (m,) of the dtype; None where every example weighs 1."""
-        self.zeros = np.zeros(max(*widths, CACHED), dtype)
-        self.positive = np.empty(m * max(widths), bool)
         self.turned = aligned_empty(m * max(widths) if m <= FEW else 0, dtype)
         smooth = any(f.name != RELU.name for f in self.activations.values())
-        self.room = aligned_empty(ROOM * max(*widths, SMALL_BLOCK) if smooth else 0, dtype).reshape(ROOM, -1)
-        """For `Activation.forward`."""
+        self._zeros, self._tile = np.zeros(max(*widths, CACHED), dtype), aligned_empty(max(*widths, CACHED), dtype)
+        self._positive = np.empty(m * max(widths), bool)
+        self._room = aligned_empty(ROOM * max(*widths, SMALL_BLOCK) if smooth else 0, dtype).reshape(ROOM, -1)
+        self.space = {l: self._space(widths[l]) for l in range(1, self.L)}
+        """{l: what the activation of hidden layer l needs}, one memory for all of them."""
         self._output = aligned_empty(m * widths[-1], dtype)
         self._places = np.empty((2, m), np.int64)
         self._per_example = aligned_empty(5 * m, dtype).reshape(5, m)
@@ -146,6 +148,20 @@ class Group:
         self._numbers = aligned_empty((1 + OUTPUT_ROOM) * m * widths[-1] if targets else 0, dtype)
         self.numbers = list(map(self._numbers_of, self.stacks, self.Y.stacks)) if targets else []
         """One per stack, where targets are numbers."""
+
+    def take(self, shortcuts: dict[int, Shortcuts]) -> None:
+        """Let products have the shapes that these say, by layer; they have the shards' own until this is called."""
+        self.shortcuts = shortcuts
+        A, dz = self.A, self.dz
+        self.z = {l: _pairs(A[l - 1], A[l], shortcut.z_at_once) for l, shortcut in shortcuts.items()}
+        """{l: the products (A_prev, z) whose z = W A_prev, of some shards each}."""
+        self.dA = {l: _pairs(dz[l], dz[l - 1], shortcuts[l].dA_at_once) for l in range(2, self.L + 1)}
+        """{l: the products (dz, dA_prev) whose dA_prev = Wᵀ dz, of some shards each}."""
+
+    def _space(self, n: int) -> Space:
+        k = min(self.m, max(1, CACHED // n))
+        zeros, tile = (_first(memory, n, k) for memory in (self._zeros, self._tile))
+        return Space(zeros, tile, _first(self._positive, n, self.m), self._room)
 
     def _stack(self, start: int, z: NDArray[Any]) -> Stack:
         k, n, size = z.shape
@@ -172,7 +188,7 @@ class Group:
     def nbytes(self) -> int:
         """The bytes of all buffers, but for sample weights."""
         panels = [*self.A.values(), *(self.dz[l] for l in range(1, self.L)), *self.slope.values(), self.Y]
-        others = [self.y, self.zeros, self.positive, self.turned, self.room]
+        others = [self.y, self._zeros, self._tile, self._positive, self._room, self.turned]
         others += [self._output, self._places, self._per_example, self._numbers]
         return sum(array.nbytes for array in [*(panel.whole for panel in panels), *others])
 
@@ -182,6 +198,18 @@ def aligned_empty(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     raw = np.empty(count * dtype.itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + count * dtype.itemsize].view(dtype)
+
+
+def _pairs(A: Panel, out: Panel, at_once: bool) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Return the operands and results of a product, in one piece or stack by stack."""
+    if at_once or len(A.shards) == 1:
+        return [(A.whole, out.whole)]
+    return list(zip(A.stacks, out.stacks, strict=True))
+
+
+def _first(memory: NDArray[Any], n: int, m: int) -> NDArray[Any]:
+    """Return the beginning of a vector as an array (n, m), Fortran-ordered."""
+    return memory[: n * m].reshape(m, n).T
 
 
 def _runs(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:

@@ -78,28 +78,31 @@ class SoftmaxCrossEntropy:
         sums: ShardSums = []
         for stack in group.stacks:
             Z, loss = stack.Z, stack.loss
-            np.copyto(Z, stack.z)
-            correct = Z.argmax(axis=1, keepdims=True) == stack.y
-            self._gradient(stack)
+            correct = self._gradient(stack)
             if group.w is not None:
                 w = group.w[stack.examples].reshape(loss.shape)
                 np.multiply(Z, w, out=Z)
                 np.multiply(loss, w, out=loss)
             np.copyto(stack.z, Z)
-            sums += zip(_totals(loss), np.add.reduce(correct, axis=(1, 2), dtype=np.int64).tolist(), strict=True)
+            sums += zip(_totals(loss), _counts(correct), strict=True)
         return sums
 
-    def _gradient(self, stack: Stack) -> None:
-        """Turn a stack's Z from z into dz, and set its loss, (k, 1, m_i)."""
-        _, _, Z, y, first, at_y, z_max, exp_sum, z_y, A_y, loss = stack
-        smoothing, (_, n, m), f = self.label_smoothing, Z.shape, self.functions
+    def _gradient(self, stack: Stack) -> Array:
+        """Set a stack's Z to dz, and its loss, (k, 1, m_i); return whether predictions are correct, (k, 1, m_i)."""
+        _, z, Z, y, first, at_y, z_max, exp_sum, z_y, A_y, loss = stack
+        smoothing, (k, n, m), f = self.label_smoothing, Z.shape, self.functions
         values = Z.reshape(-1)
         np.multiply(y, m, out=at_y)
         np.add(at_y, first, out=at_y)
 
+        np.copyto(Z, z)
         np.maximum.reduce(Z, axis=1, keepdims=True, out=z_max)
         np.subtract(Z, z_max, out=Z)
         values.take(at_y, out=z_y, mode="clip")
+        correct: Array = np.equal(z_y, 0)
+        largest = np.equal(Z, 0)
+        if np.count_nonzero(largest) != k * m:  # some have several, or none, where z is not finite
+            correct = z.argmax(axis=1, keepdims=True) == y
         if smoothing:
             z_y *= 1 - smoothing
             z_y += (smoothing / n) * f.sum(Z)
@@ -115,6 +118,7 @@ class SoftmaxCrossEntropy:
         values.take(at_y, out=A_y, mode="clip")
         np.subtract(A_y, 1 - smoothing, out=A_y)
         values.put(at_y, A_y)  #                            dz = A − Y        (k, n_L, m_i)
+        return correct
 
     def values(self, group: Group, out: Array) -> None:
         """Set out (m, n_L) to A = softmax(z) of the output z, example by example; z stays as it is."""
@@ -317,6 +321,14 @@ def create(
     }
     pair, link = pairs[loss]()
     return Numbers(loss, pair, link, factor, constrained)
+
+
+def _counts(correct: Array) -> list[int]:
+    """Return how many are true in each shard (k, 1, m_i)."""
+    if len(correct) == 1:
+        return [int(np.count_nonzero(correct))]
+    counts: list[int] = np.add.reduce(correct, axis=(1, 2), dtype=np.int64).tolist()
+    return counts
 
 
 def _totals(loss: Array) -> list[float]:

@@ -128,7 +128,7 @@ class Pass:
                 if l == group.L:
                     continue
                 slope = group.slope[l].whole[:, block.examples] if l in group.slope else None
-                group.activations[l].apply(block.columns, slope, group.zeros, group.room)  # A = f(z)
+                group.activations[l].apply(block.columns, slope, group.space[l])  # A = f(z)
                 if drop is not None:
                     drop(l, block.columns, slope, block.examples)
                 self._round(l, block)
@@ -164,7 +164,7 @@ class Pass:
         group, columns = self.group, block.columns
         slope = group.slope[l].whole[:, block.examples] if l in group.slope else None
         A = group.A[l].whole[:, block.examples]
-        group.activations[l].backward(columns, A, slope, keep_scale, group.positive)
+        group.activations[l].backward(columns, A, slope, keep_scale, group.space[l])
 
     def _round_back(self, l: int, block: Block, out: Array) -> None:
         """Round a block of dz[l] example by example into out, by units that each row's unit of W is divided out of.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.errors import ConfigError, EnvironmentMismatch, Interrupted
 from ddp_mlp.parallel import mapping, segments
+from ddp_mlp.parallel.barrier import SharedBarrier, flag_bytes
 from ddp_mlp.parallel.communicator import PAGE, Communicator, zeros_on_a_page
 from ddp_mlp.parallel.host import host_name, places_to_share, shared_memory
 from ddp_mlp.parallel.launcher import LAUNCHED_SIZE, is_launched, launched_on_node, launched_rank, launched_size
@@ -63,6 +64,7 @@ class MPIRanks(Communicator):
         column = self.local_rank if self.local_rank < self.columns else MPI.UNDEFINED
         self._column = self._world.Split(column, key=self.node)
         self._fence: Any = None
+        self._fast: SharedBarrier | None = None
         self._files_told = False
         self._node_size = node_size
         self._on_their_way: list[Any] = []
@@ -80,11 +82,14 @@ class MPIRanks(Communicator):
         if all(len(ranks) == 1 for ranks in self.nodes):
             return [zeros_on_a_page(count, dtype)]
         wanted = [n * dtype.itemsize for n in self._node.allgather(count)]
+        is_first = self._fence is None and len(wanted) > 1
         with self.in_agreement():  # every rank of a node comes to the same end
             shared = self._mapped([-(-n // PAGE) * PAGE for n in wanted])
-        if self._fence is None and len(wanted) > 1:
+            flags = self._mapped([flag_bytes(len(wanted))] * len(wanted)) if is_first else []
+        if is_first:
             self._fence = self._MPI.Win.Allocate_shared(0, 1, comm=self._node)
             self._fence.Lock_all(self._MPI.MODE_NOCHECK)
+            self._fast = SharedBarrier(flags, self.local_rank, self._fence.Sync, self._let_mpi_on)
         return [array[:n].view(dtype) for array, n in zip(shared, wanted, strict=True)]
 
     def _mapped(self, sizes: list[int]) -> list[NDArray[np.uint8]]:
@@ -131,12 +136,14 @@ class MPIRanks(Communicator):
             print(f"warning: {'; '.join(problems)}: {where}", file=sys.stderr, flush=True)
 
     def node_barrier(self) -> None:
-        if self._fence is not None:
-            self._fence.Sync()
-            self._node.Barrier()
-            self._fence.Sync()
+        if self._fast is not None:
+            self._fast.wait()
         elif self._node.size > 1:
             self._node.Barrier()
+
+    def _let_mpi_on(self) -> bool:
+        """Let MPI move what is on its way. Local."""
+        return self._world.Iprobe(self._MPI.ANY_SOURCE, LETTER)  # type: ignore[no-any-return]
 
     def Exchange(self, send: NDArray[Any], sent: Sequence[int], receive: NDArray[Any], received: Sequence[int]) -> None:
         self._column.Alltoallv(
@@ -189,7 +196,7 @@ class MPIRanks(Communicator):
         if self._fence is not None:  # the arrays themselves go with the last who has them
             self._fence.Unlock_all()
             self._fence.Free()
-            self._fence = None
+            self._fence = self._fast = None
 
     def free(self) -> None:
         for letter in self._on_their_way:

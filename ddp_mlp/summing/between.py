@@ -76,6 +76,8 @@ class ExactSum:
             return additions((0, K), local_terms if len(nodes) == 1 else all_terms, m, K)
 
         self._within_node, self._overall = within_node, overall
+        self._blocks = list(_blocks(self.slice.start, self.slice.stop))
+        """Of this rank's slice."""
         travels = len(nodes) > 1 and local_rank < len(plan.columns)
         self._range = plan.columns[local_rank] if travels else None
         """The bounds of the slices of this rank's column; None where it has nothing to do with other nodes."""
@@ -137,14 +139,14 @@ class ExactSum:
     def sums(self, m: int) -> Iterator[Block]:
         """Yield this rank's slice of the global gradient sum, block by block; the arrays may be overwritten. Local."""
         if self.plan.halving:
-            for lo, hi in _blocks(self.slice.start, self.slice.stop):
+            for lo, hi in self._blocks:
                 yield lo, hi, self._place(m)[lo:hi]
             return
         overall = self._overall(min(m, self.K))
         assert overall.result is not None, "a batch has at least one row"
         origin = 0 if len(self.communicator.nodes) == 1 else self.slice.start
         terms = self._local if len(self.communicator.nodes) == 1 else self._receive.reshape(-1, self._width)
-        for lo, hi in _blocks(self.slice.start, self.slice.stop):
+        for lo, hi in self._blocks:
             _add(terms, overall, lo - origin, hi - origin)
             yield lo, hi, terms[overall.result][lo - origin : hi - origin]
 

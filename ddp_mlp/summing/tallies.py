@@ -4,8 +4,11 @@ Invariants:
 - a row has three float64 numbers, whether it is a shard's or a rank's;
 - the rows of rank p, its shards' first and its own last, follow those of rank p − 1 in one array per node;
 - sums over rows are formed with `totals.total`, whose result does not depend on the order.
+
+A rank writes its rows number by number, through memoryviews: those cost a third of what an array's numbers do.
 """
 
+from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -65,18 +68,27 @@ class Tallies:
         self._flat = communicator.share_one((K + communicator.size) * WIDTH, np.dtype(np.float64))
         self._bounds = [WIDTH * row for row in rows_by_node(K, communicator.nodes)]
         self._rows = self._flat.reshape(-1, WIDTH)
-        self._own = self._rows[owned[rank] + rank : owned[rank + 1] + rank + 1]
-        self.of_shard = dict(zip(range(owned[rank], owned[rank + 1]), self._own, strict=False))
+        own = self._rows[owned[rank] + rank : owned[rank + 1] + rank + 1].reshape(-1).data.cast("B").cast("d")
+        shards = range(owned[rank], owned[rank + 1])
+        self.of_shard = {shard: own[WIDTH * i : WIDTH * (i + 1)] for i, shard in enumerate(shards)}
         """This rank's shards' rows (WIDTH,), by shard."""
-        self._of_rank = self._own[-1]
+        self._own, self._of_rank = own, own[WIDTH * len(shards) :]
+        self._nothing = array("d", bytes(own.nbytes))
         shard_rows = [i + p for p in range(communicator.size) for i in range(owned[p], owned[p + 1])]
         rank_rows = [owned[p + 1] + p for p in range(communicator.size)]
         self._order = np.array(shard_rows + rank_rows)
 
     def start(self, signal: RankSignal | Sequence[float]) -> None:
         """Set this rank's shards' rows to zero, and its own to its signal; all are to be added to. Local."""
-        self._own[...] = 0
-        self._of_rank[: len(signal)] = signal
+        self._own[:] = self._nothing
+        self._of_rank[: len(signal)] = array("d", signal)
+
+    def add(self, shard: int, loss_sum: float, weight_sum: float, correct: int) -> None:
+        """Add to the tally of a shard of this rank. Local."""
+        tally = self.of_shard[shard]
+        tally[0] += loss_sum
+        tally[1] += weight_sum
+        tally[2] += correct
 
     def collect(self) -> Collected:
         """Wait for all ranks; return their rows by shard and by rank. Collective."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.nn import blas
 from ddp_mlp.nn.backprop import bias_gradient, weight_gradient
 from ddp_mlp.nn.blas import add_product, can_add_products
 from ddp_mlp.nn.buffers import Panel, Shortcuts, aligned_empty
@@ -49,7 +50,7 @@ class GradientSum:
         """
         dW, db = self.dW[l], self.db[l]
         if len(turns) == 1:
-            weight_gradient(dz.whole, A_prev.whole, dW)
+            blas.multiply(dz.whole, A_prev.examples, dW)
             bias_gradient(dz.whole, db)
             return
         if dW.size < WIDE:

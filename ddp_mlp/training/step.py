@@ -94,6 +94,23 @@ class Step(Protocol):
         """Return what the arithmetic has to tell of the steps since this was last asked; the same on every rank."""
 
 
+class Share(NamedTuple):
+    """What a rank does for one turn of its subtrees, for all batches of one size."""
+
+    rows: range
+    """Of the batch."""
+    turns: Sequence[Turn]
+    """Of the shards that have these rows."""
+    group: Group | None
+    """The buffers for all of them; None where there are more than `chunk_rows`."""
+    height: int
+    """At which the sum waits, as `tree.Turn` says."""
+    out: GradientSum
+    """The sum."""
+    additions: Sequence[tuple[NDArray[Any], NDArray[Any]]]
+    """What follows: left += right, in turn."""
+
+
 class Part(NamedTuple):
     """Some rows of a batch that a rank computes together: some shards, or a chunk of one too large for memory."""
 
@@ -139,6 +156,8 @@ class TrainingStep:
         self._spares: list[GradientSum] = []
         self.phases = Phases(trace)
         self._groups: dict[tuple[int, ...], Group] = {}
+        self._shares: dict[int, list[Share]] = {}
+        """By the size of a batch."""
 
     @property
     def state(self) -> State:
@@ -149,15 +168,19 @@ class TrainingStep:
 
     def parts(self, batch: Batch) -> Iterator[Part]:
         """Yield the parts of a batch that are this rank's, each to be computed before the next; add up their sums."""
-        for subtree, own in zip(self.reduction.subtrees, self._partials, strict=True):
-            turns = tree.turns(subtree, len(batch.rows), self.reduction.K, together=self.chunk_rows)
-            if not turns:
-                own.flat[...] = 0
-            for turn in turns:
-                yield from self._parts_of(batch, turn, self._spare(turn.height - 1) if turn.height else own)
-                for top in range(turn.height, turn.height - turn.folds, -1):
-                    below = self._spare(top - 2) if top > 1 else own
-                    np.add(below.flat, self._spare(top - 1).flat, out=below.flat)
+        m = len(batch.rows)
+        if m not in self._shares:
+            self._shares[m] = list(self._divided(m))
+        for share in self._shares[m]:
+            rows, group = share.rows, share.group
+            if group is not None:
+                yield self._gathered(batch, rows, group, share, 0)
+            elif rows:
+                yield from self._chunks(batch, share)
+            else:
+                share.out.flat[...] = 0
+            for left, right in share.additions:
+                np.add(left, right, out=left)
 
     def forward(self, part: Part) -> None:
         """Compute z = W A_prev + b and A = f(z) of every layer."""
@@ -166,13 +189,11 @@ class TrainingStep:
 
     def loss(self, part: Part) -> None:
         """Turn the output z into dz = A − Y, and tally the losses of every shard."""
-        sums, w = self.architecture.output.gradient(part.group), part.group.w
-        for turn, place, (loss_sum, correct) in zip(part.turns, part.group.slices, sums, strict=True):
+        group, add = part.group, self.reduction.tallies.add
+        sums, w = self.architecture.output.gradient(group), group.w
+        for turn, place, (loss_sum, correct) in zip(part.turns, group.slices, sums, strict=True):
             weight_sum = place.stop - place.start if w is None else float(np.sum(w[place], dtype=np.float64))
-            tally = self.reduction.tallies.of_shard[turn.shard]  # a `ShardTally`
-            tally[0] += loss_sum
-            tally[1] += weight_sum
-            tally[2] += correct
+            add(turn.shard, loss_sum, weight_sum, correct)
 
     def backward(self, part: Part) -> None:
         """Carry dz back through the layers, dz = dA ⊙ f′(z), and sum up dW = dz A_prevᵀ and db = Σ dz of every one."""
@@ -222,20 +243,31 @@ class TrainingStep:
 
     # ---- the parts of the above --------------------------------------------------------------------------------------
 
-    def _parts_of(self, batch: Batch, turn: Turn, out: GradientSum) -> Iterator[Part]:
-        """Yield the shards of a turn as one part, or a large one's chunks, whose sums are added one after the other."""
-        m, K = len(batch.rows), self.reduction.K
-        span, turns = tree.rows(turn.subtree, m, K), tree.turns(turn.subtree, m, K)
-        if len(span) <= self.chunk_rows:
-            sizes = tuple(len(tree.rows(turn.subtree, m, K)) for turn in turns)
-            yield Part(self._gathered(batch.rows[span.start : span.stop], sizes), turns, out, batch.step, 0)
-            return
-        for chunk, lo in enumerate(range(span.start, span.stop, self.chunk_rows)):
-            rows = batch.rows[lo : min(lo + self.chunk_rows, span.stop)]
-            into = self._spare(turn.height) if chunk else out
-            yield Part(self._gathered(rows, (len(rows),)), turns, into, batch.step, chunk)
+    def _divided(self, m: int) -> Iterator[Share]:
+        """Yield this rank's shares of a batch of m rows: all that is known of them beforehand."""
+        K = self.reduction.K
+        for subtree, own in zip(self.reduction.subtrees, self._partials, strict=True):
+            turns = tree.turns(subtree, m, K, together=self.chunk_rows)
+            if not turns:
+                yield Share(range(0), (), None, 0, own, ())
+            for turn in turns:
+                sums = [own, *map(self._spare, range(turn.height))]  # by height
+                tops = range(turn.height, turn.height - turn.folds, -1)
+                additions = [(sums[top - 1].flat, sums[top].flat) for top in tops]
+                span, shards = tree.rows(turn.subtree, m, K), tree.turns(turn.subtree, m, K)
+                whole = len(span) <= self.chunk_rows
+                group = self._group([len(tree.rows(shard.subtree, m, K)) for shard in shards]) if whole else None
+                yield Share(span, shards, group, turn.height, sums[turn.height], additions)
+
+    def _chunks(self, batch: Batch, share: Share) -> Iterator[Part]:
+        """Yield the chunks of a shard that is too large for memory, whose sums are added one after the other."""
+        out, spare = share.out, self._spare(share.height)
+        for chunk, lo in enumerate(range(share.rows.start, share.rows.stop, self.chunk_rows)):
+            rows = range(lo, min(lo + self.chunk_rows, share.rows.stop))
+            into = share._replace(out=spare) if chunk else share
+            yield self._gathered(batch, rows, self._group([len(rows)]), into, chunk)
             if chunk:
-                np.add(out.flat, into.flat, out=out.flat)
+                np.add(out.flat, spare.flat, out=out.flat)
 
     def _drop(self, part: Part, l: int, A: Panel, slope: Panel | None) -> None:
         """Set some of a hidden layer's A, and of its slope, to zero, drawn shard by shard; scale the rest (dropout)."""
@@ -247,14 +279,19 @@ class TrainingStep:
                 array *= kept
                 array *= array.dtype.type(self._keep_scale)
 
-    def _gathered(self, rows: NDArray[np.int64], sizes: tuple[int, ...]) -> Group:
-        """Return buffers for shards of these sizes, with the rows in them."""
-        if sizes not in self._groups:
-            self._groups[sizes] = group = self.architecture.group(sizes, self.dtype)
-            group.shortcuts = proven.shortcuts(group)
+    def _gathered(self, batch: Batch, rows: range, group: Group, share: Share, chunk: int) -> Part:
+        """Return some rows of a batch as a part, in their buffers."""
         self.phases.enter("gather")
-        self.source.gather(rows, self._groups[sizes])
-        return self._groups[sizes]
+        self.source.gather(batch.rows[rows.start : rows.stop], group)
+        return Part(group, share.turns, share.out, batch.step, chunk)
+
+    def _group(self, sizes: Sequence[int]) -> Group:
+        """Return buffers for shards of these sizes."""
+        key = tuple(sizes)
+        if key not in self._groups:
+            self._groups[key] = group = self.architecture.group(key, self.dtype)
+            group.take(proven.shortcuts(group))
+        return self._groups[key]
 
     def _spare(self, depth: int) -> GradientSum:
         while len(self._spares) <= depth:

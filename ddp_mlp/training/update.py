@@ -8,14 +8,14 @@ Invariants:
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
-from ddp_mlp.nn.optimizers import Optimizer
+from ddp_mlp.nn.optimizers import Optimizer, State
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing.between import BLOCK, Block, Reduction
@@ -31,6 +31,10 @@ class Regularization:
     weight_decay: float = 0.0
     clip_norm: float | None = None
     dropout: float = 0.0
+
+
+Place: TypeAlias = tuple[int, int]
+Views: TypeAlias = tuple[NDArray[Any], State, NDArray[Any]]
 
 
 class Update:
@@ -55,26 +59,27 @@ class Update:
         self.mask = layout.weights_mask(dtype)[own].copy() if decays else None
         """1 for weights, 0 for biases, in the slice; None where nothing decays."""
         self._block = np.empty(BLOCK, dtype)
+        self._views: dict[Place, Views] = {}
         self._mean = np.empty(own.stop - own.start if arithmetic.is_portable else 0, dtype)
 
     def mean_gradient(self, sums: Iterator[Block], weight_sum: float) -> Iterator[Block]:
         """Divide the global sum by the global sum of weights, the only 1/m there is; add the L2 term. Local."""
-        dtype = self._arithmetic.working(self._dtype)
-        m = dtype.type(weight_sum or 1)  # where nothing weighs, the sum is 0
+        is_portable, l2 = self._arithmetic.is_portable, self._regularization.l2
+        m = self._arithmetic.working(self._dtype).type(weight_sum or 1)  # where nothing weighs, the sum is 0
         is_power_of_2 = math.frexp(m)[0] == 0.5
         for lo, hi, gradient in sums:
             if is_power_of_2:  # the same bits, sooner
                 np.multiply(gradient, 1 / m, out=gradient)
             else:
                 np.divide(gradient, m, out=gradient)
-            if self._arithmetic.is_portable:  # an exact sum in float64: one division, and rounded to the dtype
+            if is_portable:  # an exact sum in float64: one division, and rounded to the dtype
                 start = self._reduction.slice.start
                 mean = self._mean[lo - start : hi - start]
                 np.copyto(mean, gradient, casting="same_kind")
                 gradient = mean
-            if self._regularization.l2:
+            if l2:
                 theta, scratch = self._reduction.parameters[lo:hi], self._block[: hi - lo]
-                optimizers.add_l2(gradient, theta, self._mask_of(lo, hi), self._regularization.l2, scratch)
+                optimizers.add_l2(gradient, theta, self._mask_of(lo, hi), l2, scratch)
             yield lo, hi, gradient
 
     def clipped(self, gradient: Iterator[Block], measure_norm: bool) -> tuple[Iterator[Block], float | None]:
@@ -89,13 +94,18 @@ class Update:
     def apply(self, block: Block, step: int, learning_rate: float) -> None:
         """Update the parameters of a block of the slice. Local."""
         lo, hi, gradient = block
-        theta, scratch = self._reduction.parameters[lo:hi], self._block[: hi - lo]
-        start = self._reduction.slice.start
-        state = {slot: array[lo - start : hi - start] for slot, array in self.state.items()}
+        theta, state, scratch = self._views.get((lo, hi)) or self._viewed(lo, hi)
         if self._regularization.weight_decay:
             decay = self._regularization.weight_decay
             optimizers.decay(theta, self._mask_of(lo, hi), learning_rate, decay, scratch)
         self._optimizer.update(theta, gradient, state, step, learning_rate, scratch)
+
+    def _viewed(self, lo: int, hi: int) -> Views:
+        """Return the parameters and the state of a block, and as much scratch memory; the same views every time."""
+        start = self._reduction.slice.start
+        state = {slot: array[lo - start : hi - start] for slot, array in self.state.items()}
+        self._views[lo, hi] = self._reduction.parameters[lo:hi], state, self._block[: hi - lo]
+        return self._views[lo, hi]
 
     def _scaled(self, blocks: list[Block], factor: float) -> Iterator[Block]:
         for block in blocks:

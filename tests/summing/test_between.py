@@ -95,8 +95,9 @@ def test_tallies_reach_every_rank(communicator: Communicator, plain: bool) -> No
     reduction: Any = PlainSum(communicator, 8, dtype) if plain else ExactSum(communicator, 8, dtype, K)
     for repeat in range(2):
         reduction.tallies.start(RankSignal(100 + communicator.rank, repeat, 0))
-        for shard, row in reduction.tallies.of_shard.items():
-            row += (shard, repeat, 1)
+        for shard in reduction.tallies.of_shard:
+            reduction.tallies.add(shard, shard, 0, 1)
+            reduction.tallies.add(shard, 0, repeat, 0)
         reduction.partials[...] = 0
         found = reduction.collect(10)
         assert found.shards.tolist() == [[shard, repeat, 1] for shard in range(K)]

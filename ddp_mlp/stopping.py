@@ -5,7 +5,6 @@ command, the first signal ends the program: by an exception where Python runs, s
 and by a thread where it does not, as in a library's long call or while other ranks are waited for.
 """
 
-import os
 import signal
 import sys
 import threading
@@ -17,7 +16,8 @@ from typing import Any, NoReturn
 from ddp_mlp import streams
 from ddp_mlp.errors import Interrupted
 from ddp_mlp.parallel import signals
-from ddp_mlp.parallel.launcher import launched_rank, launched_size
+from ddp_mlp.parallel.launcher import launched_by_open_mpi, launched_rank, launched_size
+from ddp_mlp.parallel.leaving import leave_without_mpi
 
 GRACE_SECONDS = 1.4
 """How long Python may take to hear of a signal and to tidy up."""
@@ -43,7 +43,7 @@ class Session:
         self._stopped = False
         self.patience: float | None = None
         """Seconds that ranks wait for one another while MPI starts and ends; 0: for ever; None: its default, and 0."""
-        self.abort: Callable[[int], Any] = os._exit
+        self.abort: Callable[[int], Any] = leave_without_mpi
         """Ends all ranks with an exit code; that of the communicator, once there is one."""
 
     def exit_code(self, number: int) -> int:
@@ -57,8 +57,8 @@ class Session:
             return
         if launched_rank() != 0 and launched_size()[0] > 1:
             time.sleep(TURN_SECONDS)
-            if number == signal.SIGTERM:  # so Open MPI's mpirun ends ranks when another one has, which has said why
-                return
+            if number == signal.SIGTERM and launched_by_open_mpi():
+                return  # so its mpirun ends ranks when another one has, which has said why
         rest = ": there was nothing to save yet; the same command starts again" if self.saves else ""
         print(f"error: stopped by {signals.name(number)}{rest}", file=sys.stderr, flush=True)
 

@@ -167,6 +167,30 @@ def test_training_ends_at_any_instant_and_goes_on(ranks: int, tmp_path: Path) ->
     assert finished.returncode == 0, finished.stderr
 
 
+BEFORE_MPI = """
+import os, sys, time
+from ddp_mlp.stopping import session
+with session(saves=True):
+    open(os.path.join(sys.argv[1], os.environ["PMI_RANK"]), "w").close()
+    time.sleep(60)
+"""
+"""A command before it starts MPI: it says that it listens, and waits."""
+
+
+@pytest.mark.timeout(60)
+def test_ranks_that_have_no_mpi_yet_say_it_once(tmp_path: Path) -> None:
+    """One line, and 75 from mpirun: the first rank to leave ends the job with its own code."""
+    if MPIRUN.with_name("ompi_info").exists():
+        pytest.skip("only MPICH's mpirun passes the signal on")
+    process = started(MPIRUN, "-n", "4", sys.executable, "-c", BEFORE_MPI, tmp_path)
+    while process.poll() is None and len(list(tmp_path.iterdir())) < 4:
+        time.sleep(0.01)
+    code, stderr, seconds = stopped(process, signal.SIGINT, 0.1)
+    assert code == 75
+    assert stderr == "error: stopped by SIGINT: there was nothing to save yet; the same command starts again\n"
+    assert seconds < HONOURED_SECONDS
+
+
 @pytest.mark.timeout(120)
 def test_a_signal_while_data_are_read_is_honoured(tmp_path: Path) -> None:
     """Within two seconds, though checking takes far longer."""

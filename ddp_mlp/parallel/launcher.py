@@ -47,6 +47,11 @@ def launched_size(environment: Mapping[str, str] = os.environ) -> tuple[int, str
     return 1, None
 
 
+def launched_by_open_mpi(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether Open MPI's mpirun started this process."""
+    return launched_size(environment)[1] == LAUNCHED_SIZE[0]
+
+
 def launched_on_node(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
     """Return this process's rank within its node, and how many there are; None where the launcher does not say."""
     for names in ON_NODE:

@@ -18,7 +18,14 @@ from ddp_mlp.parallel import mapping, segments
 from ddp_mlp.parallel.barrier import SharedBarrier, flag_bytes
 from ddp_mlp.parallel.communicator import PAGE, Communicator, zeros_on_a_page
 from ddp_mlp.parallel.host import host_name, places_to_share, shared_memory
-from ddp_mlp.parallel.launcher import LAUNCHED_SIZE, is_launched, launched_on_node, launched_rank, launched_size
+from ddp_mlp.parallel.launcher import (
+    is_launched,
+    launched_by_open_mpi,
+    launched_on_node,
+    launched_rank,
+    launched_size,
+)
+from ddp_mlp.parallel.leaving import leave_without_mpi
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.parallel.waiting import limited
 from ddp_mlp.units import byte_size
@@ -213,7 +220,7 @@ class MPIRanks(Communicator):
             self._world.Barrier()
         # All work is done. Between hosts, MPICH 4.0 over UCX waits here for ever, one job in four on a busy machine.
         # mpi4py's function would let no other thread run, so that the library's own is called.
-        with limited(FINALIZE_SECONDS, lambda _: _leave_without_mpi(exit_code)):
+        with limited(FINALIZE_SECONDS, lambda _: leave_without_mpi(exit_code)):
             ctypes.CDLL(self._MPI.__file__).MPI_Finalize()
         sys.exit(exit_code)
 
@@ -269,7 +276,7 @@ def _meet(MPI: Any, environment: Mapping[str, str], launched: int, name: str | N
     library = _library(MPI)
     mismatch = f"the launcher does not match the MPI library ({library}): use that library's own mpirun"
     if not MPI.Is_initialized():
-        if name == LAUNCHED_SIZE[0] and "MPICH" in library:
+        if launched_by_open_mpi(environment) and "MPICH" in library:
             raise EnvironmentMismatch(f"{name} = {launched}, which Open MPI's mpirun sets: {mismatch}")
         _make_room(library, environment)
         # mpi4py's function would let no other thread run, so that the library's own is called.
@@ -308,7 +315,7 @@ def _make_room(library: str, environment: Mapping[str, str]) -> None:
         do = "enlarge it (docker run --shm-size=8g), or remove what lies there"
         print(f"error: /dev/shm is too small: {room}: {do}", file=sys.stderr, flush=True)
     time.sleep(GOODBYE_SECONDS if rank == 0 else 1.0)
-    _leave_without_mpi(EnvironmentMismatch.exit_code)
+    leave_without_mpi(EnvironmentMismatch.exit_code)
 
 
 def _give_up(reason: str) -> NoReturn:
@@ -320,25 +327,12 @@ def _give_up(reason: str) -> NoReturn:
     with suppress(OSError):
         os.write(2, f"error: {where}: MPI has not started ({reason}): {look}\n".encode())
     time.sleep(GOODBYE_SECONDS)
-    _leave_without_mpi(Interrupted.exit_code)
+    leave_without_mpi(Interrupted.exit_code)
 
 
 def _library(MPI: Any) -> str:
     """Return the MPI library's name and version, on one line without runs of blanks."""
     return " ".join(MPI.Get_library_version().splitlines()[0].strip(" ,\0").split())
-
-
-def _leave_without_mpi(exit_code: int) -> NoReturn:
-    """End this process, and with MPICH's mpirun the job, while MPI_Finalize is waiting. Local.
-
-    Hydra takes the code from an abort in the words of PMI-1; from ranks that just exit, it takes 255 now and then. Open
-    MPI's mpirun makes 1 of code 0, and may crash.
-    """
-    if "HYDI_CONTROL_FD" in os.environ:
-        with suppress(OSError):  # it is gone
-            os.write(int(os.environ["PMI_FD"]), f"cmd=abort exitcode={exit_code}\n".encode())
-            time.sleep(ABORT_SECONDS)  # Hydra is faster
-    os._exit(exit_code)
 
 
 def _bytes(counts: Any, array: NDArray[Any]) -> list[int]:

@@ -6,9 +6,11 @@ in the main thread alone: elsewhere signals cannot be caught.
 """
 
 import os
+import select
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -16,9 +18,16 @@ from typing import Any
 from ddp_mlp.errors import Interrupted
 from ddp_mlp.parallel.fitness import end_where_unfit
 from ddp_mlp.parallel.launcher import launched_rank
+from ddp_mlp.parallel.leaving import leave_without_mpi
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 """Of schedulers (TERM, USR1, USR2), people (INT), a terminal that hangs up (HUP), a limit on processor time (XCPU)."""
+LATE_SECONDS = 0.2
+"""After this long, twice, a signal that the main thread has not taken is taken for it."""
+GRACE_SECONDS = 0.5
+"""How long Python may take to hear of a signal while a program begins."""
+_hearers: list[Callable[[int], Any]] = []
+"""Who hears of signals, the innermost last."""
 program = False
 """Whether this process is one of the commands, from its beginning to its end."""
 
@@ -46,26 +55,59 @@ def heard(note: Callable[[int, FrameType | None], Any], hear: Callable[[int], An
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     wakeup_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    wanted = _wanted()
-
-    def listen() -> None:
-        while found := os.read(reading, 1):
-            if found[0] in wanted:
-                hear(found[0])
-        os.close(reading)
-
-    thread = threading.Thread(target=listen, name="signals", daemon=True)
+    thread = _listener(reading, hear)
+    _hearers.append(hear)
     try:
         with noted(note):
             thread.start()
             yield
     finally:
+        _hearers.remove(hear)
         signal.set_wakeup_fd(wakeup_before)
         os.close(writing)
         if thread.ident is None:  # no more threads are to be had
             os.close(reading)
         else:
             thread.join()
+
+
+def _listener(reading: int, hear: Callable[[int], Any]) -> threading.Thread:
+    """Return a thread, not started, that calls hear(number) for each wanted signal that comes out of a pipe."""
+    wanted = _wanted()
+
+    def listen() -> None:
+        late: set[int] = set()
+        with suppress(AttributeError):  # a system that lacks this
+            signal.pthread_sigmask(signal.SIG_BLOCK, wanted)  # so that `sigpending` tells of them
+        told = select.poll()
+        told.register(reading, select.POLLIN)
+        while True:
+            if told.poll(1000 * LATE_SECONDS):
+                found = os.read(reading, 1)
+                if not found:
+                    break
+                if found[0] in wanted:
+                    hear(found[0])
+            elif _hearers[-1:] == [hear]:  # and not one within it
+                waiting = _waiting(wanted)
+                for number in waiting & late:
+                    if signal.sigtimedwait([number], 0) is not None:  # the main thread has not taken it meanwhile
+                        hear(number)
+                late = waiting
+        os.close(reading)
+
+    return threading.Thread(target=listen, name="signals", daemon=True)
+
+
+def _waiting(wanted: Collection[int]) -> set[int]:
+    """Return the signals that this process has got and no thread takes. In a thread that blocks them.
+
+    The kernel gives them to the main thread, and while that waits for a file server, nothing but SIGKILL wakes it: then
+    Python never hears of them.
+    """
+    if not hasattr(signal, "sigtimedwait"):
+        return set()
+    return {int(number) for number in signal.sigpending()} & {*wanted}
 
 
 def name(number: int) -> str:
@@ -87,10 +129,22 @@ def end_at_once(saves: bool) -> None:
         if launched_rank() == 0:
             with suppress(OSError):
                 os.write(2, f"error: stopped by {name(number)}\n".encode())
-        os._exit(code)
+        else:
+            time.sleep(GRACE_SECONDS)  # the first to leave ends all
+        leave_without_mpi(code)
+
+    def hear(number: int) -> None:  # also while Python waits for a file that it imports
+        time.sleep(GRACE_SECONDS)
+        end(number, None)
 
     for number in _wanted():
         signal.signal(number, end)
+    with suppress(RuntimeError, OSError):  # no more threads or files are to be had
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        _listener(reading, hear).start()
+        _hearers.append(hear)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     end_where_unfit()
 
 

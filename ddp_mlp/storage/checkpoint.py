@@ -14,11 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.nn import architecture, arithmetic
 from ddp_mlp.nn.parameters import parameters_sha256
 from ddp_mlp.nn.targets import Targets
 
 NAME = re.compile("[A-Za-z][A-Za-z0-9_]{,31}")
 NAMES = "names must be a letter and at most 31 letters, digits and underscores"
+
+FUNCTIONS = {"activation": "relu", "output_activation": "identity", "arithmetic": "native"}
+"""What a configuration says of a network beyond its arrays, and what it means by saying nothing: version 0.1's."""
 
 Array = NDArray[np.floating[Any]]
 
@@ -76,6 +80,7 @@ def check(checkpoint: Checkpoint) -> None:
     """Raise InvalidError where arrays do not fit together or are not finite (the optimizer's may be)."""
     check_arrays(checkpoint.parameters, checkpoint.optimizer, checkpoint.standardization)
     check_outputs(checkpoint.parameters, checkpoint.classes, checkpoint.targets)
+    check_functions(checkpoint)
     check_finite(checkpoint)
     if min(checkpoint.epoch, checkpoint.step) < 0:
         raise InvalidError(f"epoch {checkpoint.epoch}, step {checkpoint.step}: must not be negative")
@@ -138,6 +143,22 @@ def check_outputs(
         raise InvalidError(f"attribute targets is not what it must be: {error}") from error
     if targets.outputs != outputs or classes:
         raise InvalidError(f"{targets.outputs} numbers and {len(classes)} classes for {outputs} outputs")
+
+
+def check_functions(checkpoint: Checkpoint) -> None:
+    """Raise InvalidError unless the configuration names functions and an arithmetic that such a network has."""
+    named = {name: checkpoint.config.get(name, default) for name, default in FUNCTIONS.items()}
+    if odd := [name for name, value in named.items() if not isinstance(value, str)]:
+        raise InvalidError(f"config: {odd[0]} must be a text")
+    widths = [len(checkpoint.parameters[f"b{layer}"]) for layer in range(1, len(checkpoint.parameters) // 2)]
+    try:
+        arithmetic.called(named["arithmetic"])
+        functions = {name: named[name] for name in ("activation", "output_activation")}
+        architecture.create(1, widths, Targets.from_dict(checkpoint.targets, checkpoint.classes), **functions)
+    except (KeyError, ValueError) as error:
+        raise InvalidError(
+            f"config: no such network has {' '.join(', '.join(named.values()).split())}"[:200]
+        ) from error
 
 
 def check_finite(checkpoint: Checkpoint) -> None:

@@ -34,6 +34,7 @@ from ddp_mlp.storage.checkpoint import (
     check,
     check_arrays,
     check_finite,
+    check_functions,
     check_outputs,
     parameter_names,
     sha256_in_order,
@@ -232,6 +233,7 @@ def _read(file: h5py.File, file_size: int, version: int) -> Checkpoint:
         standardization=None if scaling is None else {name: array[()] for name, array in scaling.items()},
         **values,
     )
+    check_functions(checkpoint)
     check_finite(checkpoint)
     for name in ("epoch", "step"):
         if (found := checkpoint.progress.get(name, values[name])) != values[name]:

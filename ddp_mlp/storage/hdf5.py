@@ -4,8 +4,10 @@ Kept here:
 - What leads out of the file (external and soft links, external storage, virtual data sets), what needs a filter plugin,
   and what declares more rows than the file can hold is refused before memory is allocated for it.
 - Files are opened read-only and without locks, and whatever HDF5 raises becomes one line that names the file.
+- While a file is waited for, other threads run: those that hear signals, and that see that nothing goes on.
 """
 
+import io
 import math
 import os
 import stat
@@ -31,6 +33,7 @@ _FILTERS = {
     h5py.h5z.FILTER_SCALEOFFSET: "scaleoffset",
     h5py.h5z.FILTER_LZF: "lzf",
 }
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 CHUNK_BYTES_AT_MOST = 1 << 30  # a filtered chunk is unpacked whole, whatever part of it is asked for
 DEFLATE_RATIO = 1032  # the most that DEFLATE can shrink anything (zlib's technical notes)
 _HARMLESS_BYTES = 64 << 20  # below this, how well a data set is compressed is nobody's danger
@@ -47,18 +50,59 @@ def size_and_mtime(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def open_hdf5(path: str) -> h5py.File:
-    """Open `path` with HDF5, read-only and without locks."""
+class _OpenFile(io.RawIOBase):
+    """A file that HDF5 reads from. HDF5's own reads hold Python's lock, so that nothing else runs until they are over.
+
+    So a file server that answers nothing would let nobody hear of a signal.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._position, self.size = 0, os.fstat(self._descriptor).st_size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + (
+            0 if whence == os.SEEK_SET else self.size if whence == os.SEEK_END else self._position
+        )
+        return self._position
+
+    def readinto(self, out: Any) -> int:
+        """Fill `out`, with zeros behind the end of the file, as HDF5's own driver does."""
+        wanted = len(out)
+        if (done := os.preadv(self._descriptor, [out], self._position)) < wanted:
+            left = memoryview(out)[done:]
+            while left and (read := os.preadv(self._descriptor, [left], self._position + wanted - len(left))):
+                left = left[read:]
+            if left:
+                np.frombuffer(left, np.uint8)[:] = 0
+        return wanted
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+    def is_hdf5(self) -> bool:
+        """Tell whether HDF5 begins where its specification lets it begin: at byte 0, 512, 1024, 2048 and so on."""
+        places = [0, *(512 << power for power in range(self.size.bit_length()))]
+        return any(os.pread(self._descriptor, len(_SIGNATURE), at) == _SIGNATURE for at in places if at < self.size)
+
+
+def _opened(path: str) -> _OpenFile:
     try:
-        with open(path, "rb"):  # Python's own message for a file that cannot be read is the better one
-            pass
+        return _OpenFile(path)
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def open_hdf5(path: str) -> h5py.File:
+    """Open `path` with HDF5, read-only and without locks."""
+    opened = _opened(path)
     with named_failures(path, "is damaged"):
-        if not h5py.is_hdf5(path):
+        if not opened.is_hdf5():
             raise DataError(f"{path}: is not an HDF5 file; `python -m ddp_mlp.convert` makes one from other formats")
         try:
-            return h5py.File(path, "r", locking=False)
+            return h5py.File(opened, "r")
         except OSError as error:
             if "truncated" in str(error):
                 raise DataError(f"{path}: is cut short ({one_line(error)}); copy it or make it again") from error
@@ -140,7 +184,7 @@ def check_extent(array: h5py.Dataset, where: str) -> None:
     refusal = DataError(f"{where} declares {declared} bytes but the file holds {stored}: it was not written to the end")
     if properties.get_layout() != h5py.h5d.CHUNKED:
         offset = array.id.get_offset()  # None: compact, inside the header, or never written
-        beyond = offset is not None and offset + declared > os.stat(array.file.filename).st_size
+        beyond = offset is not None and offset + declared > array.file.id.get_filesize()
         if stored < declared or beyond:
             raise refusal
         return
@@ -158,8 +202,8 @@ def check_extent(array: h5py.Dataset, where: str) -> None:
 
 def is_hdf5(path: str | Path) -> bool:
     """Tell whether a file is HDF5, with a user block before it or not; StorageError where it cannot be read."""
-    with named_failures(os.fspath(path), "cannot be read"):
-        return bool(h5py.is_hdf5(path))
+    with _opened(os.fspath(path)) as opened, named_failures(os.fspath(path), "cannot be read"):
+        return opened.is_hdf5()
 
 
 def fixed_length(texts: Sequence[str]) -> NDArray[np.bytes_]:

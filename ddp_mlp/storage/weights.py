@@ -27,12 +27,12 @@ from ddp_mlp.errors import ConfigError, DataError, ProgramError, StorageError
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.storage import checkpoints
 from ddp_mlp.storage.atomic import write_atomically
-from ddp_mlp.storage.checkpoint import Checkpoint
+from ddp_mlp.storage.checkpoint import FUNCTIONS, Checkpoint
 from ddp_mlp.storage.regular import open_regular
 
 Arrays = dict[str, NDArray[Any]]
 
-PLAIN = {"activation": "relu", "output_activation": "identity"}
+PLAIN = {name: FUNCTIONS[name] for name in ("activation", "output_activation")}
 """The functions of a network that says nothing of them: version 0.1's."""
 MOST_BYTES, MOST_TIMES = 1 << 30, 50
 """An archive that would become more bytes than both, and than so many times itself, is no network."""

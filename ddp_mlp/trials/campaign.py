@@ -23,6 +23,7 @@ from ddp_mlp.training import interruption
 from ddp_mlp.training.interruption import Interruption
 from ddp_mlp.training.libraries import with_blas_chosen
 from ddp_mlp.training.machine import settled
+from ddp_mlp.training.watchdog import Watchdog
 from ddp_mlp.trials import files, memory, table
 from ddp_mlp.trials.course import Course, Outcome, Unit
 from ddp_mlp.trials.crew import Post, Summons, take_part
@@ -46,16 +47,22 @@ def search(config: Config, space: Mapping[str, Any], asked: Asked, communicator:
     groups = communicator.on_rank_0(make_groups, communicator.nodes, asked.ranks_per_trial)
     with (
         sharing(communicator, config.shared_memory == "auto") as communicator,
-        Interruption(communicator.abort) as signals,
         settled(config, communicator) as machine,
     ):
         whole = replace(plan.base, class_weight=None)
-        data = open_data(whole, communicator)
-        communicator.on_rank_0(_check_scores, plan, data)
-        rows = SearchRows(data, asked.folds, config.seed, communicator)
+        with Watchdog(communicator, config.stall_seconds) as watchdog:
+            watchdog.at("reading data", 0)
+            data = open_data(whole, communicator)
+            communicator.on_rank_0(_check_scores, plan, data)
+            rows = SearchRows(data, asked.folds, config.seed, communicator)
+        # Until here a signal has nothing to save, and ends the command at once.
         free = memory.free_on_nodes(communicator)
         communicator.on_rank_0(memory.check, plan, data, groups, communicator.nodes, free)
-        with claimed(plan.base, communicator) as base, ExitStack() as stack:
+        with (
+            claimed(plan.base, communicator) as base,
+            Interruption(communicator.abort) as signals,
+            ExitStack() as stack,
+        ):
             plan, course = communicator.on_rank_0(_stand, replace(plan, base=base), data)
             number = groups.of(communicator.rank)
             group = communicator.split(number)

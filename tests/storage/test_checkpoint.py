@@ -334,6 +334,25 @@ def test_progress_that_is_not_its_step_s_is_refused(name: str, value: Any) -> No
         decode(bytes(encode(forged)), "forged")
 
 
+@pytest.mark.parametrize("name", ["activation", "output_activation", "arithmetic"])
+@pytest.mark.parametrize("value", [None, -1, 10**400, math.nan, [], {}, "", "x", "relu,relu,relu", "\n"])
+def test_functions_that_a_network_cannot_have_are_refused(name: str, value: Any) -> None:
+    """Where it is written, and where it is read: signed, whole, and of a configuration that nobody can have had."""
+    whole = make()
+    changed = dataclasses.replace(whole, config={**whole.config, name: value})
+    if name == "output_activation" and value in ("", "x", "\n"):
+        assert encode(changed)  # classes have softmax, whatever is said of numbers
+        return
+    with pytest.raises(ValueError, match=f"config: ({name} must be a text|no such network has )"):
+        encode(changed)
+    stored, forged = (json.dumps(each.config, sort_keys=True).encode() for each in (whole, changed))
+    forgery = io.BytesIO(image_of(whole))
+    with h5py.File(forgery, "r+") as file:
+        assert file.attrs["config"] == stored
+        file.attrs["config"] = np.bytes_(forged)
+    assert refusal(signed(forgery.getvalue())).startswith("some.h5: not a valid checkpoint, config: ")
+
+
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket"])
 def test_what_is_no_regular_file_is_passed_over(tmp_path: Path, kind: str) -> None:
     """A pipe to which nobody writes would be waited for without end."""

@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import os
 import pickle
 import time
 from pathlib import Path
@@ -15,6 +14,8 @@ import ddp_mlp
 from ddp_mlp.__main__ import VERBS
 from ddp_mlp.errors import ConfigError, DataError, StorageError
 from tests.conftest import ROOT, Program
+
+PACKAGE = Path(ddp_mlp.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,7 @@ def test_load_takes_what_the_run_has_kept(digits: Path, tmp_path: Path) -> None:
 
 def test_one_command_has_them_all(run_python: Program, digits: Path, tmp_path: Path) -> None:
     """`ddp-mlp VERB` is `python -m ddp_mlp.VERB`, exit code included; no command is missing from its list."""
-    modules = (ROOT / "ddp_mlp").glob("[a-z]*.py")
+    modules = PACKAGE.glob("[a-z]*.py")
     commands = {path.stem for path in modules if '\nif __name__ == "__main__":\n' in path.read_text("utf-8")}
     assert commands <= set(VERBS)
     listing = run_python("-m", "ddp_mlp")
@@ -173,7 +174,7 @@ def test_one_command_has_them_all(run_python: Program, digits: Path, tmp_path: P
 
 def test_annotations_are_shipped() -> None:
     """py.typed lies beside the code."""
-    assert os.path.exists(ROOT / "ddp_mlp" / "py.typed")
+    assert (PACKAGE / "py.typed").exists()
 
 
 def test_a_model_pickled_by_version_0_1_is_read() -> None:

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ BATCHES = 8
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 CHECKED_STEPS = 5
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 KEPT = ExitStack()
 """What a worker has entered until its end."""
 
@@ -563,6 +565,35 @@ def installed(name: str) -> bool:
     return module is None or importlib.util.find_spec(module) is not None
 
 
+def about_here(names: list[str]) -> dict[str, Any]:
+    """Return what figures depend on: the processor, its cores, and the versions of what was measured."""
+    from importlib.metadata import version
+
+    import ddp_mlp
+    from ddp_mlp.nn import blas
+
+    fields = {"vendor_id": "", "model name": platform.processor() or platform.machine(), "cpu family": "", "model": ""}
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in fields:
+            fields[name.strip()] = value.strip()
+    model = re.sub(r"\((R|TM)\)", "", fields["model name"])
+    packages = {"torch": "PyTorch", "jax": "JAX", "sklearn": "scikit-learn"}
+    needed = dict.fromkeys(NEEDS[CONTENDERS[name][0]] for name in names if CONTENDERS[name][0] in NEEDS)
+    library = blas.in_use()
+    return {
+        "processor": f"{model} (family {fields['cpu family']}, model {fields['model']})",
+        "cores": len(os.sched_getaffinity(0)),
+        "platform": platform.platform(),
+        "versions": {
+            "ddp_mlp": ddp_mlp.__version__,
+            "NumPy": version("numpy"),
+            "BLAS": f"{library.name} {library.architecture}",
+            **{packages[module]: version(packages[module].replace("PyTorch", "torch")) for module in needed},
+        },
+    }
+
+
 def main() -> None:
     """Run the comparison and write what was asked for."""
     if sys.argv[1:2] == ["--serve"]:
@@ -585,8 +616,8 @@ def main() -> None:
     indices = [names.index(name) for name in asked.shapes]
     found = compare(indices, contenders, asked.repeats, asked.seconds, asked.activation)
     if asked.output:
-        about = {"machine": platform.platform(), "activation": asked.activation, "seconds_per_step": found}
-        asked.output.write_text(json.dumps(about, indent=1))
+        about = {**about_here(contenders), "activation": asked.activation, "repeats": asked.repeats}
+        asked.output.write_text(json.dumps({**about, "seconds_per_step": found}, indent=1))
     if asked.png:
         draw(found, asked.png)
 

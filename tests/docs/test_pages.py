@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import ddp_mlp
 from ddp_mlp.__main__ import VERBS
 from ddp_mlp.config import Config
 from tests.conftest import ROOT
@@ -96,4 +97,4 @@ def test_every_quoted_line_of_code_is_there() -> None:
     rows = re.findall(r"^\| .* \| `(.*?)` \| `(.*?)` \|$", (ROOT / "docs" / "derivation.md").read_text(), re.M)
     assert len(rows) >= 11
     for code, file in rows:
-        assert code in (ROOT / "ddp_mlp" / file).read_text(), code
+        assert code in (Path(ddp_mlp.__file__).parent / file).read_text(), code

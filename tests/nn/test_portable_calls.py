@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "ddp_mlp"
+import ddp_mlp
+
+PACKAGE = Path(ddp_mlp.__file__).parent
 
 EXACT = {
     *("asfortranarray", "diag", "isnan", "isinf", "logical_or"),

@@ -156,7 +156,7 @@ def describe_numbers_together(scores: "EnsembleNumberScores") -> Iterator[str]:
         yield f"calibration: expected error {found.expected_error:.4f}"
         yield from _bins(found, ("probability", "labels", "mean", "share that is so"))
         return
-    yield "calibration: the share of rows within the interval that the members' spread gives so much of"
+    yield "calibration: the share of rows within the interval that the spread gives for it"
     shares = list(next(iter(found.values())).coverage)
     lines: list[Sequence[Any]] = [("target", *shares, "expected error", "spread")]
     for name, interval in found.items():
@@ -213,10 +213,12 @@ def _chosen_split(info: "DatasetInfo", asked: argparse.Namespace) -> str:
 
 def describe(scores: "Scores", classes: Sequence[str]) -> Iterator[str]:
     """Yield the scores as lines for people: the figures, a table of the classes, the confusion matrix."""
+    from ddp_mlp.run_dir.narrator import wrapped
+
     yield f"rows {scores.rows:,}, accuracy {scores.accuracy:.4f}, log-loss {scores.log_loss:.4f}"
     if scores.unseen:
         listed = ", ".join(f"{name} {count:,}" for name, count in scores.unseen.items())
-        yield f"rows of classes that training never saw, in no figure: {listed}"
+        yield from wrapped(f"rows of classes that training never saw, in no figure: {listed}")
     yield ""
     table: list[Sequence[Any]] = [("class", "precision", "recall", "rows")]
     for row in zip(classes, scores.precision, scores.recall, scores.support, strict=True):
@@ -236,10 +238,10 @@ def _describe_confusion(
     matrix = [["", *classes]]
     for i, (name, row) in enumerate(zip(classes, confusion, strict=True)):
         matrix.append([name, *(str(rows) if rows or i == k else "·" for k, rows in enumerate(row))])
-    lines = list(_aligned(matrix))
-    if max(map(columns_of, lines)) <= COLUMNS:
+    widths = [max(columns_of(printable(str(row[i]))) for row in matrix) for i in range(len(matrix))]
+    if sum(widths) + 2 * len(classes) <= COLUMNS:
         yield "confusion matrix: a row for each true class, a column for each predicted one"
-        yield from lines
+        yield from _aligned(matrix)
         return
     pairs = [(rows, i, k) for i, row in enumerate(confusion) for k, rows in enumerate(row) if rows and i != k]
     pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
@@ -253,8 +255,10 @@ def _describe_confusion(
 
 def describe_numbers(scores: "NumberScores") -> Iterator[str]:
     """Yield the scores as lines for people: the figures of all targets, and a table of each."""
-    figures = ", ".join(f"{name} {value:.6g}" for name, value in scores.figures.items())
-    yield f"rows {scores.rows:,}, loss {scores.loss:.6g}, {figures}"
+    from ddp_mlp.run_dir.narrator import listed
+
+    figures = [f"{name} {value:.6g}" for name, value in scores.figures.items()]
+    yield from listed([f"rows {scores.rows:,}", f"loss {scores.loss:.6g}", *figures], COLUMNS)
     yield ""
     heads = list(next(iter(scores.of_each.values())))
     table: list[Sequence[Any]] = [("target", *heads)]
@@ -273,15 +277,24 @@ def finite_or_none(value: Any) -> Any:
 
 
 def _aligned(table: Sequence[Sequence[Any]]) -> Iterator[str]:
-    """Yield the rows of a table, the first column flush left and the others flush right."""
+    """Yield the rows of a table, the first column flush left and the others flush right.
+
+    Columns that do not fit the screen beside the first stand below, with the first again.
+    """
     from ddp_mlp.parallel.terminal import columns_of
 
     shown = [[printable(str(cell)) for cell in row] for row in table]
     widths = [max(columns_of(row[i]) for row in shown) for i in range(len(shown[0]))]
-    for row in shown:
-        gaps = [" " * (width - columns_of(cell)) for cell, width in zip(row, widths, strict=True)]
-        first = row[0] + gaps[0]
-        yield "  ".join([first, *(gap + cell for cell, gap in zip(row[1:], gaps[1:], strict=True))]).rstrip()
+    parts: list[list[int]] = [[]]
+    for i in range(1, len(widths)):
+        if parts[-1] and widths[0] + sum(2 + widths[k] for k in (*parts[-1], i)) > COLUMNS:
+            parts.append([])
+        parts[-1].append(i)
+    for number, part in enumerate(parts):
+        yield from [""] if number else []
+        for row in shown:
+            gaps = {i: " " * (widths[i] - columns_of(row[i])) for i in (0, *part)}
+            yield "  ".join([row[0] + gaps[0], *(gaps[i] + row[i] for i in part)]).rstrip()
 
 
 if __name__ == "__main__":

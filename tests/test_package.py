@@ -1,5 +1,7 @@
 """What is packed for others: a wheel and an sdist that are well formed, and a program that needs no checkout."""
 
+import ast
+import importlib.util
 import os
 import re
 import subprocess
@@ -9,6 +11,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -100,6 +103,35 @@ def test_the_conda_recipe_needs_the_same() -> None:
     assert dict(needed.split(" >=") for needed in recipe["requirements"]["run"]) == requirements()
 
 
+def test_the_conda_recipe_builds(tmp_path: Path) -> None:
+    """rattler-build reads it; its script, as rendered, installs from the checkout; what its tests ask for is done.
+
+    Only the environment is not conda's: solving one needs a channel.
+    """
+    rattler_build = pytest.importorskip("rattler_build")
+    path = ROOT / "scripts" / "packages" / "conda" / "recipe.yaml"
+    [variant] = rattler_build.Stage0Recipe.from_file(path).render(rattler_build.VariantConfig())
+    rendered = variant.recipe.to_dict()
+    assert (rendered["package"]["name"], rendered["package"]["version"]) == ("ddp_mlp", ddp_mlp.__version__)
+    assert rendered["build"]["python"]["entry_points"] == ["ddp-mlp = ddp_mlp.__main__:main"]
+    installed = tmp_path / "installed"
+    script = rendered["build"]["script"].replace("${{ PYTHON }}", sys.executable)
+    environment = {**os.environ, "PIP_TARGET": str(installed), "PYTHONPATH": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    done = subprocess.run(
+        ["bash", "-ec", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    imports, program = rendered["tests"]
+    for name in imports["python"]["imports"]:
+        found = run("-c", f"import {name}; print({name}.__file__)", cwd=tmp_path, path=installed)
+        assert found.stdout.startswith(str(installed)), found.stderr
+    word, *arguments = program["script"].split()
+    assert word == "python"
+    done = run(*arguments, cwd=tmp_path, path=installed)
+    assert done.returncode == 0, done.stderr
+    assert "parameters_sha256" in done.stdout
+
+
 def test_the_spack_recipe_needs_the_same() -> None:
     """It has the program's version and lower bounds; the rest is needed to build, or by a variant."""
     recipe = (ROOT / "scripts" / "packages" / "spack" / "package.py").read_text()
@@ -107,6 +139,33 @@ def test_the_spack_recipe_needs_the_same() -> None:
     assert re.findall(r'version\("(.+?)"\)', recipe) == [ddp_mlp.__version__]
     found = re.findall(r'depends_on\("(?:py-)?(.+?)@(.+?):", type=\("build", "run"\)\)', recipe)
     assert dict(found) == requirements()
+
+
+def test_the_spack_recipe_is_well_formed() -> None:
+    """Spack's directives with the arguments that they have; every condition is a variant; what it imports is there."""
+    tree = ast.parse((ROOT / "scripts" / "packages" / "spack" / "package.py").read_text())
+    known = {
+        "license": set(),
+        "version": set(),
+        "variant": {"default", "description"},
+        "depends_on": {"type", "when"},
+    }
+    [package] = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert package.name == "PyDdpMlp"  # of packages/py_ddp_mlp/package.py
+    variants, conditions = set(), set()
+    for node in package.body:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            name = ast.unparse(node.value.func)
+            given = {str(word.arg): ast.literal_eval(word.value) for word in node.value.keywords}
+            assert given.keys() <= known[name]
+            [first] = node.value.args
+            variants |= {ast.literal_eval(first)} if name == "variant" else set()
+            conditions |= {given["when"]} if "when" in given else set()
+            assert {"build", "run"} >= set(np.atleast_1d(given.get("type", "build")).tolist())
+        elif isinstance(node, ast.Assign):
+            assert ast.unparse(node.targets[0]) == "import_modules"
+            assert all(importlib.util.find_spec(name) for name in ast.literal_eval(node.value))
+    assert conditions == {f"+{name}" for name in variants}
 
 
 def test_the_citation_names_the_version() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from ddp_mlp import predict
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.inference import apply
 from ddp_mlp.inference.apply import classify
+from ddp_mlp.inference.numbers import NumberScores
 from ddp_mlp.inference.scores import Scores
 from ddp_mlp.model import Model
 from ddp_mlp.parallel.single import SingleProcess
+from ddp_mlp.parallel.terminal import columns_of
 from ddp_mlp.storage.dataset import inspect
 from ddp_mlp.storage.predictions import PredictionsWriter
 from tests.conftest import Program
@@ -273,3 +276,25 @@ def test_confusions_on_a_screen() -> None:
         "class 3     class 7     1               10.0%",
     ]
     assert max(map(len, lines)) <= 80
+
+
+def test_many_quantiles_fit_a_screen() -> None:
+    """Columns beyond 80 stand below, beside the names of the targets; every figure is there once."""
+    levels = [k / 20 for k in range(1, 20)]
+    of_each = {
+        name: {f"coverage at {q:g}": k + q for q in levels} | {"r2": 0.5}
+        for k, name in enumerate(("price", "the 犬's age"))
+    }
+    figures = {f"coverage at {q:g}": q for q in levels}
+    lines = list(predict.describe_numbers(NumberScores(1234, 0.5, figures, of_each)))
+    assert max(map(columns_of, lines)) <= 80
+    words = " ".join(lines)
+    assert all(words.count(f"coverage at {q:g} {q:g}") == 1 for q in levels)
+    tables = [part.splitlines() for part in "\n".join(lines).split("\n\n")[1:]]
+    found: dict[str, list[str]] = {}
+    for head, *rows in tables:
+        assert re.split(r"\s{2,}", head)[0] == "target"
+        for row in rows:
+            name, *cells = re.split(r"\s{2,}", row)
+            found.setdefault(name, []).extend(cells)
+    assert found == {name: [f"{value:.6g}" for value in values.values()] for name, values in of_each.items()}

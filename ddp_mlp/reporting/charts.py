@@ -34,7 +34,9 @@ STYLE: Any = {
 }
 ABOVE: Any = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3}
 """A legend's place, out of the way of the data."""
-LEGEND_POINTS = 36.0
+LEGEND_POINTS = 44.0
+SHORT_LABEL = 12
+"""Characters of a label, three of which stand beside one another."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,13 @@ def run_handles(runs: Sequence[RunLog], palette: Palette) -> list[Line2D]:
         Line2D([], [], color=palette.run(number), linewidth=3, label=short(run.name, 20))
         for number, run in enumerate(runs)
     ]
+
+
+def name_above(axes: Axes, palette: Palette, handles: Sequence[Line2D] | None = None) -> None:
+    """Name the lines, or handles, above the axes: three beside one another, or two where a name is long."""
+    found: list[Any] = list(handles) if handles is not None else axes.get_legend_handles_labels()[0]
+    longest = max((len(str(handle.get_label())) for handle in found), default=0)
+    axes.legend(handles=found, labelcolor=palette.ink, **ABOVE | {"ncols": 3 if longest <= SHORT_LABEL else 2})
 
 
 def dress(axes: Axes, palette: Palette, grid: bool = True) -> None:

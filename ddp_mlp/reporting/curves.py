@@ -199,7 +199,8 @@ def _legend(axes: Axes, panels: Sequence[Panel], runs: Sequence[RunLog], palette
         for faint, style, label in sorted(kinds)
     ]
     handles = [*run_handles(runs, palette), *handles] if several else handles
-    columns = 3 if axes.get_window_extent().width > 72 * NARROW else 2
+    figure = axes.get_figure(root=True)
+    columns = 3 if figure is not None and figure.get_figwidth() > NARROW else 2
     place: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.13), "borderaxespad": 0.0, "ncols": columns}
     axes.legend(handles=handles, labelcolor=palette.ink, **place)
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ddp_mlp.reporting.charts import ABOVE, LEGEND_POINTS, Chart, Palette, dress, run_handles, short
+from ddp_mlp.reporting.charts import ABOVE, LEGEND_POINTS, Chart, Palette, dress, name_above, run_handles, short
 from ddp_mlp.reporting.runs import RunLog
 
 
@@ -64,7 +64,7 @@ def _rate(runs: Sequence[RunLog]) -> Chart | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         if len(runs) > 1:
-            axes.legend(handles=run_handles(runs, palette), labelcolor=palette.ink, **ABOVE)
+            name_above(axes, palette, run_handles(runs, palette))
         dress(axes, palette)
 
     text = f"Examples per second in each epoch: {'; '.join(words)}."
@@ -95,7 +95,7 @@ def _waiting(runs: Sequence[RunLog]) -> Chart | None:
         axes.set_xlabel("rank")
         axes.set_ylabel("seconds")
         if len(runs) > 1:
-            axes.legend(handles=run_handles(runs, palette), labelcolor=palette.ink, **ABOVE)
+            name_above(axes, palette, run_handles(runs, palette))
         dress(axes, palette)
 
     text = f"Seconds that each rank waited for the others. {'; '.join(words)}."

@@ -4,6 +4,7 @@ Invariants:
 - a cell's colour is its share of the true class; rows of true classes, columns of predicted ones;
 - up to NUMBERED classes have their counts in the cells, up to LABELLED each its name; beyond, every tenth has, and all
   where the matrix is shown large (the page's style chooses by the width there is);
+- a name that is cut stays another name than the next, where that can be;
 - what is seen is said: each cell has a title, the whole has words.
 """
 
@@ -48,9 +49,9 @@ def matrix_svg(confusion: NDArray[np.int64], names: Sequence[str], text: str) ->
     cell = 30.0 if n <= SMALL else 400.0 / n if n <= LABELLED else 640.0 / n
     font = min(11.0, 0.78 * cell) if n <= LABELLED else 0.86 * cell
     axis = 11 if n <= LABELLED else 17
-    short = [_short(name) for name in names]
+    short = shortened(names)
     # beyond LABELLED classes the few names are larger than the cells are high
-    room = max(map(_columns, short)) * 0.62 * (font if n <= LABELLED else 17.0) + 6
+    room = max(map(_columns, short)) * 0.6 * (font if n <= LABELLED else 17.0) + 6
     turned = max(map(_columns, short)) * 0.62 * font > cell
     above = (room if turned or n > LABELLED else font + 5) + axis + 3
     left, size = room + axis + 3, cell * n
@@ -134,13 +135,27 @@ def _named(
     return found
 
 
-def _short(name: str) -> str:
-    """Return a name of LETTERS columns at most."""
-    if _columns(name) <= LETTERS:
+def shortened(names: Sequence[str], most: int = LETTERS) -> list[str]:
+    """Return names of `most` columns at most: their beginnings or, where several begin alike, what comes after that."""
+    found = [_short(name, most) for name in names]
+    if len(set(found)) == len(set(names)):
+        return found
+    long = [name for name in names if _columns(name) > most]
+    alike = next((i for i, (a, b) in enumerate(zip(min(long), max(long), strict=False)) if a != b), len(min(long)))
+    word = max((i + 1 for i in range(alike) if not long[0][i].isalnum()), default=alike)  # whole numbers, whole words
+    for start in (word, alike):
+        ends = [name if _columns(name) <= most else _short(f"…{name[start:]}", most) for name in names]
+        found = ends if len(set(ends)) > len(set(found)) else found
+    return found
+
+
+def _short(name: str, most: int) -> str:
+    """Return a name, or its beginning, of `most` columns at most."""
+    if _columns(name) <= most:
         return name
     kept = ""
     for letter in name:
-        if _columns(kept + letter) > LETTERS - 1:
+        if _columns(kept + letter) > most - 1:
             break
         kept += letter
     return f"{kept}…"

@@ -68,7 +68,7 @@ def _of_one(run: RunLog, outcome: Found, shape: Shape, search: str) -> list[str]
         section(_heading([run]), of_run(run, outcome, shape, "test")),
         _training([run]),
         _machine([run]),
-        section("Settings", settings_of(run) + _starts([run])),
+        section("Settings", settings_of(run) + _starts([run], "rung, or killed" if search else "killed")),
     ]
 
 
@@ -114,7 +114,8 @@ def _machine(runs: Sequence[RunLog]) -> str:
         notes.append("Between steps are evaluation, checkpoints and logging; waiting is for other ranks.")
     for run in runs:
         if isinstance(crowd := run.start.get("crowded"), dict):
-            words = f"{crowd.get('threads')} threads shared {crowd.get('cores')} core(s) of {crowd.get('host')}"
+            threads, cores, host = (crowd.get(name) for name in ("threads", "cores", "host"))
+            words = f"{threads} threads shared {cores} core{'' if cores == 1 else 's'} of {host}"
             if times := run.crowded_times():
                 words += f"; a step took {times:.3g} times the processor time of its busiest rank"
             notes.append(words + (f" in {run.name}." if len(runs) > 1 else "."))
@@ -122,9 +123,9 @@ def _machine(runs: Sequence[RunLog]) -> str:
     return section("How the machine was used", content) if charts else ""
 
 
-def _starts(runs: Sequence[RunLog]) -> str:
-    """Return the table of starts, of runs that have several."""
+def _starts(runs: Sequence[RunLog], silent: str = "killed") -> str:
+    """Return the table of starts, of runs that have several; `silent` is what ended those that tell no end."""
     resumed = [run for run in runs if len(run.starts) > 1]
-    rows = [[*([run.name] if len(runs) > 1 else []), *row] for run in resumed for row in starts_of(run)]
+    rows = [[*([run.name] if len(runs) > 1 else []), *row] for run in resumed for row in starts_of(run, silent)]
     head = [*(["run"] if len(runs) > 1 else []), "time (UTC)", "steps", "ended by", "P", "hosts", "from"]
     return f"<h3>Starts</h3>{table(head, rows)}" if rows else ""

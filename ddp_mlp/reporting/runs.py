@@ -197,12 +197,13 @@ def read_all(folders: Sequence[Path]) -> list[RunLog]:
 
 
 def seeds(runs: Sequence[RunLog]) -> list[list[RunLog]]:
-    """Return the groups of runs that differ by their seed alone, and how they were spread over ranks."""
+    """Return the groups of runs that differ by their seed alone, and how they were spread over ranks; one of a seed."""
     groups: dict[str, list[RunLog]] = {}
     for run in runs:
         own = {name: value for name, value in run.config.items() if name not in (*OWN, "seed")}
         groups.setdefault(json.dumps([own, run.start["fingerprint"]], sort_keys=True, default=str), []).append(run)
-    return [group for group in groups.values() if len({run.config.get("seed") for run in group}) > 1]
+    of_seeds = [list({run.config.get("seed"): run for run in group[::-1]}.values())[::-1] for group in groups.values()]
+    return [group for group in of_seeds if len(group) > 1]
 
 
 def differing(runs: Sequence[RunLog]) -> dict[str, list[Any]]:

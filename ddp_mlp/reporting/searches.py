@@ -147,7 +147,7 @@ def _curves(log: SearchLog) -> Chart | None:
                 linewidth=2.2 if place == 0 else 1.1,
                 label=f"trial {trial}",
             )
-        axes.legend(fontsize=7.5, ncols=2)
+        axes.legend(fontsize=7.5, ncols=2, labelcolor=palette.ink)
         axes.set_xlabel("epoch")
         axes.set_ylabel(log.monitor.replace("_", " "))
         dress(axes, palette)

@@ -66,14 +66,17 @@ def _facts(run: RunLog) -> list[list[Any]]:
     ]
 
 
-def starts_of(run: RunLog) -> list[list[str]]:
-    """Return a row for each start of a run: when, which steps, how it ended, ranks, hosts, from which checkpoint."""
+def starts_of(run: RunLog, silent: str = "killed") -> list[list[str]]:
+    """Return a row for each start of a run: when, which steps, how it ended, ranks, hosts, from which checkpoint.
+
+    `silent` is what ended a start that tells no end, where another came after it.
+    """
     rows = []
     bounds = [i for i, event in enumerate(run.events) if event["event"] == "start"]
     for lo, hi in zip(bounds, [*bounds[1:], len(run.events)], strict=True):
         start, last = run.events[lo], run.events[hi - 1]
         after = run.events[hi] if hi < len(run.events) else None
-        ended = "running, or killed" if after is None else "killed"
+        ended = "running, or killed" if after is None else silent
         if last["event"] in ENDS:
             ended = str(last.get(ENDS[last["event"]], "ended"))
         reached = last["step"] if after is None else max([last["step"], *_whole_number(after, "cut_step")])

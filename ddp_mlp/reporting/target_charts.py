@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from ddp_mlp.inference.metrics import ScoreRanks, probabilities_of_bins
-from ddp_mlp.reporting.charts import ABOVE, LEGEND_POINTS, Chart, Palette, dress, short
+from ddp_mlp.reporting.charts import LEGEND_POINTS, Chart, Palette, dress, name_above, short
 from ddp_mlp.reporting.number_outcome import NumberOutcome
 
 DRAWN = 400
@@ -89,7 +89,7 @@ def residual_chart(outcome: NumberOutcome) -> Chart:
             axes.stairs(100 * share, RESIDUALS, color=palette.run(i), label=short(name, NAME))
         axes.set_xlabel("(predicted − true) / RMSE")
         axes.set_ylabel("% of rows")
-        axes.legend(labelcolor=palette.ink, **ABOVE)
+        name_above(axes, palette)
         dress(axes, palette)
 
     text = f"Distribution of errors, in units of each target's RMSE. {'; '.join(words)}; 4.6% if they were normal."
@@ -139,7 +139,7 @@ def calibration_chart(outcome: NumberOutcome) -> Chart:
         axes.set_xlabel("mean predicted, standardized")
         axes.set_ylabel("mean true")
         if lines:
-            axes.legend(labelcolor=palette.ink, **ABOVE)
+            name_above(axes, palette)
         dress(axes, palette)
 
     text = "Mean truth of tenths of the rows in the order of their predictions; largest difference, in deviations: "
@@ -162,7 +162,7 @@ def coverage_chart(outcome: NumberOutcome) -> Chart:
             axes.plot(levels, shares, "o-", color=palette.run(i), markersize=4, linewidth=1.0, label=short(name, NAME))
         axes.set_xlabel("level")
         axes.set_ylabel("share of rows below")
-        axes.legend(labelcolor=palette.ink, **ABOVE)
+        name_above(axes, palette)
         dress(axes, palette)
 
     return Chart("Calibration", f"Share of rows at or below each quantile: {told}.", draw, headroom=LEGEND_POINTS)
@@ -208,7 +208,7 @@ def precision_recall_chart(names: Sequence[str], ranks: ScoreRanks) -> Chart:
         axes.set_xlabel("recall")
         axes.set_ylabel("precision")
         if order:
-            axes.legend(labelcolor=palette.ink, **ABOVE)
+            name_above(axes, palette)
         dress(axes, palette)
 
     return Chart("Precision and recall, the rarest", f"Precision and recall. {told}.", draw, headroom=LEGEND_POINTS)

@@ -179,7 +179,7 @@ def _of_crowd(crowd: Mapping[str, Any], event: Event) -> str:
     else:
         exact = True
     return (
-        f"{ranks} ranks{each} share {cores:.3g} core(s) of {crowd['host']}: {fewer} end "
+        f"{ranks} ranks{each} share {cores:.3g} core{'' if cores == 1 else 's'} of {crowd['host']}: {fewer} end "
         f"{'with the same bits, ' if exact else ''}mostly sooner"
     )
 

@@ -21,7 +21,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from scripts.benchmarks.scaling import Case, Machine, efficiency, play  # noqa: E402 # the checkout need not be installed
+from ddp_mlp.units import counted  # noqa: E402 # the checkout need not be installed
+from scripts.benchmarks.scaling import Case, Machine, efficiency, play  # noqa: E402
 
 KEPT = ROOT / "docs" / "figures" / "speed.json"
 OURS, ONE, EIGHT, PRODUCTS = "exact P=2 K=2", "exact P=1 K=1", "exact P=1 K=8", "products 1 core"
@@ -146,7 +147,7 @@ def in_the_readme(speed: Speed) -> str:
     return (
         f"Version {ours} on {machine(speed)}.\nA step of {named(first)}, takes {speed.ms(first, OURS):.1f} ms with the "
         f"exact sum.\nThe peers take this many times as long: {', '.join(peers)}.\n"
-        f"{last} of {len(compared)} comparisons, over {len(speed.seconds)} networks, a peer is the faster."
+        f"{last} of {len(compared)} comparisons, over {counted(len(speed.seconds), 'network')}, a peer is the faster."
     )
 
 
@@ -202,6 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Put measured and predicted figures into the documentation.")
     parser.add_argument("benchmark", nargs="*", type=Path, help="what benchmark.py -o has written (what is kept)")
     asked = parser.parse_args(arguments)
+    if not asked.benchmark and not KEPT.exists():
+        parser.error("nothing is measured yet: name what benchmark.py -o has written")
     speed = measured(asked.benchmark or [KEPT])
     KEPT.parent.mkdir(exist_ok=True)
     lines = (f'  "{name}": {json.dumps(value)}' for name, value in speed.about.items())

@@ -1,8 +1,8 @@
 """Make the pictures of the documentation, docs/pictures, from the program itself and from real runs.
 
-The sum and the charts are functions of the code and of docs/figures, which `figures.py` keeps: a test holds the files
-against them. The report's pages are those of a run made here, shown by Chromium; the recording is of runs made, killed
-and resumed here.
+The sum and the charts are functions of the code and of the tables in docs/, which `figures.py` makes: a test holds the
+files against them. The report's pages are those of a run made here, shown by Chromium; the recording is of runs made,
+killed and resumed here.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,13 +28,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from ddp_mlp.reporting.charts import ABOVE, LEGEND_POINTS, Chart, Palette, dress, to_svg
+from ddp_mlp.summing import tree
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from ddp_mlp.reporting.charts import ABOVE, LEGEND_POINTS, Chart, Palette, dress, to_svg  # noqa: E402
-from ddp_mlp.summing import tree  # noqa: E402
-from scripts.tools import figures  # noqa: E402 # the checkout need not be installed
-
 PICTURES = ROOT / "docs" / "pictures"
 SHARDS, WORLDS = 8, (1, 2, 3)
 ROWS, LINE, COLUMN = 24, 18, 8.4
@@ -141,27 +139,24 @@ def table_of(page: str, first_heading: str) -> tuple[list[str], list[list[str]]]
 
 
 def speed() -> str:
-    """Return the chart of how long the peers' steps take beside this program's, as they were measured."""
-    speed = figures.measured([figures.KEPT])
-    networks, cores = list(speed.seconds), speed.about["cores"]
-    ratios = {peer: [speed.ratio(network, name) for network in networks] for peer, name in figures.PEERS.items()}
-    told = [
-        f"{figures.named(network)}: " + ", ".join(f"{peer} {found[i]:.2f}" for peer, found in ratios.items())
-        for i, network in enumerate(networks)
-    ]
+    """Return the chart of how long the peers' steps take beside this program's, from docs/performance.md."""
+    head, rows = table_of("performance.md", "network")
+    peers = head[2:6]
+    told = [f"{row[0]}: " + ", ".join(f"{peer} {x}" for peer, x in zip(peers, row[2:6], strict=True)) for row in rows]
 
     def draw(axes: Axes, palette: Palette) -> None:
-        places = np.arange(len(networks), dtype=float)
+        places = np.arange(len(rows), dtype=float)
         axes.axvline(1, color=palette.ink, linewidth=1.2)
-        for k, (peer, times) in enumerate(ratios.items()):
+        for k, peer in enumerate(peers):
+            times = [float(row[2 + k]) for row in rows]
             axes.plot(times, places, "osD^"[k], color=palette.run(k), markersize=6, label=peer)
         axes.set_xscale("log")
         ticks = [0.75, 1, 1.5, 2, 3, 5, 10]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
-        axes.set_yticks(places, [network.replace("@", " @ ") for network in networks])
-        axes.set_ylim(len(networks) - 0.5, -0.5)
-        axes.set_xlabel(f"time of a step, times ours ({cores} cores; right of the line: slower than ours)")
+        axes.set_yticks(places, [row[0].replace(", batch ", " @ ") for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel("time of a step, times ours (right of the line: slower than ours)")
         axes.legend(labelcolor=palette.ink, **{**ABOVE, "ncols": 4})
         dress(axes, palette, grid=False)
         axes.grid(axis="x", color=palette.faint, linewidth=0.6)
@@ -221,7 +216,10 @@ class Recording:
 
     def run(self, words: str, kill_at: str = "") -> int:
         """Run a command, shown as typed, and return its exit code; SIGKILL it once it has written `kill_at`."""
-        self.add(f"$ {words}")
+        *typed, last = textwrap.wrap(f"$ {words}", 78, subsequent_indent="      ", break_on_hyphens=False)
+        for line in typed:
+            self.add(f"{line} \\")
+        self.add(last)
         python = Path(sys.executable)
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (ROWS, 80))

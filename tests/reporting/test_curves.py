@@ -113,7 +113,7 @@ def test_spread_over_seeds() -> None:
     for run, accuracy in zip(runs, (0.90, 0.94, 0.5), strict=True):
         assert run.final is not None
         run.final["valid_accuracy"] = accuracy
-    assert [[run.name for run in group] for group in seeds(runs)] == [["a", "b"]]
+    assert [[run.name for run in group] for group in seeds([*runs, run_of("b again", seed=1)])] == [["a", "b"]]
     assert "92.00 ± 2.83 %" in figures.spread(runs)
     assert figures.spread(runs[1:]) == ""
 

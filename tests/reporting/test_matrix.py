@@ -51,6 +51,14 @@ def test_long_and_wide_names() -> None:
     assert ">eleven ch…<" in svg
 
 
+def test_names_that_begin_alike_differ_by_their_ends() -> None:
+    """What all long names begin with is left out where their beginnings are one; short names stay as they are."""
+    assert matrix.shortened([f"species {i:03d}" for i in range(100)]) == [f"…{i:03d}" for i in range(100)]
+    assert matrix.shortened(["Iris-setosa", "Iris-virginica", "a"]) == ["Iris-seto…", "Iris-virg…", "a"]
+    assert matrix.shortened(["sample_number_1", "sample_number_2", "x"]) == ["…1", "…2", "x"]
+    assert matrix.shortened(["a-bcdefghijklmn1", "a-bcdefghijklmn2"]) == ["…1", "…2"]
+
+
 def test_a_class_without_rows_has_no_colour() -> None:
     """Shares of an empty row are zeros, not NaN."""
     assert matrix.shares_of(np.array([[0, 0], [1, 1]])).tolist() == [[0, 0], [0.5, 0.5]]

@@ -53,7 +53,7 @@ def test_lines_fit_80_columns() -> None:
     config = {**START["config"], "epochs": 100_000, "access": "auto"}
     lines = narrator.lines({**START, "crowded": crowd, "data": data, "config": config, "total_steps": 10**9})
     words = " ".join(" ".join(lines).split())
-    assert "64 ranks with 2 threads each share 48 core(s) of node-0123: fewer ranks end with the same bits" in words
+    assert "64 ranks with 2 threads each share 48 cores of node-0123: fewer ranks end with the same bits" in words
     figures = {f"{split}_{name}": 123.456 for split in ("train", "valid") for name in ("loss", "accuracy", "rmse")}
     lines += narrator.lines(epoch(100_000, 1.0, **figures))
     lines += narrator.lines(
@@ -67,7 +67,7 @@ def test_lines_fit_80_columns() -> None:
 def test_what_sharing_cores_costs_is_told_once() -> None:
     """The hint at the start says what to do; what it costs comes behind the first epoch that was measured."""
     crowd = {"host": "one", "ranks": 16, "threads": 16, "cores": 1.5}
-    hint = "16 ranks share 1.5 core(s) of one: fewer ranks"
+    hint = "16 ranks share 1.5 cores of one: fewer ranks"
 
     def hinted(**changes: Any) -> str:
         lines = Narrator().lines({**START, "crowded": crowd, "shards": 16, **changes})

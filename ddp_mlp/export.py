@@ -42,7 +42,8 @@ def export(model: "Model", path: Path) -> list[Path]:
 def _parser() -> Parser:
     text = "Write a trained network as C, Fortran or ONNX (standardization and outputs included), safetensors or NPZ."
     parser = Parser("export", text)
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint file, or a run's folder")
+    what = "a checkpoint file, or the folder of a run or a search"
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=what)
     outs = "OUT.c, OUT.f90, OUT.onnx, OUT.safetensors or OUT.npz: one, or several"
     parser.add_argument("out", type=Path, metavar="OUT", nargs="+", help=outs)
     return parser
@@ -50,9 +51,10 @@ def _parser() -> Parser:
 
 def _run(asked: argparse.Namespace) -> None:
     from ddp_mlp.exporting.formats import write_together
-    from ddp_mlp.model import load, load_ensemble, members_of
+    from ddp_mlp.model import load, load_ensemble
+    from ddp_mlp.trials.files import trained_members
 
-    if len(members_of(asked.checkpoint)) > 1:
+    if len(trained_members(asked.checkpoint)) > 1:
         networks = load_ensemble(asked.checkpoint).ensemble.networks
         for out in asked.out:
             (written,) = write_together(networks, out)

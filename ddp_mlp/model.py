@@ -262,19 +262,14 @@ def _told(path: Path, step: int) -> list[Event]:
     return [event for event in events if event["step"] <= step or event.get("event") == "final"]
 
 
-def members_of(path: str | Path) -> list[Path]:
-    """Return the folders of a search's members, the first of which is the search's own; [path] for anything else."""
-    folder = Path(path) / "members"
-    further = sorted((entry for entry in folder.glob("*") if entry.name.isdigit()), key=lambda entry: int(entry.name))
-    return [Path(path), *further]
-
-
 def load_ensemble(path: str | Path) -> EnsembleModel:
     """Return the members of the search in a folder as one model; of anything that `load` takes, one network.
 
-    Raises DataError where one is damaged or has not been trained, StorageError where it cannot be read.
+    Raises DataError where one is damaged or has not been trained to its end, StorageError where it cannot be read.
     """
-    networks = [Network.of(checkpoints.find(member)) for member in members_of(path)]
+    from ddp_mlp.trials.files import trained_members
+
+    networks = [Network.of(checkpoints.find(member)) for member in trained_members(Path(path))]
     try:
         return EnsembleModel(networks)
     except ValueError as error:

@@ -43,7 +43,8 @@ def _parser() -> Parser:
         "confusion matrix, or RMSE, MAE and R² of each number in its own units.",
         epilog="The same bytes on any number of ranks: mpirun -n 4 python -m ddp_mlp.predict …",
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint file, or a run's folder")
+    network = "a checkpoint file, or the folder of a run or a search"
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=network)
     what = "HDF5 (a pattern: several), or a raw CSV, Parquet, NPY"
     parser.add_argument("data", type=Path, metavar="DATA", help=what)
     parser.add_argument(

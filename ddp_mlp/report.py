@@ -30,7 +30,11 @@ def _parser() -> Parser:
         epilog="Exit codes: 0 done, 2 usage, 65 no journal, 74 cannot read or write.",
     )
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="the run_dir of a run, or a saved model; several are compared"
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="the run_dir of a run or a search, or a saved model; several are compared",
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="report.html, or a picture: report.png")
     parser.add_argument("--data", type=Path, metavar="FILE", help="where the data file is now, for the test data")
@@ -67,6 +71,7 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str, 
     from ddp_mlp.reporting.runs import read_all
     from ddp_mlp.reporting.searches import search_page
     from ddp_mlp.reporting.target_charts import charts_of_numbers
+    from ddp_mlp.run_dir.journal import FILE as JOURNAL
     from ddp_mlp.run_dir.narrator import duration
     from ddp_mlp.storage.atomic import write_atomically
     from ddp_mlp.trials.log import read as read_search
@@ -74,6 +79,11 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str, 
     search = ""
     if len(folders) == 1 and (found := read_search(folders[0])) is not None:
         search = search_page(found)
+        if not (folders[0] / JOURNAL).exists():  # it has no best network yet
+            if output.suffix.lower() != ".html":
+                raise ConfigError(f"output = {output}: {folders[0]} has no best network to draw yet: ask for .html")
+            write_atomically(output, page.page_of_search(folders[0], search).encode())
+            return
     runs = read_all(folders)
     try:
         shapes = [image_shape(run.start["data"].get("features", 0), image) for run in runs]

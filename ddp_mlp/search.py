@@ -63,16 +63,16 @@ def _work(asked: argparse.Namespace, rest: Sequence[str], communicator: "Communi
     from ddp_mlp.trials.campaign import search as conduct
     from ddp_mlp.trials.plan import Asked
 
-    def read() -> "tuple[Config, dict[str, Any]] | None":
+    def read() -> "tuple[Config, dict[str, Any], Asked] | None":
+        options = {name: value for name, value in vars(asked).items() if name != "space"}
         try:
-            return config.parse(rest), space.read(asked.space)
+            return config.parse(rest), space.read(asked.space), Asked(**options)
         except SystemExit:  # --print_config: it is printed
             return None
 
     found = communicator.on_rank_0(read)
     if found is not None:
-        options = {name: value for name, value in vars(asked).items() if name != "space"}
-        conduct(*found, Asked(**options), communicator)
+        conduct(*found, communicator)
 
 
 def search(
@@ -112,8 +112,8 @@ def search(
     from ddp_mlp.trials.campaign import search as conduct
     from ddp_mlp.trials.plan import Asked
 
-    asked = Asked(trials, sampler, folds, members, halving, ranks_per_trial)
     communicator = command.everyone() if comm is None else mpi.MPIRanks(comm)
+    asked = communicator.on_rank_0(Asked, trials, sampler, folds, members, halving, ranks_per_trial)
     table = space if isinstance(space, Mapping) else communicator.on_rank_0(spaces.read, Path(space))
     found = conduct(config, table, asked, communicator)
     if comm is not None:

@@ -6,6 +6,7 @@ Text becomes HTML in `markup.py` alone.
 
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 
 import ddp_mlp
 from ddp_mlp.reporting.curves import training_charts
@@ -36,6 +37,14 @@ def page(
         title = f"{len(runs)} runs: {', '.join(run.name for run in runs)}"
         body = _of_several(runs, outcomes, shapes)
     return document(title, body, refresh)
+
+
+def page_of_search(folder: Path, search: str) -> str:
+    """Return the report of a search that has no best network yet; `search` is what `search_page` says of it."""
+    header = f"<header><h1>{escaped(folder.resolve().name)}</h1>"
+    return document(
+        folder.resolve().name, [f'{header}<p class="soft"><code>{escaped(folder)}</code></p></header>', search]
+    )
 
 
 def document(title: str, body: Sequence[str], refresh: float | None = None) -> str:

@@ -62,25 +62,38 @@ def _words(log: SearchLog) -> str:
     starts = [event for event in log.events if event["event"] == "start"]
     last = log.events[-1] if log.events else {}
     counts = {state: states.count(state) for state in ("finished", "stopped", "failed", "open") if state in states}
-    words = [f"{counted(len(states), 'trial')}: " + ", ".join(f"{count:,} {state}" for state, count in counts.items())]
+    words = [f"{counted(len(states), 'trial')}: {', '.join(f'{count:,} {state}' for state, count in counts.items())}"]
+    if not states:
+        words = ["no training has ended yet"]
+    if failed := [row for row in log.rows.values() if row["state"] == "failed"]:
+        words.append(f"the first that failed is trial {failed[0]['trial']}: {failed[0].get('reason')}")
     words.append(f"judged by {log.monitor}, {'the larger' if log.largest else 'the smaller'} the better")
     if starts:
         words.append(
             f"{counted(len(starts), 'start')}, the last on "
             f"{counted(starts[-1]['ranks'], 'rank')} in {counted(starts[-1]['groups'], 'group')}"
         )
+    members = len(last.get("members", ()))
+    if members > 1:
+        words.append(f"the network on this page is the first of its {members} members")
     if "idle_share" in last:
         words.append(f"of its {duration(last['seconds'])}, ranks were idle {100 * last['idle_share']:.1f} %")
     return f"<p>{escaped('; '.join(words))}.</p>\n"
 
 
 def _best(log: SearchLog) -> str:
+    if not log.order:
+        return ""
     keys = sorted({key for row in log.best() for key in row["settings"]})
     rows = [
         [row["trial"], f"{row['score']:.6g}", *(_shown(row["settings"].get(key, "")) for key in keys)]
         for row in log.best()
     ]
-    return table(["trial", log.monitor.replace("_", " "), *keys], rows, f"The best {len(rows)} trials")
+    return table(
+        ["trial", log.monitor.replace("_", " "), *keys],
+        rows,
+        f"The best {counted(len(rows), 'trial') if len(rows) > 1 else 'trial'}",
+    )
 
 
 def _shown(value: Any) -> str:

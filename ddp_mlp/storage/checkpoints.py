@@ -116,6 +116,11 @@ def find(path: Path) -> Checkpoint:
     return load(best) if found is None or (wants_best and best.exists()) else found.checkpoint
 
 
+def last_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint in `folder`, by its name; 0 where there is none. Raises StorageError."""
+    return max((step for step, _ in _step_files(folder)), default=0)
+
+
 def _step_files(folder: Path) -> list[tuple[int, Path]]:
     """Return the steps of the checkpoints in `folder` and their paths, oldest first."""
     matches = (_STEP_FILE.fullmatch(name) for name in listing(folder))

@@ -106,8 +106,12 @@ def _stand(plan: Plan, data: Data) -> tuple[Plan, Course]:
             files.begin(run_dir, plan, data.fingerprint)
     rows = table.read(run_dir / table.FILE)
     for trial, row in rows.items():
-        if trial >= len(plan.settings) or row["settings"] != plan.settings[trial]:
+        is_known = 0 <= trial < len(plan.settings) and row["settings"] == plan.settings[trial]
+        fits = len(row["rungs"]) <= len(plan.rungs) and all(len(e["folds"]) == plan.asked.folds for e in row["rungs"])
+        if not (is_known and fits):
             raise DataError(f"{run_dir / table.FILE}: trial {trial} is not one of this search: remove its line")
+    if before is not None:
+        table.write(run_dir / table.FILE, rows.values())  # without what a crash has torn: lines are appended now
     largest = files.is_largest_best(plan.base.monitor)
     return plan, Course(plan.settings, plan.rungs, plan.asked.folds, largest, rows)
 

@@ -45,6 +45,8 @@ class Dispatcher:
         self._table = Table(self.run_dir / "trials.jsonl")
         self._free: list[int] = []
         self._going: dict[int, Unit] = {}
+        self._since: dict[int, float] = {}
+        """When each group took what it trains."""
         self._members: list[Unit] | None = None
         """Those that nobody has taken yet; None before the last rung is complete."""
         self._results: dict[int, dict[str, Any]] = {}
@@ -85,6 +87,9 @@ class Dispatcher:
         del self._going[letter.group]
         if isinstance(letter, Failed):
             raise letter.error
+        if isinstance(letter, Stopped):
+            seconds = self.bulletin.seconds() - self._since[letter.group]
+            self.bulletin.busy_seconds += seconds * len(self.groups[letter.group])
         if isinstance(letter, Done):
             self.bulletin.busy_seconds += letter.outcome.seconds * len(self.groups[letter.group])
             self._record(letter.unit, letter.outcome)
@@ -113,7 +118,7 @@ class Dispatcher:
         if self._error is None:
             while self._free and (unit := self._next()) is not None:
                 group = self._free.pop(0)
-                self._going[group] = unit
+                self._going[group], self._since[group] = unit, self.bulletin.seconds()
                 for rank in self.groups[group]:
                     self._send(rank, Train(unit))
         if not self._going:
@@ -184,8 +189,8 @@ class Dispatcher:
     def _adopt(self, trial: Path) -> None:
         """Let the search's own folder go on from the best trial's: that is the first member, and it is trained."""
         own, theirs = self.run_dir / "checkpoints", trial / "checkpoints"
-        if any(own.glob("step-*.h5")):
-            return
+        if any(own.glob("step-*.h5")) or not any(theirs.glob("step-*.h5")):
+            return  # where the trial's are gone, the member is trained anew: to the same bits
         try:
             write_atomically(self.run_dir / JOURNAL, (trial / JOURNAL).read_bytes())
             for path in sorted(theirs.glob("*.h5")):  # best.h5 comes first; the last step's file makes it whole

@@ -19,10 +19,11 @@ from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
 from ddp_mlp.errors import ConfigError, DataError, StorageError, printable
 from ddp_mlp.inference.metrics import DIRECTIONS
-from ddp_mlp.run_dir.journal import FILE as JOURNAL
+from ddp_mlp.run_dir import journal
 from ddp_mlp.run_dir.journal import utc_now
 from ddp_mlp.storage.atomic import write_atomically
-from ddp_mlp.trials.plan import DECIDES, Plan
+from ddp_mlp.trials.plan import DECIDES, Plan, member_folder
+from ddp_mlp.units import counted
 
 FORMAT = "ddp_mlp search 1"
 SEARCH, EVENTS, BEST = "search.json", "search.jsonl", "best.toml"
@@ -42,7 +43,42 @@ def stored(run_dir: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         version = found.get("format") if isinstance(found, dict) else found
         raise DataError(f"{path}: format {version!r}, must be {FORMAT!r}: another version of the program wrote it")
+    kinds = dict.fromkeys(("space", "config", "fingerprint"), dict) | dict.fromkeys(("folds", "members"), int)
+    if not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+        raise DataError(f"{path}: is not a whole search's: put it back as it was")
     return found
+
+
+def trained_members(run_dir: Path) -> list[Path]:
+    """Return the folders of the networks that the search in `run_dir` gives; [run_dir] where there is no search.
+
+    Raises DataError where it has not trained all of them to the end, StorageError.
+    """
+    search = stored(run_dir)
+    if search is None:
+        return [run_dir]
+    folders = [member_folder(run_dir, number) for number in range(search["members"])]
+    trained = sum(map(_has_ended, folders))
+    if trained < len(folders):
+        one = f", or name one network, such as {run_dir / 'checkpoints'}" if trained else ""
+        raise DataError(
+            f"{run_dir}: its search has not come to its end, {trained} of {counted(len(folders), 'member')} trained: "
+            f"run the same command again{one}"
+        )
+    return folders
+
+
+def _has_ended(folder: Path) -> bool:
+    """Tell whether the run in a folder has come to its end, as its journal says."""
+    try:
+        events, _ = journal.parse((folder / journal.FILE).read_bytes())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StorageError(f"{folder / journal.FILE}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{folder / journal.FILE}: {error}") from error
+    return bool(events) and events[-1].get("event") == "final"
 
 
 def agree(run_dir: Path, before: Mapping[str, Any], plan: Plan, fingerprint: Mapping[str, str]) -> None:
@@ -78,7 +114,7 @@ def grows(before: Mapping[str, Any], plan: Plan) -> bool:
 def forget_members(run_dir: Path) -> None:
     """Remove what was trained with the best settings, which more trials may change. Raises StorageError."""
     try:
-        for path in [*(run_dir / "checkpoints").glob("*.h5"), run_dir / JOURNAL, run_dir / BEST]:
+        for path in [*(run_dir / "checkpoints").glob("*.h5"), run_dir / journal.FILE, run_dir / BEST]:
             path.unlink(missing_ok=True)
         if (run_dir / "members").exists():
             shutil.rmtree(run_dir / "members")

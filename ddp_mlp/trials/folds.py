@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.errors import ConfigError
 from ddp_mlp.nn.randomness import Purpose, words
+from ddp_mlp.units import counted
 
 
 def fold_of_rows(
@@ -20,13 +21,13 @@ def fold_of_rows(
     `names` are the classes'. Raises ConfigError where there are more folds than rows, or rows of a class that occurs.
     """
     if m < folds:
-        raise ConfigError(f"folds = {folds}: train has {m} rows: ask for fewer folds")
+        raise ConfigError(f"folds = {folds}: train has {counted(m, 'row')}: ask for fewer folds")
     found = np.zeros(m, np.int16)
     dealt = 0
     for label in range(1 if y is None else int(y.max()) + 1):
         rows = np.arange(m) if y is None else np.flatnonzero(y == label)
         if 0 < len(rows) < folds:
-            few = f"class {names[label]!r} has {len(rows)} rows in train"
+            few = f"class {names[label]!r} has {counted(len(rows), 'row')} in train"
             raise ConfigError(f"folds = {folds}: {few}: ask for fewer folds, or leave the class out")
         order = np.argsort(words(seed, Purpose.FOLDS, label, count=len(rows)), kind="stable")
         found[rows[order]] = (dealt + np.arange(len(rows))) % folds

@@ -29,7 +29,8 @@ def make_groups(nodes: Sequence[range], ranks_per_trial: int) -> Groups:
     if ranks_per_trial < 1:
         raise ConfigError(f"ranks_per_trial = {ranks_per_trial}: must be at least 1")
     if size < ranks_per_trial:
-        raise ConfigError(f"ranks_per_trial = {ranks_per_trial}: there are {size} ranks: start more, or ask for fewer")
+        there = "there is 1 rank" if size == 1 else f"there are {size} ranks"
+        raise ConfigError(f"ranks_per_trial = {ranks_per_trial}: {there}: start more, or ask for fewer")
     groups: list[list[int]] = []
     left: list[int] = []
     for node in nodes:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.reporting.searches import SearchLog
@@ -17,7 +18,7 @@ def read(folder: Path) -> SearchLog | None:
     path = folder / files.EVENTS
     try:
         text = path.read_text() if path.exists() else ""
-        events = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        events = [_event(line) for line in text[: text.rfind("\n") + 1].splitlines()]
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -26,3 +27,11 @@ def read(folder: Path) -> SearchLog | None:
     monitor = stored["config"]["monitor"]
     largest = files.is_largest_best(monitor)
     return SearchLog(folder, monitor, largest, order_of(rows.values(), largest), rows, events)
+
+
+def _event(line: str) -> dict[str, Any]:
+    """Return a line's event. Raises ValueError where it is none."""
+    found = json.loads(line)
+    if not isinstance(found, dict) or "event" not in found:
+        raise ValueError("a line is not an event of a search")
+    return found

@@ -1,18 +1,20 @@
 """What a search is going to do, settled before anything starts: trials, rungs, and each training's configuration."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
+from ddp_mlp.config.keys import key
+from ddp_mlp.config.values import check
 from ddp_mlp.errors import ConfigError
 from ddp_mlp.summing.tree import automatic_shards
 from ddp_mlp.trials import space as spaces
 from ddp_mlp.trials.course import Unit
 from ddp_mlp.trials.rungs import Rung, rungs
-from ddp_mlp.trials.sampling import SAMPLERS, Sampler, draw
+from ddp_mlp.trials.sampling import MOST_TRIALS, Sampler, draw
 from ddp_mlp.trials.space import Settings, Space
 
 MEMBER = -1
@@ -25,17 +27,24 @@ DECIDES = ("epochs", "max_steps", "patience", "restore_best")
 
 @dataclass(frozen=True)
 class Asked:
-    """What a search is told beside its configuration and its space."""
+    """What a search is told beside its configuration and its space. Raises ConfigError for what cannot be."""
 
-    trials: int | None = None
+    trials: int | None = key(None, at_least=1, at_most=MOST_TRIALS)
     """None: all points of a grid."""
-    sampler: Sampler = "sobol"
-    folds: int = 1
+    sampler: Sampler = key("sobol")  # noqa: RUF009  (a string)
+    folds: int = key(1, at_least=1)
     """More than one: cross-validation."""
-    members: int = 1
+    members: int = key(1, at_least=1)
     """Networks that are trained with the best settings in the end, each with its own seed."""
-    halving: int | None = None
-    ranks_per_trial: int = 1
+    halving: int | None = key(None, at_least=2)
+    ranks_per_trial: int = key(1, at_least=1)
+
+    def __post_init__(self) -> None:
+        """Check each value, and keep it as the type of its field."""
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            value = check(field.name, getattr(self, field.name), hints[field.name], field.metadata["limits"])
+            object.__setattr__(self, field.name, value)
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class Plan:
         assert self.base.run_dir is not None, "claimed"
         top = Path(self.base.run_dir)
         if unit.rung == MEMBER:
-            return top / "members" / str(unit.fold) if unit.fold else top
+            return member_folder(top, unit.fold)
         fold = f"-fold-{unit.fold}" if self.asked.folds > 1 else ""
         return top / "trials" / f"{unit.trial:05d}{fold}"
 
@@ -96,6 +105,11 @@ class Plan:
         return configuration.to_dict(self.base)
 
 
+def member_folder(top: Path, number: int) -> Path:
+    """Return the run_dir of a member of the search in `top`, which itself is the first one's."""
+    return top / "members" / str(number) if number else top
+
+
 def make_plan(config: Config, table: Mapping[str, Any], asked: Asked) -> Plan:
     """Settle and check a search whole. Raises ConfigError, one line, before anything is opened or started."""
     for problem in _problems(config, asked):
@@ -110,13 +124,6 @@ def make_plan(config: Config, table: Mapping[str, Any], asked: Asked) -> Plan:
 
 def _problems(config: Config, asked: Asked) -> Iterator[str]:
     """Yield what cannot be, in the order in which it is best told."""
-    if asked.sampler not in SAMPLERS:
-        yield f"sampler = {asked.sampler}: must be one of {', '.join(SAMPLERS)}"
-    if asked.trials is not None and asked.trials < 1:
-        yield f"trials = {asked.trials}: must be at least 1"
-    for name in ("folds", "members", "ranks_per_trial"):
-        if (number := getattr(asked, name)) < 1:
-            yield f"{name} = {number}: must be at least 1"
     if asked.folds > 1 and config.valid_fraction:
         yield f"folds = {asked.folds}: every row is held out once: drop valid_fraction"
     if asked.halving is not None and config.max_steps is not None:

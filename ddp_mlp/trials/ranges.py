@@ -31,6 +31,9 @@ class Range(Protocol):
     def extremes(self) -> Iterator[Any]:
         """Return the values that decide whether all are valid."""
 
+    def has(self, value: Any) -> bool:
+        """Tell whether this is one of the values."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -46,6 +49,9 @@ class Choice:
         return iter(self.values)
 
     extremes = every
+
+    def has(self, value: Any) -> bool:
+        return value in self.values
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,9 @@ class Whole:
         last = self.lo + (self.hi - self.lo) // self.step * self.step
         return iter((self.lo, last))
 
+    def has(self, value: Any) -> bool:
+        return isinstance(value, int) and value in range(self.lo, self.hi + 1, self.step)
+
 
 @dataclass(frozen=True)
 class Real:
@@ -95,6 +104,11 @@ class Real:
 
     def extremes(self) -> Iterator[float]:
         return iter((self.lo, self.hi))
+
+    def has(self, value: Any) -> bool:
+        if self.points is not None:
+            return value in (self.every() or ())
+        return isinstance(value, int | float) and self.lo <= value <= self.hi
 
     def _at(self, u: float) -> float:
         found = _between_logarithms(self.lo, self.hi, u) if self.log else self.lo + u * (self.hi - self.lo)
@@ -135,6 +149,11 @@ class Widths:
         for layers in self.depth.extremes():
             for width in self.width.extremes():
                 yield [width] * layers
+
+    def has(self, value: Any) -> bool:
+        if not isinstance(value, list) or not (self.each or len(set(value)) < 2):
+            return False
+        return self.depth.has(len(value)) and all(map(self.width.has, value))
 
 
 def _between_logarithms(lo: float, hi: float, u: float) -> float:

@@ -17,16 +17,21 @@ from ddp_mlp.errors import ConfigError
 from ddp_mlp.nn.randomness import Purpose, words
 from ddp_mlp.trials import sobol
 from ddp_mlp.trials.space import Settings, Space
+from ddp_mlp.units import counted
 
 Sampler = Literal["sobol", "random", "grid"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 DRAWS_PER_POINT = 64
 """How many points are drawn for one that is new, on average, before the rest is taken in the order of the grid."""
+MOST_TRIALS = 100_000
+"""Of a search: beyond lies a slip of the pen, and hours before the first training starts."""
 
 
 def draw(space: Space, sampler: Sampler, seed: int, trials: int | None) -> list[Settings]:
     """Return the settings of trials 0, 1, …; None is all points of a grid. Raises ConfigError, also for one trial."""
-    found = list(islice(_settings(space, sampler, seed, trials), trials))
+    found = list(islice(_settings(space, sampler, seed, trials), MOST_TRIALS + 1 if trials is None else trials))
+    if len(found) > MOST_TRIALS:
+        raise ConfigError(f"space: a grid of more than {MOST_TRIALS:,} points: say with trials how many of them")
     for number, settings in enumerate(found):
         try:
             space.configure(settings)
@@ -43,7 +48,8 @@ def _settings(space: Space, sampler: Sampler, seed: int, trials: int | None) -> 
         if trials is not None:
             points = sum(1 for _ in islice(space.points(), trials))
             if points < trials:
-                raise ConfigError(f"trials = {trials}: the space has {points} points: ask for no more, or widen it")
+                has = counted(points, "point")
+                raise ConfigError(f"trials = {trials}: the space has {has}: ask for no more, or widen it")
     if sampler == "grid":
         return space.points()
     if trials is None:

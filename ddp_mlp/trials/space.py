@@ -14,6 +14,7 @@ Invariants:
 
 import difflib
 import math
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,10 +22,14 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
+from ddp_mlp.config.values import show
 from ddp_mlp.errors import ConfigError, StorageError
-from ddp_mlp.trials.ranges import Choice, Range, Real, Whole, Widths
+from ddp_mlp.trials.ranges import DIGITS, Choice, Range, Real, Whole, Widths
+from ddp_mlp.units import counted
 
 Settings = dict[str, Any]
 """What a trial changes in the configuration: key → value, as JSON holds it."""
@@ -47,6 +52,8 @@ DEFINE_LOSS = ("loss", "huber_delta", "quantiles", "target_weight", "standardize
 """Keys that decide what a loss is: losses of trials that differ in them cannot be compared."""
 DEFINE_TRAIN_LOSS = (*DEFINE_LOSS, "label_smoothing", "class_weight")
 """Those that decide what the training loss is."""
+MOST_POINTS, MOST_LAYERS = 10_000, 1_000
+"""Limits of a key's points and of a network's layers, of which lists are made: beyond lies a slip of the pen."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,8 @@ def parse(table: Mapping[str, Any], base: Config, halving: bool = False) -> Spac
     """Check a space whole against a configuration, and return it. Raises ConfigError, one line."""
     if not isinstance(table, Mapping) or not table:
         raise ConfigError("space: is empty: name a key, such as learning_rate = { log = [1e-4, 1e-1] }")
-    found = {key: _parameter(key, table[key], base.monitor, halving) for key in sorted(map(str, table))}
+    table = _plain(table)
+    found = {key: _parameter(key, table[key], base.monitor, halving) for key in sorted(table)}
     try:
         order = list(
             TopologicalSorter({key: sorted(set(p.when) & set(found)) for key, p in found.items()}).static_order()
@@ -149,7 +157,27 @@ def parse(table: Mapping[str, Any], base: Config, halving: bool = False) -> Spac
         for other, values in parameter.when.items():
             for value in values:
                 _check_value(space, parameter, next(parameter.range.extremes()), {other: value})
+            if not any(_occurs(space, other, value) for value in values):
+                _reject(parameter.key, f"is never searched, as {other} is never {' or '.join(map(show, values))}")
     return space
+
+
+def _plain(value: Any) -> Any:
+    """Return a table, or a part of one, as TOML would give it: Python's own numbers, lists, tables with names."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _occurs(space: Space, key: str, value: Any) -> bool:
+    """Tell whether a key can have this value in a trial.
+
+    What the configuration has for a key that is not searched is known to its author: a space serves several.
+    """
+    found = next((parameter for parameter in space.parameters if parameter.key == key), None)
+    return found is None or found.range.has(value) or (bool(found.when) and value == space.base[key])
 
 
 def _parameter(key: str, given: Any, monitor: str, halving: bool) -> Parameter:
@@ -169,11 +197,11 @@ def _parameter(key: str, given: Any, monitor: str, halving: bool) -> Parameter:
         _reject(key, "expected a table such as { choice = [1, 2] }, { uniform = [0, 1] }, { log = … } or { int = … }")
     rest = dict(given)
     when = rest.pop("when", {})
-    if not isinstance(when, Mapping):
+    if not isinstance(when, Mapping) or not all(values != [] for values in when.values()):
         _reject(key, 'when: expected a table such as { optimizer = ["adam", "adamw"] }')
-    conditions = {
-        str(other): tuple(values) if isinstance(values, list | tuple) else (values,) for other, values in when.items()
-    }
+    if key in when:
+        _reject(key, "when names the key itself: drop it")
+    conditions = {other: tuple(values) if isinstance(values, list) else (values,) for other, values in when.items()}
     return Parameter(key, _range(key, rest), conditions)
 
 
@@ -199,16 +227,16 @@ def _range(key: str, given: Mapping[str, Any]) -> Range:
 
 
 def _choice(key: str, values: Any) -> Choice:
-    if not isinstance(values, list | tuple) or not values:
+    if not isinstance(values, list) or not values:
         _reject(key, "choice: expected a list of values")
     if any(value in values[:i] for i, value in enumerate(values)):
         _reject(key, "choice: has a value twice")
-    return Choice(tuple(list(value) if isinstance(value, tuple) else value for value in values))
+    return Choice(tuple(values))
 
 
 def _bounds(key: str, kind: str, given: Any) -> tuple[Any, Any]:
-    if not isinstance(given, list | tuple) or len(given) != 2 or not all(_is_number(value) for value in given):
-        _reject(key, f"{kind} = {given}: expected two numbers, such as [1, 10]")
+    if not isinstance(given, list) or len(given) != 2 or not all(_is_number(value) for value in given):
+        _reject(key, f"{kind} = {show(given)}: expected two numbers, such as [1, 10]")
     lo, hi = given
     if not lo < hi:
         _reject(key, f"{kind} = [{lo}, {hi}]: the first must be less than the second")
@@ -232,11 +260,15 @@ def _whole(key: str, given: Mapping[str, Any]) -> Whole:
 def _real(key: str, kind: str, given: Mapping[str, Any]) -> Real:
     lo, hi = _bounds(key, kind, given[kind])
     points = given.get("points")
-    if points is not None and (not isinstance(points, int) or isinstance(points, bool) or points < 2):
-        _reject(key, f"points = {points}: must be a whole number of at least 2")
+    if points is not None and (type(points) is not int or not 2 <= points <= MOST_POINTS):
+        _reject(key, f"points = {points}: must be a whole number from 2 to {MOST_POINTS:,}")
     if kind == "log" and not lo > 0:
         _reject(key, f"log = [{lo}, {hi}]: the first must be above 0")
-    return Real(float(lo), float(hi), kind == "log", points)
+    found = Real(float(lo), float(hi), kind == "log", points)
+    if (different := len(set(found.every() or ()))) < (points or 0):
+        values = counted(different, "value")
+        _reject(key, f"points = {points}: in {DIGITS} digits that is {values}: widen it, or ask for fewer")
+    return found
 
 
 def _widths(key: str, given: Mapping[str, Any]) -> Widths:
@@ -251,11 +283,12 @@ def _widths(key: str, given: Mapping[str, Any]) -> Widths:
         if not isinstance(part, Mapping):
             _reject(key, f"{name}: expected a table such as {{ int = [1, 3] }}")
         ranges[name] = _range(f"{key}: {name}", part)
-        least = 0 if name == "depth" else 1
-        for value in ranges[name].every() or (None,):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                _reject(key, f"{name}: must be whole numbers of at least {least}")
-    return Widths(ranges["depth"], ranges["width"], each, max(ranges["depth"].every() or ()))
+        least, most = (0, MOST_LAYERS) if name == "depth" else (1, math.inf)
+        for value in ranges[name].extremes():
+            if type(value) is not int or not least <= value <= most:
+                limits = f"from 0 to {MOST_LAYERS:,}" if name == "depth" else "of at least 1"
+                _reject(key, f"{name}: must be whole numbers {limits}")
+    return Widths(ranges["depth"], ranges["width"], each, max(ranges["depth"].extremes()))
 
 
 def _check_value(space: Space, parameter: Parameter, value: Any, conditions: Settings) -> None:
@@ -273,7 +306,7 @@ def _check_value(space: Space, parameter: Parameter, value: Any, conditions: Set
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _near(key: str) -> str:

@@ -7,6 +7,7 @@
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,10 @@ from ddp_mlp.storage.atomic import write_atomically
 FILE = "trials.jsonl"
 PASSING = ("seconds", "host")
 """What may differ between two runs of the same search."""
+COUNTED = ("epochs", "seconds")
+"""Numbers that every training has."""
+
+STATES = ("open", "stopped", "finished", "failed")
 
 Row = dict[str, Any]
 """A trial: "trial", "settings", "state", "score", "rungs", "reason" where it failed."""
@@ -49,7 +54,7 @@ class Table:
 
     def compact(self, rows: Iterable[Row]) -> None:
         """Put one line per trial in the file's place: whole and on the disk, or not at all. Raises StorageError."""
-        write_atomically(self._path, b"".join(map(_line, rows)))
+        write(self._path, rows)
         os.close(self._file)
         self._file = self._open()
 
@@ -72,13 +77,18 @@ def read(path: Path) -> dict[int, Row]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            rows[int(row["trial"])] = {**row, "settings": dict(row["settings"]), "rungs": list(row["rungs"])}
-        except (ValueError, TypeError, KeyError, RecursionError):
-            # Of a line that was torn, the rest may have been written on behind: it is worth no more than its absence.
-            if number == len(lines):
-                continue
-            raise DataError(f"{path}: line {number} is not a trial of a search: remove the line") from None
+        except (ValueError, RecursionError):
+            row = None
+        if _is_row(row):
+            rows[row["trial"]] = row
+        elif number < len(lines):  # of a last line that was torn, the rest may have been written on behind
+            raise DataError(f"{path}: line {number} is not a trial of a search: remove the line")
     return dict(sorted(rows.items()))
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Put one line per trial in the file's place: whole and on the disk, or not at all. Raises StorageError."""
+    write_atomically(path, b"".join(map(_line, rows)))
 
 
 def lasting(value: Any) -> Any:
@@ -86,6 +96,42 @@ def lasting(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: lasting(item) for name, item in value.items() if name not in PASSING}
     return [lasting(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_row(row: Any) -> bool:
+    """Tell whether this is a trial, with all that is read of one."""
+    return (
+        isinstance(row, dict)
+        and type(row.get("trial")) is int
+        and isinstance(row.get("settings"), dict)
+        and row.get("state") in STATES
+        and _is_score(row.get("score"))
+        and isinstance(row.get("rungs"), list)
+        and all(_is_rung(entry) for entry in row["rungs"])
+    )
+
+
+def _is_rung(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("folds"), list):
+        return False
+    is_complete = all(entry["folds"])
+    trained = [fold for fold in entry["folds"] if fold is not None]
+    return (
+        all(isinstance(fold, dict) and _is_fold(fold) for fold in trained)
+        and (entry.get("score") is None or is_complete)
+        and _is_score(entry.get("score"))
+        and (type(entry.get("epochs")) is int if is_complete else entry.get("epochs") is None)
+    )
+
+
+def _is_fold(fold: Mapping[str, Any]) -> bool:
+    """Tell whether this is what came of a training: a score, or why it failed."""
+    ended = fold.get("score") is not None or isinstance(fold.get("failed"), str)
+    return ended and _is_score(fold.get("score")) and all(type(fold.get(name)) in (int, float) for name in COUNTED)
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and math.isfinite(value))
 
 
 def _line(row: Row) -> bytes:

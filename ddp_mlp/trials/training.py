@@ -5,6 +5,7 @@ Collective over the group. A run that has begun goes on from its checkpoint, whi
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ddp_mlp.errors import DataError, Diverged, StorageError
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import host_name
 from ddp_mlp.run_dir.journal import FILE as JOURNAL
+from ddp_mlp.storage import checkpoints
 from ddp_mlp.training.interruption import Signals
 from ddp_mlp.training.loop import complete
 from ddp_mlp.training.machine import Machine
@@ -34,7 +36,7 @@ def train_unit(
     """
     began = time.perf_counter()
     config = plan.config(unit, rows.rows(unit))
-    group.on_rank_0(_make_folder, config)
+    group.on_rank_0(_make_folder, config, unit)
     final: dict[str, Any] = {}
     failed, score = None, None
     try:
@@ -66,9 +68,13 @@ def _is_figure(name: str, value: Any) -> bool:
     return name.startswith(("valid_", "test_")) and isinstance(value, int | float) and math.isfinite(value)
 
 
-def _make_folder(config: Config) -> None:
+def _make_folder(config: Config, unit: Unit) -> None:
+    """Make a training's folder; where it is beyond this rung, as the table has lost a line, it begins anew."""
     folder = Path(config.run_dir or "") / "checkpoints"
+    is_beyond = config.max_steps is not None and checkpoints.last_step(folder) > config.max_steps
     try:
+        if is_beyond and unit.rung != MEMBER:
+            shutil.rmtree(folder.parent)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be made ({error.strerror})") from error

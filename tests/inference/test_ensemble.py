@@ -1,6 +1,7 @@
 """Networks that answer together, against plain NumPy; the same bytes on any number of ranks; one ONNX graph."""
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -128,9 +129,16 @@ def test_one_graph_of_all_members(run_python: Program, search: Path, digits: Pat
 
 
 def test_a_member_that_is_not_trained_is_named(search: Path, tmp_path: Path) -> None:
-    """A search that was stopped while it trained its members."""
+    """A search that was stopped while it trained its members: also one that has a checkpoint, and goes on."""
     half = tmp_path / "half"
-    (half / "members" / "1").mkdir(parents=True)
-    (half / "checkpoints").symlink_to(search / "checkpoints")
-    with pytest.raises(DataError, match="members/1"):
+    shutil.copytree(search, half)
+    assert ddp_mlp.load_ensemble(half).members == 3
+    journal = half / "members" / "2" / "metrics.jsonl"
+    journal.write_bytes(journal.read_bytes()[: journal.read_bytes()[:-1].rfind(b"\n") + 1])
+    refused = "its search has not come to its end, {} of 3 members trained: .* name one network, such as .*checkpoints"
+    with pytest.raises(DataError, match=refused.format(2)):
         ddp_mlp.load_ensemble(half)
+    shutil.rmtree(half / "members" / "1")
+    with pytest.raises(DataError, match=refused.format(1)):
+        ddp_mlp.load_ensemble(half)
+    assert ddp_mlp.load_ensemble(half / "checkpoints").members == 1

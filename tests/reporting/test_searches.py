@@ -1,6 +1,7 @@
 """A search on the report's page: what its table and charts say."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ def row(trial: int, scores: list[float | None], **settings: Any) -> dict[str, An
         {"epochs": 3**i, "score": score, "folds": [{"score": score, "seconds": 1.5}]} for i, score in enumerate(scores)
     ]
     state = "failed" if scores[-1] is None else "finished" if len(scores) == 2 else "stopped"
-    return {"trial": trial, "settings": settings, "state": state, "score": scores[-1], "rungs": rungs}
+    found = {"trial": trial, "settings": settings, "state": state, "score": scores[-1], "rungs": rungs}
+    return found | ({"reason": "the loss is nan"} if state == "failed" else {})
 
 
 @pytest.fixture
@@ -79,4 +81,17 @@ def test_every_chart_says_what_it_shows(log: SearchLog) -> None:
 def test_a_search_that_has_hardly_begun_has_a_page(tmp_path: Path) -> None:
     """No score, no event, one trial."""
     page = search_page(SearchLog(tmp_path, "valid_accuracy", True, [], {0: row(0, [None], seed=1)}, []))
-    assert "1 trial: 1 failed; judged by valid_accuracy, the larger the better" in page
+    assert "1 trial: 1 failed; the first that failed is trial 0: the loss is nan; judged by valid_accuracy" in page
+    assert "The best" not in page
+    page = search_page(SearchLog(tmp_path, "valid_accuracy", True, [], {}, []))
+    assert "no training has ended yet; judged by valid_accuracy, the larger the better" in page
+
+
+def test_the_page_says_which_member_it_shows(log: SearchLog) -> None:
+    """Where a search has several; the table is headed by how many trials it shows."""
+    assert "member" not in search_page(log)
+    final = {**log.events[-1], "members": [{}, {}, {}]}
+    page = search_page(replace(log, events=[final], order=[1]))
+    assert "the network on this page is the first of its 3 members" in page
+    assert "The best trial<" in page
+    assert "The best 3 trials<" in search_page(log)

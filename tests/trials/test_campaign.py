@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,28 @@ def test_kills_decide_nothing(
     assert lasting(tmp_path) == undisturbed[1]
 
 
+@pytest.mark.parametrize("lost", ["finished", "stopped"])
+def test_a_line_that_is_lost_is_trained_again(
+    run_python: Program,
+    digits: Path,
+    space: Path,
+    tmp_path: Path,
+    undisturbed: tuple[Path, tuple[list[Any], Any]],
+    lost: str,
+) -> None:
+    """From the beginning, where its checkpoint is beyond the rung: at each rung its score is what it was there."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(undisturbed[0], run_dir)
+    rows = [row for row in table.read(run_dir / table.FILE).values() if row["state"] != lost]
+    table.write(run_dir / table.FILE, rows)
+    with (run_dir / table.FILE).open("ab") as file:
+        file.write(b'{"trial": 1, "sett')  # torn
+    outcome = run_python(*command(digits, space, run_dir, *HALVED), timeout=60)
+    assert outcome.returncode == 0, outcome.stderr
+    found, (kept, members) = lasting(run_dir)
+    assert (found, (kept, members)) == undisturbed[1]
+
+
 def lines(run_dir: Path) -> int:
     """Return how many lines the table has."""
     path = run_dir / table.FILE
@@ -203,6 +226,12 @@ def test_without_folds_the_best_trial_is_the_result(run_python: Program, digits:
     assert "Score against learning_rate" in (tmp_path / "report.html").read_text()
     assert members[0]["parameters_sha256"] == fold["parameters_sha256"]
     assert members[0]["valid_accuracy"] == fold["score"] == kept["score"]
+    shutil.rmtree(tmp_path / "run" / "trials")
+    for path in (tmp_path / "run" / "checkpoints").glob("*.h5"):
+        path.unlink()
+    outcome = run_python(*command(digits, space, tmp_path / "run", *options))
+    assert outcome.returncode == 0, outcome.stderr
+    assert lasting(tmp_path / "run")[1][1][0]["parameters_sha256"] == members[0]["parameters_sha256"]
 
 
 def test_a_trial_that_diverges_is_written_down(run_python: Program, digits: Path, tmp_path: Path) -> None:
@@ -221,6 +250,15 @@ def test_a_trial_that_diverges_is_written_down(run_python: Program, digits: Path
     outcome = run_python(*command(digits, space, tmp_path / "none", *options))
     assert outcome.returncode == 1
     assert "all 2 trials failed; trial 0: step" in outcome.stderr
+    shown = run_python("-m", "ddp_mlp.report", tmp_path / "none", "-o", tmp_path / "none.html")
+    assert shown.returncode == 0, shown.stderr
+    assert "2 trials: 2 failed; the first that failed is trial 0: step" in (tmp_path / "none.html").read_text()
+    shown = run_python("-m", "ddp_mlp.report", tmp_path / "none", "-o", tmp_path / "none.png")
+    assert shown.returncode == 2
+    assert "has no best network to draw yet" in shown.stderr
+    shown = run_python("-m", "ddp_mlp.predict", tmp_path / "none", digits)
+    assert shown.returncode == 65
+    assert "its search has not come to its end, 0 of 1 member trained: run the same command again\n" in shown.stderr
 
 
 @pytest.mark.parametrize(
@@ -234,8 +272,8 @@ def test_a_trial_that_diverges_is_written_down(run_python: Program, digits: Path
         ("seed = { int = [0, 3] }", ("--valid_fraction", "0"), "monitor = valid_loss: needs validation data"),
         ("seed = { int = [0, 3] }", ("--folds", "3", "--valid_fraction", "0.2"), "drop valid_fraction"),
         ("seed = { int = [0, 3] }", ("--reduction", "allreduce"), "a search needs exact"),
-        ("seed = { int = [0, 3] }", ("--sampler", "magic"), "sampler = magic: must be one of"),
-        ("seed = { int = [0, 3] }", ("--ranks_per_trial", "2"), "ranks_per_trial = 2: there are 1 ranks"),
+        ("seed = { int = [0, 3] }", ("--sampler", "magic"), 'sampler = magic: expected "sobol", "random" or "grid"'),
+        ("seed = { int = [0, 3] }", ("--ranks_per_trial", "2"), "ranks_per_trial = 2: there is 1 rank:"),
         ("seed = { int = [0, 3] }", ("--epoch", "2"), "did you mean epochs"),
         ("seed = {", (), "space.toml"),
     ],

@@ -93,6 +93,7 @@ def test_a_signal_stops_all_groups_and_waits_for_them(tmp_path: Path) -> None:
     error = ranks.ends()[0].error
     assert isinstance(error, Interrupted)
     assert str(error).startswith("stopped by SIGTERM; 0 of 6 trials are done")
+    assert ranks.dispatcher.bulletin.busy_seconds > 2 * 0.5  # one training that ended, and three that were at work
 
 
 def test_an_error_ends_the_search_and_is_told_rather_than_a_signal(tmp_path: Path) -> None:

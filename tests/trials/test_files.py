@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
 from ddp_mlp.errors import ConfigError, DataError
-from ddp_mlp.trials import files
+from ddp_mlp.trials import files, log
 from ddp_mlp.trials.plan import Asked, Plan, make_plan
 
 SPACE: dict[str, Any] = {"learning_rate": {"log": [1e-4, 1e-1]}}
@@ -74,7 +75,44 @@ def test_a_search_goes_on_only_as_it_was(tmp_path: Path) -> None:
 def test_a_newer_or_foreign_file_is_named(tmp_path: Path) -> None:
     """None is no search; anything else says which format it has."""
     assert files.stored(tmp_path) is None
-    for content in (b"{", json.dumps({"format": "ddp_mlp search 2"}).encode(), b"[]"):
-        (tmp_path / files.SEARCH).write_bytes(content)
-        with pytest.raises(DataError, match=r"search\.json: (is not a search's|format)"):
+    contents: list[Any] = [{"format": "ddp_mlp search 2"}, [], {"format": files.FORMAT, "folds": 1, "members": "2"}]
+    for content in contents:
+        (tmp_path / files.SEARCH).write_text(json.dumps(content))
+        with pytest.raises(DataError, match=r"search\.json: (is not a whole search's|format)"):
             files.stored(tmp_path)
+    (tmp_path / files.SEARCH).write_bytes(b"{")
+    with pytest.raises(DataError, match=r"search\.json: is not a search's"):
+        files.stored(tmp_path)
+
+
+def test_an_event_is_an_object(tmp_path: Path) -> None:
+    """In a search's events: the report names the file."""
+    files.begin(tmp_path, plan_of(tmp_path), {"train": "a"})
+    files.tell(tmp_path, "start", ranks=1, groups=1, idle=0)
+    found = log.read(tmp_path)
+    assert found is not None
+    assert [event["event"] for event in found.events] == ["start"]
+    (tmp_path / files.EVENTS).write_text("[1]\n")
+    with pytest.raises(DataError, match=r"search\.jsonl: is not a search's"):
+        log.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"trials": "2"}, "trials = 2: expected an integer"),
+        ({"trials": 2.5}, r"trials = 2\.5: expected an integer"),
+        ({"trials": True}, "trials = true: expected an integer"),
+        ({"trials": 10**9}, "trials = 1000000000: must be at least 1 and at most 100000"),
+        ({"halving": 1}, "halving = 1: must be at least 2"),
+        ({"folds": 2.5}, r"folds = 2\.5: expected an integer"),
+        ({"members": None}, "members = null: expected an integer"),
+        ({"ranks_per_trial": 0}, "ranks_per_trial = 0: must be at least 1"),
+        ({"sampler": ["grid"]}, r"sampler = \['grid'\]: expected \"sobol\""),
+    ],
+)
+def test_what_is_asked_has_the_type_of_a_key(options: dict[str, Any], problem: str) -> None:
+    """Checked as a configuration's keys are; NumPy's whole numbers become Python's, which JSON takes."""
+    with pytest.raises(ConfigError, match=problem):
+        Asked(**options)
+    assert type(Asked(**{"trials": np.int64(3)}).trials) is int

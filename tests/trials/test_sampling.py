@@ -95,3 +95,12 @@ def test_what_cannot_be_drawn_is_one_line(
         sampling.draw(parse(table, Config()), sampler, 0, trials)
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_slip_of_the_pen_is_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid without end is refused at once, and can be cut short."""
+    space = parse({"seed": {"int": [0, 10**12]}}, Config())
+    monkeypatch.setattr(sampling, "MOST_TRIALS", 50)
+    with pytest.raises(ConfigError, match="a grid of more than 50 points: say with trials how many of them"):
+        sampling.draw(space, "grid", 0, None)
+    assert len(sampling.draw(space, "grid", 0, 3)) == 3

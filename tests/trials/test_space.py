@@ -1,10 +1,12 @@
 """What a space may say, what it gives, and in which words it is refused."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -106,6 +108,35 @@ def test_points_are_the_product_but_for_conditions(a: int, b: int, c: int) -> No
             },
             "space: dropout, seed wait for one another",
         ),
+        ({"dropout": {"choice": [0.1], "when": {"dropout": [0.1]}}}, "space: dropout: when names the key itself"),
+        ({"dropout": {"choice": [0.1], "when": {"optimizer": []}}}, "space: dropout: when: expected a table such as"),
+        (
+            {
+                "optimizer": {"choice": ["adam", "sgd"]},
+                "momentum": {"uniform": [0.5, 0.9], "when": {"optimizer": ["momentum", "nesterov"]}},
+            },
+            "space: momentum: is never searched, as optimizer is never momentum or nesterov",
+        ),
+        (
+            {"seed": {"int": [1, 9], "step": 2}, "dropout": {"choice": [0.1], "when": {"seed": [4]}}},
+            "space: dropout: is never searched, as seed is never 4",
+        ),
+        (
+            {"dropout": {"uniform": [0, 0.5], "points": 3}, "l2": {"choice": [0.1], "when": {"dropout": [0.3]}}},
+            "space: l2: is never searched, as dropout is never 0.3",
+        ),
+        (
+            {
+                "hidden": {"depth": {"int": [1, 2]}, "width": {"int": [8, 16]}},
+                "l2": {"choice": [0.1], "when": {"hidden": [[8, 16], [4], [8, 8, 8]]}},
+            },
+            "space: l2: is never searched, as hidden is never [8, 16] or [4] or [8, 8, 8]",
+        ),
+        ({"learning_rate": {"uniform": [0.1, 0.1000001], "points": 6}}, "points = 6: in 6 digits that is 1 value"),
+        ({"learning_rate": {"log": [0.1, 1], "points": 10**9}}, "points = 1000000000: must be a whole number from 2"),
+        ({"learning_rate": {"uniform": [1, 10**400]}}, "expected two numbers, such as"),
+        ({"hidden": {"depth": {"int": [1, 10**9]}, "width": {"int": [1, 9]}}}, "depth: must be whole numbers from 0"),
+        ({3: {"choice": [1]}}, 'space: unknown key "3"'),
     ],
 )
 def test_what_is_wrong_is_one_line(table: dict[str, Any], problem: str) -> None:
@@ -114,6 +145,32 @@ def test_what_is_wrong_is_one_line(table: dict[str, Any], problem: str) -> None:
         space.parse(table, Config())
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_numpys_numbers_are_numbers() -> None:
+    """From Python; what is kept of the table is what TOML would have given."""
+    table = {
+        "learning_rate": {"log": np.array([1e-3, 1e-1])},
+        "batch_size": {"int": (np.int64(32), 64), "step": np.int64(16)},
+        "hidden": {"choice": [np.array([8]), (8, 8)]},
+    }
+    found = space.parse(table, Config())
+    assert found.table == {
+        "learning_rate": {"log": [1e-3, 1e-1]},
+        "batch_size": {"int": [32, 64], "step": 16},
+        "hidden": {"choice": [[8], [8, 8]]},
+    }
+    assert json.loads(json.dumps(found.at([0.6] * 3))) == {
+        "batch_size": 48,
+        "hidden": [8, 8],
+        "learning_rate": 0.0158489,
+    }
+
+
+def test_a_wide_range_takes_no_time() -> None:
+    """Its ends are checked, and not each of ten thousand million widths."""
+    found = space.parse({"hidden": {"depth": {"int": [1, 3]}, "width": {"int": [1, 10**10], "log": True}}}, Config())
+    assert found.at([0.5, 0.5]) == {"hidden": [100000, 100000]}
 
 
 @pytest.mark.parametrize("key", ["epochs", "max_steps"])

@@ -1,6 +1,8 @@
 """trials.jsonl: the last line of a trial holds, a torn end is not read, and what may differ is left out."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +13,11 @@ from ddp_mlp.trials.table import Row, Table
 
 def row(trial: int, score: float | None = None) -> Row:
     """Return a trial's line."""
-    fold = {"score": score, "seconds": 1.5 * trial, "host": "here"}
-    return {"trial": trial, "settings": {"seed": trial}, "state": "open", "score": score, "rungs": [{"folds": [fold]}]}
+    fold = {"score": score, "failed": None, "epochs": 3, "seconds": 1.5 * trial, "host": "here"}
+    rung: Row = {"epochs": 3, "score": score, "folds": [fold]}
+    if score is None:
+        rung = {"epochs": None, "score": None, "folds": [None]}
+    return {"trial": trial, "settings": {"seed": trial}, "state": "open", "score": score, "rungs": [rung]}
 
 
 def test_the_last_line_of_a_trial_holds(tmp_path: Path) -> None:
@@ -43,7 +48,34 @@ def test_a_torn_end_is_not_read(tmp_path: Path) -> None:
         assert list(table.read(path)) == list(range(whole[:length].count(b"\n")))
 
 
-@pytest.mark.parametrize("line", [b"[]", b'{"trial": 1}', b"nonsense", b'{"trial": 1, "settings": 3, "rungs": []}'])
+DAMAGED: list[dict[str, Any]] = [
+    {"trial": "1"},
+    {"trial": True},
+    {"state": "begun"},
+    {"score": "0.5"},
+    {"score": float("nan")},
+    {"rungs": [1]},
+    {"rungs": [{}]},
+    {"rungs": [{"epochs": 3, "score": 0.5, "folds": 1}]},
+    {"rungs": [{"epochs": 3, "score": 0.5, "folds": [1]}]},
+    {"rungs": [{"epochs": 3, "score": 0.5, "folds": [{"score": 0.5}]}]},
+    {"rungs": [{"epochs": None, "score": 0.5, "folds": [None]}]},
+    {"rungs": [row(1, 0.5)["rungs"][0] | {"epochs": None}]},
+    {"rungs": [{"epochs": 3, "score": None, "folds": [{"score": None, "epochs": 3, "seconds": 1}]}]},
+]
+"""What a whole line must not say."""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]",
+        b'{"trial": 1}',
+        b"nonsense",
+        b'{"trial": 1, "settings": 3, "state": "open", "score": null, "rungs": []}',
+        *(json.dumps(row(1, 0.5) | change).encode() for change in DAMAGED),
+    ],
+)
 def test_a_foreign_line_is_named(tmp_path: Path, line: bytes) -> None:
     """In the middle of the file: at its end, it may be what a crash has left."""
     path = tmp_path / table.FILE
@@ -72,8 +104,8 @@ def test_a_full_disk_is_an_error() -> None:
 
 def test_seconds_and_hosts_may_differ() -> None:
     """And nothing else."""
-    other = row(3)
+    other = row(3, 0.5)
     other["rungs"][0]["folds"][0] |= {"seconds": 9.0, "host": "there"}
-    assert other != row(3)
-    assert table.lasting(other) == table.lasting(row(3))
+    assert other != row(3, 0.5)
+    assert table.lasting(other) == table.lasting(row(3, 0.5))
     assert table.lasting(row(3, 0.5)) != table.lasting(row(3, 0.25))

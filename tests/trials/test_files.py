@@ -115,4 +115,5 @@ def test_what_is_asked_has_the_type_of_a_key(options: dict[str, Any], problem: s
     """Checked as a configuration's keys are; NumPy's whole numbers become Python's, which JSON takes."""
     with pytest.raises(ConfigError, match=problem):
         Asked(**options)
-    assert type(Asked(**{"trials": np.int64(3)}).trials) is int
+    three: Any = np.int64(3)
+    assert type(Asked(trials=three).trials) is int

@@ -9,13 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddp_mlp import command, streams
 from ddp_mlp.command import Parser
 from ddp_mlp.errors import ConfigError, DataError, printable
 from ddp_mlp.stopping import Stopped
 from ddp_mlp.units import counted
+
+if TYPE_CHECKING:
+    from ddp_mlp.reporting.right_and_wrong import Found, Shape
+    from ddp_mlp.reporting.runs import RunLog
 
 POLL_SECONDS = 0.5
 REFRESH_SECONDS = 10.0
@@ -63,16 +67,12 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str, 
         raise ConfigError('a report needs matplotlib: pip install "ddp_mlp[report]"') from error
     matplotlib.use("agg")  # draws without a display
 
-    from ddp_mlp.reporting import page, pictures
-    from ddp_mlp.reporting.curves import training_charts
-    from ddp_mlp.reporting.machine_use import machine_charts
-    from ddp_mlp.reporting.number_outcome import NumberOutcome, number_outcome_on_test
-    from ddp_mlp.reporting.outcome import Outcome, image_shape, outcome_on_test
+    from ddp_mlp.reporting import page
+    from ddp_mlp.reporting.number_outcome import number_outcome_on_test
+    from ddp_mlp.reporting.outcome import image_shape, outcome_on_test
     from ddp_mlp.reporting.runs import read_all
     from ddp_mlp.reporting.searches import search_page
-    from ddp_mlp.reporting.target_charts import charts_of_numbers
     from ddp_mlp.run_dir.journal import FILE as JOURNAL
-    from ddp_mlp.run_dir.narrator import duration
     from ddp_mlp.storage.atomic import write_atomically
     from ddp_mlp.trials.log import read as read_search
 
@@ -100,23 +100,35 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str, 
     if output.suffix.lower() == ".html":
         content = page.page(runs, outcomes, shapes, search, refresh).encode()
     else:
-        drawn = [*training_charts(runs)[1:], *machine_charts(runs)]
-        lines = []
-        for run, outcome, shape in zip(runs, outcomes, shapes, strict=True):
-            lines.append(
-                f"{run.name}: {run.state}, {counted(run.events[-1]['step'], 'step')}, "
-                f"{duration(run.events[-1]['seconds'])}"
-            )
-            if isinstance(outcome, NumberOutcome):
-                drawn += charts_of_numbers(outcome)
-            elif isinstance(outcome, Outcome):
-                lines[-1] += f", test accuracy {outcome.accuracy:.4f}, {outcome.parameters_sha256[:16]}"
-                title = "Confusion matrix" if len(runs) == 1 else f"Confusion matrix: {run.name}"
-                drawn.append(pictures.confusion_chart(run, outcome, title))
-                if shape is not None and outcome.mistakes:
-                    drawn.append(pictures.mistakes_chart(run, outcome, shape))
-        content = pictures.to_png(drawn, " · ".join(run.name for run in runs), lines)
+        content = _picture(runs, outcomes, shapes)
     write_atomically(output, content)
+
+
+def _picture(runs: "Sequence[RunLog]", outcomes: "Sequence[Found]", shapes: "Sequence[Shape]") -> bytes:
+    """Return the report of the runs as a PNG."""
+    from ddp_mlp.reporting import pictures
+    from ddp_mlp.reporting.curves import training_charts
+    from ddp_mlp.reporting.machine_use import machine_charts
+    from ddp_mlp.reporting.number_outcome import NumberOutcome
+    from ddp_mlp.reporting.outcome import Outcome
+    from ddp_mlp.reporting.target_charts import charts_of_numbers
+    from ddp_mlp.run_dir.narrator import duration
+
+    drawn = [*training_charts(runs)[1:], *machine_charts(runs)]
+    lines = []
+    for run, outcome, shape in zip(runs, outcomes, shapes, strict=True):
+        lines.append(
+            f"{run.name}: {run.state}, {counted(run.events[-1]['step'], 'step')}, {duration(run.events[-1]['seconds'])}"
+        )
+        if isinstance(outcome, NumberOutcome):
+            drawn += charts_of_numbers(outcome)
+        elif isinstance(outcome, Outcome):
+            lines[-1] += f", test accuracy {outcome.accuracy:.4f}, {outcome.parameters_sha256[:16]}"
+            title = "Confusion matrix" if len(runs) == 1 else f"Confusion matrix: {run.name}"
+            drawn.append(pictures.confusion_chart(run, outcome, title))
+            if shape is not None and outcome.mistakes:
+                drawn.append(pictures.mistakes_chart(run, outcome, shape))
+    return pictures.to_png(drawn, " · ".join(run.name for run in runs), lines)
 
 
 def follow(folder: Path, data: Path | None = None, image: str = "auto", output: Path | None = None) -> None:

@@ -67,8 +67,11 @@ def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
     from ddp_mlp.model import load_ensemble
     from ddp_mlp.storage.atomic import write_atomically
     from ddp_mlp.storage.dataset import inspect
+    from ddp_mlp.training.machine import agree_on_kernels
 
     model = communicator.on_rank_0(load_ensemble, asked.checkpoint)
+    for dtype in sorted({each.dtype.name for each in model.ensemble.networks if not each.arithmetic.is_portable}):
+        agree_on_kernels(dtype, communicator)
     with _rows_made_of(asked, model.ensemble.networks[0], communicator) as data:
         info = communicator.on_rank_0(inspect, data, asked.x_name, asked.y_name, False)
         with communicator.in_agreement():

@@ -26,6 +26,12 @@ from ddp_mlp.storage.predictions import PredictionsWriter
 from tests.conftest import Program
 
 PREDICT = ("-m", "ddp_mlp.predict")
+MIXED = (
+    "import os, sys; rank = os.environ.get('PMI_RANK', os.environ.get('OMPI_COMM_WORLD_RANK')); "
+    "os.environ.update({'OPENBLAS_CORETYPE': 'Nehalem'} if rank == '1' else {'OPENBLAS_CORETYPE': 'Prescott'}); "
+    "from ddp_mlp.predict import main; main(sys.argv[1:])"
+)
+"""Every rank but one computes with another BLAS kernel."""
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +112,30 @@ def test_bytes_are_the_same_for_any_number_of_ranks(
         assert outcome.returncode == 0, outcome.stderr
         found.add((out.read_bytes(), outcome.stdout))
     assert len(found) == 1
+
+
+def test_ranks_whose_kernels_differ_are_refused(
+    trained: tuple[Path, str], digits: Path, mpirun: Program, run_python: Program, tmp_path: Path
+) -> None:
+    """Else the bytes would depend on who computes which rows; portable arithmetic has the same bits on all."""
+    refused = mpirun(2, "-c", MIXED, trained[0], digits, "-o", tmp_path / "out.h5")
+    if refused.returncode == 0 and kernel_cannot_be_chosen(run_python):
+        pytest.skip("this BLAS does not let its kernel be chosen")
+    assert refused.returncode == 78, refused.stderr
+    [line] = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert "BLAS kernel is" in line
+    assert not (tmp_path / "out.h5").exists()
+    portable = ("--data", digits, "--arithmetic", "portable", "--hidden", "8", "--max_steps", "2")
+    run_python("-m", "ddp_mlp.train", *portable, "--run_dir", tmp_path / "run")
+    outcome = mpirun(2, "-c", MIXED, tmp_path / "run", digits, "-o", tmp_path / "out.h5")
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def kernel_cannot_be_chosen(run_python: Program) -> bool:
+    """Tell whether BLAS has one kernel here, whatever it is asked for."""
+    ask = "from ddp_mlp.nn import kernels; print(kernels.names()['BLAS kernel'])"
+    found = {run_python("-c", ask, env={"OPENBLAS_CORETYPE": core}).stdout for core in ("Nehalem", "Prescott")}
+    return len(found) == 1
 
 
 def test_small_slabs_change_nothing(

@@ -168,9 +168,12 @@ class _Values:
     def all(self) -> dict[str, str]:
         """Return the text for every place."""
         network, panels = self._network, self._panels
+        beside = f"{self._stem}.bin" if self._beside else None
+        lines = (*about(network), *panels.about(beside, f"{self._names['P']}_load"))
         return {
             "title": f"{self._names['P']}: a trained network, written by ddp_mlp {__version__}.",
-            "about": "\n".join(f" * {line}" for line in about(network)),
+            "about": "\n".join(f" * {line}" for line in lines),
+            "state": "weights that are read once" if beside else "no state that changes",
             "variables": "\n".join(f" * {line}" for line in variables(network, "x[{}]", "y[{}]")),
             "declarations": self._declarations(),
             "real": self._real,
@@ -321,7 +324,8 @@ class _Values:
 
     def _standardized(self, row: str) -> str:
         network = self._network
-        value = f"{row}[i]" if network.mean is None else f"({row}[i] - mean[i])"
+        less = "" if network.mean is None else " - mean[i]"
+        value = f"({row}[i]{less} + 0 * {row}[i])"
         value = f"(real){value}" if self._real == "float" else value
         return value if network.scale is None else f"{value} / scale[i]"
 

@@ -8,6 +8,7 @@ Invariants:
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from ddp_mlp import __version__
 from ddp_mlp.exporting import exact
 from ddp_mlp.exporting.description import Description, about, variables
 from ddp_mlp.exporting.literals import comment, fill, fortran_numbers, fortran_string, identifier, template, wrapped
-from ddp_mlp.exporting.panels import CHUNK, in_a_file, in_panels
+from ddp_mlp.exporting.panels import CHUNK, Panels, in_a_file, in_panels
 from ddp_mlp.nn.activations import LEAK
 
 BLOCK = 240
@@ -158,8 +159,12 @@ LOAD = """
 
 USE_NAN = "\n    use, intrinsic :: ieee_arithmetic, only: ieee_quiet_nan, ieee_value"
 
-TAKEN = {"features", "outputs", "predict_one", "predict_many", "label", "load_weights", "feature_names", "output_names"}
-"""Names of a module of their own."""
+COMPOSED = re.compile(
+    r"f_\w*|(feature|output)_names(_\d+)?|(input|target)_(mean|scale)|test_(x|y|size)|bits|(int|real)\d+"
+    "|case|char|data|default|impure|logical|select",
+    re.IGNORECASE,
+)
+"""Names of the code that its texts do not have as they are."""
 
 
 def fortran_source(network: Description, stem: str) -> str:
@@ -174,7 +179,7 @@ def fortran_source(network: Description, stem: str) -> str:
     constants = (f"{constant}_int64" for constant in _sha256_constants())
     load = {"hash": wrapped(words, " " * 12, " &"), "constants": wrapped(constants, " " * 12, " &"), "bits": bits}
     values = {
-        **_common(network, stem),
+        **_common(network, panels, stem),
         "kinds": ", ".join(sorted(kinds)) + (USE_NAN if beside or network.exact else ""),
         "public": _public(network, beside),
         "features": str(network.widths[0]),
@@ -224,7 +229,7 @@ def fortran_selftest(network: Description, stem: str) -> str:
     beside = in_a_file(network)
     allowed = f"{network.tolerance:.1e}_real64"
     values = {
-        **_common(network, stem),
+        **_common(network, in_panels(network), stem),
         "tests": str(len(X)),
         "allowed": allowed,
         "test_x": _data("test_x", X),
@@ -237,18 +242,35 @@ def fortran_selftest(network: Description, stem: str) -> str:
     return fill(template("selftest.f90"), values)
 
 
+def module_name(stem: str) -> str:
+    """Return a name for the module of a file: `identifier`, with an end of its own where the code has that name too."""
+    name = identifier(stem)
+    return f"{name}_network" if name.lower() in _words() or COMPOSED.fullmatch(name) else name
+
+
+@cache
+def _words() -> frozenset[str]:
+    """Return all words of the code, in small letters: names of its own, and of Fortran."""
+    whole = ("model", "selftest", "load", "exact", *(f"exact_{piece}" for piece in exact.PIECES))
+    functions = (line for lines in (*ACTIVATIONS.values(), *exact.FORTRAN.values()) for line in lines)
+    parts = (FUNCTION, SOFTMAX, EXACT_SOFTMAX, ELEMENTWISE, ACTIVATE, LABEL, GUARD, LOAD, USE_NAN)
+    code = "\n".join((*(template(f"{name}.f90") for name in whole), *functions, *parts))
+    return frozenset(re.findall(r"[a-z]\w*", re.sub(r"!.*|'[^']*'|@\w+@", " ", code).lower()))
+
+
 def _narrow(network: Description) -> NDArray[Any] | None:
     """Return the scale of the inputs in the type of the layers."""
     return None if network.scale is None else network.scale.astype(network.dtype)
 
 
-def _common(network: Description, stem: str) -> dict[str, str]:
-    name = identifier(stem)
+def _common(network: Description, panels: Panels, stem: str) -> dict[str, str]:
+    beside = f"{stem}.bin" if in_a_file(network) else None
     return {
-        "module": f"{name}_network" if name.lower() in TAKEN else name,
+        "module": module_name(stem),
         "file": comment(stem),
-        "title": f"{name}: a trained network, written by ddp_mlp {__version__}.",
-        "about": "\n".join(f"! {line}" for line in about(network)),
+        "title": f"{identifier(stem)}: a trained network, written by ddp_mlp {__version__}.",
+        "about": "\n".join(f"! {line}" for line in (*about(network), *panels.about(beside, "load_weights"))),
+        "state": "weights that are read once" if beside else "no state that changes",
         "variables": "\n".join(f"! {line}" for line in variables(network, "x({})", "y({})", first=1)),
     }
 
@@ -264,7 +286,8 @@ def _public(network: Description, beside: bool) -> str:
 
 
 def _standardized(network: Description, x: str) -> str:
-    value = f"real({x}, wp)" if network.mean is None else f"real({x} - input_mean(i), wp)"
+    less = "" if network.mean is None else " - input_mean(i)"
+    value = f"real({x}{less} + 0 * {x}, wp)"
     return value if network.scale is None else f"{value} / input_scale(i)"
 
 

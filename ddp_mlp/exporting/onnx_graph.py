@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ddp_mlp import __version__
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.exporting.description import Description
+from ddp_mlp.nn import elementary
 from ddp_mlp.nn.activations import LEAK
 
 OPSET = 17
@@ -127,7 +128,7 @@ class _Graph:
 
     def number(self, value: float) -> str:
         """Add a number of the layers' type, once, and return its name."""
-        return self.constant(f"number {value:g}", np.array(value, self.dtype))
+        return self.constant(f"number {value!r}", np.array(value, self.dtype))
 
     def cast(self, x: str, kind: int, output: str) -> str:
         """Return x in another type, or as it is where it has that type."""
@@ -162,11 +163,46 @@ class _Graph:
             A = self.node("Where", [chosen, B, A], output if name == kinds[-1] else f"{output}_with_{name}")
         return A
 
+    def erf(self, x: str, output: str) -> str:
+        """Add the error function, elementwise.
+
+        In float64, for which onnxruntime has none, by the polynomials of nn/elementary.py.
+        """
+        if self.dtype == np.float32:
+            return self.node("Erf", [x], output)
+        size = self.node("Abs", [x], f"{output}_size")
+        square = self.node("Mul", [size, size], f"{output}_square")
+        small = self.node("Mul", [size, self.polynomial(elementary.ERF, square, f"{output}_small")], f"{output}_more")
+        small = self.node("Add", [size, small], f"{output}_to_0.84")
+        middle = self.node("Sub", [size, self.number(elementary.ERF_MIDDLE)], f"{output}_from_middle")
+        middle = self.polynomial(elementary.ERF_NEAR_ONE, middle, f"{output}_middle")
+        middle = self.node("Add", [middle, self.number(elementary.ERF_BASE)], f"{output}_to_1.35")
+        near = self.node("Min", [size, self.number(6)], f"{output}_near")
+        minus = self.node("Neg", [self.node("Mul", [near, near], f"{output}_near_square")], f"{output}_minus")
+        t = self.node("Add", [near, self.number(2)], f"{output}_near_and_2")
+        t = self.node("Div", [self.number(1), t], f"{output}_inverse")
+        t = self.node("Sub", [t, self.number(elementary.ERFC_MIDDLE)], f"{output}_t")
+        tail = [self.node("Exp", [minus], f"{output}_exp"), self.polynomial(elementary.ERFC, t, f"{output}_large")]
+        large = self.node("Sub", [self.number(1), self.node("Mul", tail, f"{output}_tail")], f"{output}_from_1.35")
+        beyond = self.node("LessOrEqual", [size, self.number(1.35)], f"{output}_is_middle")
+        beyond = self.node("Where", [beyond, middle, large], f"{output}_from_0.84")
+        inside = self.node("LessOrEqual", [size, self.number(0.84)], f"{output}_is_small")
+        inside = self.node("Where", [inside, small, beyond], f"{output}_of_size")
+        return self.node("Mul", [self.node("Sign", [x], f"{output}_sign"), inside], output)
+
+    def polynomial(self, coefficients: Sequence[float], x: str, output: str) -> str:
+        """Add c[0] + x (c[1] + x (c[2] + …)), elementwise."""
+        *lower, value = map(self.number, coefficients)
+        for power, c in reversed(list(enumerate(lower))):
+            value = self.node("Mul", [value, x], f"{output}_times_{power}")
+            value = self.node("Add", [value, c], f"{output}_plus_{power}")
+        return value
+
     def function(self, name: str, z: str, output: str) -> str:
         """Add f(z), elementwise.
 
-        Elu and Softplus are spelled out, since onnxruntime has them for float32 alone, and so is LeakyRelu, whose slope
-        is a float32 in ONNX.
+        Elu and Softplus are spelled out, since onnxruntime has them for float32 alone (as it has Erf), and so is
+        LeakyRelu, whose slope is a float32 in ONNX.
         """
         if name in OPERATORS:
             return self.node(OPERATORS[name], [z], output)
@@ -177,7 +213,7 @@ class _Graph:
         if name == "silu":
             return self.node("Mul", [z, self.node("Sigmoid", [z], f"{output}_gate")], output)
         if name == "gelu":
-            erf = self.node("Erf", [self.node("Mul", [z, self.number(0.5**0.5)], f"{output}_x")], f"{output}_erf")
+            erf = self.erf(self.node("Mul", [z, self.number(0.5**0.5)], f"{output}_x"), f"{output}_erf")
             half = self.node("Mul", [z, self.number(0.5)], f"{output}_half")
             return self.node("Mul", [half, self.node("Add", [erf, self.number(1)], f"{output}_gate")], output)
         if name == "elu":  # max(z, 0) + exp(min(z, 0)) − 1

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from ddp_mlp.exporting import exact
 from ddp_mlp.exporting.description import Description
+from ddp_mlp.exporting.literals import comment
+from ddp_mlp.units import byte_size
 
 VECTOR_BYTES = 64
 """Of a panel's row: the widest vector register."""
@@ -65,6 +67,15 @@ class Panels:
     def sha256(self) -> str:
         """Return the hash (hex) of that file."""
         return hashlib.sha256(self.image()).hexdigest()
+
+    def about(self, beside: str | None, load: str) -> list[str]:
+        """Return what a user of the code must know of memory, and of a file `beside` it that `load` reads."""
+        one = 2 * self.widest * self.parts["b1"].itemsize
+        many = self.groups * ROWS * (one + VECTOR_BYTES)
+        lines = [f"A thread needs about {byte_size(many)} of stack for predict_many, {byte_size(one)} for predict_one."]
+        if beside is not None:
+            lines.append(f"The weights are in {comment(beside)}: a program calls {load} once, before it predicts.")
+        return lines
 
 
 def in_panels(network: Description) -> Panels:

@@ -68,7 +68,7 @@ def agree_on_machine(threads: int, communicator: Communicator, dtype: str = "flo
     versions, kernel = _versions(communicator), _kernel()
     loaded = [entry for entry in controller().info() if entry["user_api"] == "blas"]
     found_threads = sorted({entry["num_threads"] for entry in loaded} - {threads})
-    arithmetic = {**kernels.names(), f"fingerprint of {dtype}": kernels.fingerprint(np.dtype(dtype))}
+    arithmetic = _arithmetic(dtype)
     with communicator.in_agreement():
         if found_threads:
             raise EnvironmentMismatch(
@@ -77,6 +77,17 @@ def agree_on_machine(threads: int, communicator: Communicator, dtype: str = "flo
             )
     hosts = _agree({**versions, **arithmetic}, communicator)
     return Machine(versions, kernel, hosts, arithmetic, _crowd(threads, communicator))
+
+
+def agree_on_kernels(dtype: str, communicator: Communicator) -> None:
+    """Check that every rank computes with the same kernels and bits. Raises EnvironmentMismatch."""
+    if communicator.size > 1:
+        _agree(_arithmetic(dtype), communicator)
+
+
+def _arithmetic(dtype: str) -> dict[str, str]:
+    """Return what decides the bits of this process, by name."""
+    return {**kernels.names(), f"fingerprint of {dtype}": kernels.fingerprint(np.dtype(dtype))}
 
 
 def agree_on_products(

@@ -95,16 +95,19 @@ def test_a_wrong_weight_fails_the_selftest(tmp_path: Path) -> None:
     assert outcome.stdout.endswith("FAILED\n")
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_an_input_that_is_no_number_is_not_hidden(output: str, tmp_path: Path) -> None:
-    """NaN in, NaN out: through ReLU too."""
-    compiled = Compiled(described(output=output), tmp_path, "c", "gcc", "-O3", "-march=native")
-    X = np.ones((9, 7))
-    X[4, 2] = np.nan
-    assert np.isnan(compiled.one(X[4])).all()
-    Y = compiled.many(X)
-    assert np.isnan(Y[4]).all()
-    assert np.isfinite(np.delete(Y, 4, axis=0)).all()
+def test_an_input_that_is_not_finite_is_not_hidden(output: str, bad: float, tmp_path: Path) -> None:
+    """NaN comes out: through ReLU too, and through functions that are finite at infinity."""
+    for activation in ("relu", "tanh"):
+        network = described(activation=activation, output=output)
+        compiled = Compiled(network, tmp_path / activation, "c", "gcc", "-O3", "-march=native")
+        X = np.ones((9, 7))
+        X[4, 2] = bad
+        assert np.isnan(compiled.one(X[4])).all()
+        Y = compiled.many(X)
+        assert np.isnan(Y[4]).all()
+        assert np.isfinite(np.delete(Y, 4, axis=0)).all()
 
 
 def test_large_offsets_are_subtracted_in_double(tmp_path: Path) -> None:
@@ -167,6 +170,9 @@ def test_large_networks_read_their_weights_from_a_file(tmp_path: Path) -> None:
     assert compiled.load(tmp_path / "none.bin") == 1
     assert difference(network, compiled.many(X), Y) <= network.tolerance
     assert run(tmp_path, "sha256sum", "model.bin").stdout.split()[0] == in_panels(network).sha256()
+    head = (tmp_path / "model.c").read_text().partition("*/")[0]
+    assert "The weights are in model.bin: a program calls model_load once, before it predicts." in head
+    assert "no state that changes" not in head
 
 
 def test_valgrind_finds_nothing(tmp_path: Path) -> None:

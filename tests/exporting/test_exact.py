@@ -1,5 +1,6 @@
 """Portable arithmetic in C and Fortran: the bits of this program's own, whatever the compiler does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from ddp_mlp.exporting import exact
 from ddp_mlp.exporting.c_code import c_source
 from ddp_mlp.exporting.description import describe
+from ddp_mlp.exporting.fortran_code import fortran_selftest, fortran_source
 from ddp_mlp.inference.network import Network
 from ddp_mlp.nn.arithmetic import PORTABLE
 from ddp_mlp.nn.targets import Targets
@@ -92,13 +94,36 @@ def test_lines_of_any_size(how: tuple[str, ...], tmp_path: Path) -> None:
         np.testing.assert_array_equal(compiled.many(X)[:3], expected[:3])
 
 
-def test_fast_math_is_refused(tmp_path: Path) -> None:
-    """It would change the bits, and no longer see NaN."""
-    (tmp_path / "model.c").write_text(c_source(described(exact=True), "model"), encoding="utf-8")
+@pytest.mark.parametrize("flag", ["-ffast-math", "-funsafe-math-optimizations"])
+@pytest.mark.parametrize(("activation", "output"), [("relu", "identity"), ("tanh", "softmax")])
+def test_fast_math_is_refused(activation: str, output: str, flag: str, tmp_path: Path) -> None:
+    """It would change the bits, and no longer see NaN; also of a network that needs no function but its products."""
+    network = described(activation=activation, output=output, exact=True, target_mean=None, target_scale=None)
+    (tmp_path / "model.c").write_text(c_source(network, "model"), encoding="utf-8")
     build(tmp_path, compiler("gcc"), "-c", "-O2", "model.c")
-    outcome = run(tmp_path, compiler("gcc"), "-c", "-O2", "-ffast-math", "model.c")
+    outcome = run(tmp_path, compiler("gcc"), "-c", "-O2", flag, "model.c")
     assert outcome.returncode != 0
     assert "-ffast-math" in outcome.stderr
+
+
+@pytest.mark.parametrize(("language", "cc"), [("c", "gcc"), ("f90", "gfortran")])
+def test_the_selftest_wants_the_bits(language: str, cc: str, tmp_path: Path) -> None:
+    """The planted fault: one answer is the next number of float64 to predict's."""
+    exported = describe(trained("tanh", "identity"))
+    assert exported.examples is not None
+    X, Y = exported.examples
+    off = Y.copy()
+    off[1, 1] = np.nextafter(off[1, 1], np.inf)
+    for answers_stored, code in ((Y, 0), (off, 1)):
+        network = replace(exported, examples=(X, answers_stored))
+        if language == "c":
+            (tmp_path / "model.c").write_text(c_source(network, "model"), encoding="utf-8")
+            build(tmp_path, compiler(cc), "-DSELFTEST", "-o", "selftest", "model.c", "-lm")
+        else:
+            (tmp_path / "model.f90").write_text(fortran_source(network, "model"), encoding="utf-8")
+            (tmp_path / "model_selftest.f90").write_text(fortran_selftest(network, "model"), encoding="utf-8")
+            build(tmp_path, compiler(cc), "-o", "selftest", "model.f90", "model_selftest.f90")
+        assert run(tmp_path, "./selftest").returncode == code
 
 
 def test_weights_are_rounded_as_their_products_take_them() -> None:

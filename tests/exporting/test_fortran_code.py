@@ -1,12 +1,13 @@
 """A network as Fortran 2008: compiled without a warning, it computes what the description says."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ddp_mlp.exporting.description import ACTIVATIONS, OUTPUTS, Description
-from ddp_mlp.exporting.fortran_code import fortran_selftest, fortran_source
+from ddp_mlp.exporting.fortran_code import fortran_selftest, fortran_source, module_name
 from ddp_mlp.exporting.panels import in_a_file, in_panels
 from tests.exported import FORTRAN_WARNINGS, Compiled, answers, build, compiler, described, difference, run
 
@@ -98,6 +99,40 @@ def test_names_are_the_datas(tmp_path: Path) -> None:
     *names, labels = run(tmp_path, "./names").stdout.split("\0")
     assert tuple(names) == (*(network.feature_names or ()), *(network.output_names or ()))
     assert labels.split() == ["2", "3"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_an_input_that_is_not_finite_is_not_hidden(activation: str, bad: float, tmp_path: Path) -> None:
+    """NaN comes out, from functions that are finite at infinity too."""
+    compiled = Compiled(described(activation=activation), tmp_path, "f90", "gfortran", "-O3", "-march=native")
+    X = np.ones((9, 7))
+    X[4, 2] = bad
+    assert np.isnan(compiled.one(X[4])).all()
+    assert np.isnan(compiled.many(X)).all(axis=1).tolist() == [row == 4 for row in range(9)]
+
+
+@pytest.mark.parametrize("stem", ["exp", "Real", "wp", "weights", "f_relu", "x", "merge", "output_names_1", "n" * 80])
+def test_a_file_may_have_any_name(stem: str, tmp_path: Path) -> None:
+    """Also one that the code itself has for something else; the longest one fits into every line."""
+    network = described((2, 3, 2))
+    for end, text in (("", fortran_source(network, stem)), ("_selftest", fortran_selftest(network, stem))):
+        (tmp_path / f"{stem}{end}.f90").write_text(text, encoding="utf-8")
+    build(tmp_path, compiler("gfortran"), *FORTRAN_WARNINGS, "-o", "test", f"{stem}.f90", f"{stem}_selftest.f90")
+    assert run(tmp_path, "./test").stdout.endswith("passed\n")
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("widths", [(3, *range(4, 4 + len(ACTIVATIONS)), 2), (300, 700, 3)])
+def test_no_word_of_the_code_is_a_module(widths: tuple[int, ...], exact: bool) -> None:
+    """Whatever the network is made of: each word of it, outside of comments and strings, gets an end."""
+    activations = ACTIVATIONS if len(widths) > 3 else ("relu",)
+    for output in ("identity", "softmax"):
+        network = described(widths, activations, output, exact=exact)
+        code = fortran_source(network, "surrogate") + fortran_selftest(network, "surrogate")
+        words = set(re.findall(r"\b[a-z]\w*", re.sub(r"!.*|'[^']*'", " ", code).lower()))
+        assert len(words) > 100
+        assert {word for word in words if module_name(word) == word} == {"surrogate", "surrogate_selftest"}
 
 
 def test_large_networks_read_their_weights_from_a_file(tmp_path: Path) -> None:

@@ -1,4 +1,9 @@
 
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
+    (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16)
+#error "the bits of this network need the arithmetic of IEEE 754: no -ffast-math nor parts of it, and no x87 registers"
+#endif
+
 /* A number rounded to the type of the parameters, whatever a compiler thinks of that. */
 static double narrowed(double v)
 {

@@ -2,7 +2,7 @@
  *
 @about@
  *
- * Build:      cc -O3 -march=native -c @file@.c      C99, no library but libm, no heap, no state that changes: thread-safe
+ * Build:      cc -O3 -march=native -c @file@.c      C99, no library but libm, no heap, @state@: thread-safe
  * Self-test:  cc -O3 -DSELFTEST @file@.c -lm && ./a.out
  *
 @variables@
@@ -132,7 +132,7 @@ void @P@_predict_one(const double x[@M@_FEATURES], double y[@M@_OUTPUTS])
 {
     ALIGNED real buffers[2][WIDEST];
     real *a = buffers[0], *z = buffers[1];
-@guard_one@    for (size_t i = 0; i < @M@_FEATURES; i++) {
+@guard_one@    for (size_t i = 0; i < @M@_FEATURES; i++) { /* 0 * x is NaN where x is infinite: no function hides that */
         a[i] = @standardized_one@;
     }
 @settled_one@    for (size_t l = 0; l < LAYERS; l++) {

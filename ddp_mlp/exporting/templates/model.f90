@@ -2,7 +2,7 @@
 !
 @about@
 !
-! Build:      gfortran -O3 -march=native -c @file@.f90    Fortran 2008, no library, no heap, no state that changes: thread-safe
+! Build:      gfortran -O3 -march=native -c @file@.f90    Fortran 2008, no library, no heap, @state@: thread-safe
 ! Self-test:  gfortran -O3 @file@.f90 @file@_selftest.f90 && ./a.out
 !
 @variables@
@@ -37,7 +37,7 @@ contains
         real(wp) :: a(widest), z(widest)
         integer :: i, j, l, n, p, panels, stride
 @guard@
-        do i = 1, features
+        do i = 1, features ! 0 * x is NaN where x is infinite: no function hides that
             a(i) = @standardized_one@
         end do@settled_one@
         do l = 1, layers

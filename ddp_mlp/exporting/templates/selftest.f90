@@ -20,7 +20,8 @@ program @module@_selftest
     do r = 1, tests
         call predict_one(test_x((r - 1) * features + 1:r * features), y(:, r, 2))
     end do
-    print '(a, i0, a, es8.1, a, es8.1, a, es8.1)', '@module@: ', tests, ' rows, largest difference ', &
+    print '(a, i0, a, es8.1, a, es8.1, a, es8.1)', &
+        '@module@: ', tests, ' rows, largest difference ', &
         difference(y(:, :, 1)), ' (many), ', difference(y(:, :, 2)), ' (one), allowed ', allowed
     if (.not. (difference(y(:, :, 1)) <= allowed .and. difference(y(:, :, 2)) <= allowed)) error stop 'FAILED'
     print '(a)', 'passed'

@@ -62,6 +62,8 @@ class Lines:
         self.A = dict(enumerate(lines[:L]))
         self.dz = dict(enumerate(lines[L : 2 * L], start=1))
         self.loss_and_weight = lines[-1]
+        self.no_dz, self.no_A = dict.fromkeys(self.dz, NO_ROWS), dict.fromkeys(self.A, NO_ROWS)
+        """What most batches have of rows that spread."""
         self._is_A = np.arange(bounds[-1]) < bounds[L]
         self._samples = np.zeros((0, bounds[-2]), np.int32)
 
@@ -116,7 +118,7 @@ class Lines:
         """Return the rows of every dz[l], and of every A[l], that are `spread`: in most batches, none."""
         spread = self.spread(bits)
         if not spread.any():
-            return dict.fromkeys(self.dz, NO_ROWS), dict.fromkeys(self.A, NO_ROWS)
+            return self.no_dz, self.no_A
         found = [np.flatnonzero(spread[lo:hi]) for lo, hi in self._places[:-1]]
         return dict(zip(self.dz, found[len(self.A) :], strict=True)), dict(zip(self.A, found, strict=False))
 
@@ -141,6 +143,9 @@ class Limbs:
         self.bits = products.gradient_bits(m)
         self.dz, self.A = lines.spread_rows(self.bits)
         self.shapes: dict[int, list[tuple[int, int]]] = {}
+        self.length = self.rows = 0
+        if self.dz is lines.no_dz:
+            return
         for l, line in lines.dz.items():
             n, n_prev, K, J = len(line.high), len(lines.A[l - 1].high), len(self.dz[l]), len(self.A[l - 1])
             self.shapes[l] = [(K, n_prev), (n, J), (K, J), (K, 1)]

@@ -63,10 +63,9 @@ class Weights:
             if not k:
                 continue
             given, rounded = W_l.T[:, rows], self.W[l].T[:, rows]  # (n_{l-1}, k)
-            high, low = np.maximum.reduce(given, axis=0), np.minimum.reduce(given, axis=0)
-            constant = constants(np.maximum(high, np.negative(low)).astype(np.float64), self.bits[l].W)
-            np.divide(constant, ROUNDING, out=self.unit[l][rows])  # exact
             step = width(k, n_prev)
+            constant = constants(largest_of_rows(given, step), self.bits[l].W)
+            np.divide(constant, ROUNDING, out=self.unit[l][rows])  # exact
             np.copyto(self._tile[: step * k].reshape(step, k), constant)
             for start in range(0, n_prev, step):
                 columns = slice(start, min(start + step, n_prev))
@@ -85,6 +84,16 @@ class Weights:
             np.divide(1.0, unit, out=self.inverse[l])
 
 
+def largest_of_rows(W: NDArray[Any], step: int) -> Array:
+    """Return max |W| of each row, in float64; W (n_{l-1}, n_l) has them as columns, and is read once, in blocks."""
+    high, low = W[0].copy(), W[0].copy()
+    for start in range(0, len(W), step):
+        block = W[start : start + step]
+        np.maximum(high, np.maximum.reduce(block, axis=0), out=high)
+        np.minimum(low, np.minimum.reduce(block, axis=0), out=low)
+    return np.maximum(high, np.negative(low)).astype(np.float64)
+
+
 class Pass:
     """The way of a group's examples through the network, with the views and the memory that it needs, made once."""
 
@@ -97,6 +106,7 @@ class Pass:
         self._signed = {0: True, **{l: f.name != RELU.name for l, f in group.activations.items()}}
         """Whether A[l] may have values below zero."""
         if lines is not None:
+            self._ones = np.ones((1, group.m))
             self._dz = {l: room.blocks(panel.whole) for l, panel in group.dz.items()}
             largest = max((panel.whole.size for l, panel in group.dz.items() if l > 1), default=0)
             self._memory = aligned_empty(largest, FLOAT64)
@@ -149,19 +159,23 @@ class Pass:
             if l > 1:
                 self._room.lay(weights.unit[l][None], group.m)
                 self._room.lay(weights.inverse[l][None], group.m, other=True)
-            for i, block in enumerate(self._dz[l]):
+            for block in self._dz[l]:
                 if l < group.L:
                     self._through(l, block, keep_scale)  #                dz = dA ⊙ f′(z)      (n_l, m)
                 block.note(lines.dz[l].high, signed=True)
                 if l > 1:
-                    self._round_back(l, block, self._into[l][i])
+                    self._round_back(l, block, self._into[l][block.number])
             if l > 1:
                 products.multiply(weights.W[l].T, self._rounded[l], group.dz[l - 1].whole)  # dA_prev = Wᵀ dz
         A, dz = (group.A[l].whole for l in range(group.L)), (group.dz[l].whole for l in range(1, group.L + 1))
         lines.sample([*A, *dz], sampled)
 
     def _through(self, l: int, block: Block, keep_scale: float) -> None:
+        """Turn a block of dA[l] into dz = dA ⊙ f′(z), in place."""
         group, columns = self.group, block.columns
+        if not self._signed[l]:
+            block.through_relu(self._A[l][block.number].flat, keep_scale)
+            return
         slope = group.slope[l].whole[:, block.examples] if l in group.slope else None
         A = group.A[l].whole[:, block.examples]
         group.activations[l].backward(columns, A, slope, keep_scale, group.space[l])
@@ -196,13 +210,13 @@ class Pass:
             rest_dz = self._round_rows(dz, self._dz[l], lines.dz[l], limbs.bits[0], limbs.dz[l])
             rest_A = self._round_rows(A, self._A[l - 1], lines.A[l - 1], limbs.bits[1], limbs.A[l - 1])
             np.matmul(dz, A.T, out=dW[l])
-            np.add.reduce(dz, axis=1, keepdims=True, out=db[l])
+            products.sum_examples(dz, self._ones, db[l])
             if not limbs.rows:
                 continue
             of_dz, of_A, of_both, of_b = rests[l]
             if rest_dz.size:
                 np.matmul(rest_dz, A.T, out=of_dz)
-                np.add.reduce(rest_dz, axis=1, keepdims=True, out=of_b)
+                products.sum_examples(rest_dz, self._ones, of_b)
             if rest_A.size:
                 np.matmul(dz, rest_A.T, out=of_A)
             if rest_dz.size and rest_A.size:

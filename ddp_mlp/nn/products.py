@@ -29,6 +29,7 @@ Array = NDArray[np.float64]
 EXACT = 53  # bits of float64: whole numbers up to 2⁵³
 MOST = 24  # bits of an operand: as many as float32 has
 LONGEST = 1 << 21  # terms of one exact sum; longer ones are cut into pieces of this many
+NARROW, FEW = 32, 64  # products of so few rows are formed for so many examples at a time
 UNIT_LIMIT = 400
 ROUNDING = 1.5 * 2.0**52
 NOTHING, NOT_FINITE = -(1 << 14), 1 << 14  # the exponents of a line of zeros, and of one with infinity or NaN
@@ -91,11 +92,30 @@ def round_to(x: Array, unit: Array, out: Array) -> None:
 
 
 def multiply(M: Array, A: Array, out: Array) -> None:
-    """Set out (n, m) = M A, (n, k) times (k, m), rounded before: exact; sums of more than LONGEST in pieces."""
-    k = M.shape[1]
+    """Set out (n, m) = M A, (n, k) times (k, m), rounded before: exact; sums of more than LONGEST in pieces.
+
+    All are in Fortran order, but for M. Since no order matters, each shape takes what is fastest.
+    """
+    n, k = M.shape
+    if k == 1:  # NumPy leaves that to no BLAS, and takes ten times as long
+        np.multiply(A.T, M.T, out=out.T)
+        np.add(out, 0.0, out=out)  # no zero is negative, as in a sum that begins with 0
+        return
+    if n <= NARROW and k <= LONGEST:  # the BLAS packs less of what it reads once
+        for start in range(0, A.shape[1], FEW):
+            np.matmul(M, A[:, start : start + FEW], out=out[:, start : start + FEW])
+        return
     np.matmul(M[:, :LONGEST], A[:LONGEST], out=out)
     for start in range(LONGEST, k, LONGEST):
         np.add(out, M[:, start : start + LONGEST] @ A[start : start + LONGEST], out=out)
+
+
+def sum_examples(x: Array, ones: Array, out: Array) -> None:
+    """Set out (n, 1) = Σ_i x⁽ⁱ⁾, the sum over the examples of x (n, m), rounded before: exact; ones are (1, ≥ m).
+
+    As a product with ones, which is faster than NumPy's sum.
+    """
+    np.matmul(ones[:, : x.shape[1]], x.T, out=out.T)
 
 
 def remainder_unit(unit: Array, bits: int) -> Array:

@@ -19,8 +19,11 @@ from ddp_mlp.nn.products import ROUNDING, UNIT_LIMIT, Array
 FLOAT64 = np.dtype(np.float64)
 BLOCK = 16 * 1024
 """Values of a block: five vectors of them stay in the second cache."""
+SHORT, SEVERAL = 192, 8
+"""So few values of an example are a short row, and so many of these are looked through together."""
 EXPONENT = np.int64(0x7FF << 52)
 """The bits of a float64's exponent: what is left of a number is the power of two at or below its magnitude."""
+LEAST_UNIT = 2.0**-UNIT_LIMIT
 TO_INFINITY = 2.0 ** (1024 - UNIT_LIMIT)
 """Makes infinity, and so NaN, of what no unit within the limit serves; nothing else overflows."""
 
@@ -29,6 +32,8 @@ TO_INFINITY = 2.0 ** (1024 - UNIT_LIMIT)
 class Block:
     """Some examples of an array (n, m) in Fortran order, k of them, with room for what is done to them."""
 
+    number: int
+    """Of the array's blocks, from 0."""
     examples: slice
     columns: Array
     """(n, k)."""
@@ -50,8 +55,8 @@ class Block:
     constant: Array
     """(k, 1): of each example, what is added and taken away again to round it."""
     constant_bits: NDArray[np.int64]
-    seen: Array
-    """(n,)."""
+    several: Array
+    """(j, n), j of narrow examples' values side by side: a maximum over rows is the faster the longer they are."""
 
     def measure(self, magnitude: Array, bits: int) -> None:
         """Lay out, in `repeated`, the rounding constants of the examples of a magnitude (k n,), in this many bits."""
@@ -73,14 +78,25 @@ class Block:
         np.add(self.flat, self.tile, self.flat)
         np.subtract(self.flat, self.tile, self.flat)
 
+    def through_relu(self, A: Array, keep_scale: float) -> None:
+        """Turn dA into dA ⊙ [A > 0] · keep_scale, in place, for A (k n,) that has been rounded and is not negative.
+
+        What is not zero is a unit at least: so min(A, least) / least is [A > 0], and NumPy need not turn truth values
+        into numbers, which takes longer than all of it.
+        """
+        np.minimum(A, LEAST_UNIT, out=self.repeated)
+        np.multiply(self.repeated, keep_scale / LEAST_UNIT, self.repeated)  # exact
+        np.multiply(self.flat, self.repeated, self.flat)
+
     def note(self, high: Array, signed: bool) -> None:
         """Raise high (n,) to the largest magnitude of every row, and leave all magnitudes in `magnitude` if signed."""
-        rows = self.rows
+        values = self.flat
         if signed:
             np.abs(self.flat, self.magnitude)
-            rows = self.magnitude.reshape(rows.shape)
-        np.maximum.reduce(rows, axis=0, out=self.seen)
-        np.maximum(high, self.seen, out=high)
+            values = self.magnitude
+        several = self.several
+        np.maximum.reduce(values.reshape(-1, several.size), axis=0, out=several.reshape(-1))
+        np.maximum(high, several[0] if len(several) == 1 else np.maximum.reduce(several, axis=0), out=high)
 
 
 def to_constants(powers: Array, bits: int) -> None:
@@ -106,23 +122,26 @@ class Room:
         size = max(n * width(n, m) for n in heights)
         self._vectors = [aligned_empty(size, FLOAT64) for _ in range(4)]
         most = max(width(n, m) for n in heights)
-        self._high, self._constant, self._seen = np.empty(most), np.empty(most), np.empty(max(heights))
+        self._high, self._constant, self._several = np.empty(most), np.empty(most), np.empty(SEVERAL * max(heights))
 
     def blocks(self, x: Array) -> list[Block]:
         """Return the blocks of x (n, m), which is kept, not copied."""
         n, m = x.shape
         step = width(n, m)
-        return [self._block(x, slice(start, min(start + step, m))) for start in range(0, m, step)]
+        parts = [slice(start, min(start + step, m)) for start in range(0, m, step)]
+        return [self._block(x, number, examples) for number, examples in enumerate(parts)]
 
-    def _block(self, x: Array, examples: slice) -> Block:
+    def _block(self, x: Array, number: int, examples: slice) -> Block:
         n, k = len(x), examples.stop - examples.start
+        together = SEVERAL if n < SHORT and k % SEVERAL == 0 else 1
         rows = x.T[examples]
         magnitude, tile, other, repeated = (vector[: k * n] for vector in self._vectors)
         high, constant = self._high[:k], self._constant[:k]
         return Block(
-            *(examples, rows.T, rows, rows.reshape(-1), magnitude, tile, other, repeated, repeated.reshape(k, n)),
+            *(number, examples, rows.T, rows, rows.reshape(-1)),
+            *(magnitude, tile, other, repeated, repeated.reshape(k, n)),
             *(np.arange(0, k * n, n), high, high.view(np.int64), constant[:, None], constant.view(np.int64)),
-            self._seen[:n],
+            self._several[: n * together].reshape(together, n),
         )
 
     def lay(self, of_rows: NDArray[np.floating], m: int, other: bool = False) -> None:
@@ -134,7 +153,7 @@ class Room:
     @property
     def nbytes(self) -> int:
         """The bytes of all of it."""
-        return sum(a.nbytes for a in [*self._vectors, self._high, self._constant, self._seen])
+        return sum(a.nbytes for a in [*self._vectors, self._high, self._constant, self._several])
 
 
 def width(n: int, m: int) -> int:

@@ -60,7 +60,10 @@ class Update:
         """1 for weights, 0 for biases, in the slice; None where nothing decays."""
         self._block = np.empty(BLOCK, dtype)
         self._views: dict[Place, Views] = {}
-        self._mean = np.empty(own.stop - own.start if arithmetic.is_portable else 0, dtype)
+        self._mean = np.empty(BLOCK if arithmetic.is_portable else 0, dtype)
+        """Of the block at hand, where sums are of another dtype."""
+        self._means = np.empty(0, dtype)
+        """Of the whole slice, once they are needed all at once."""
 
     def mean_gradient(self, sums: Iterator[Block], weight_sum: float) -> Iterator[Block]:
         """Divide the global sum by the global sum of weights, the only 1/m there is; add the L2 term. Local."""
@@ -73,8 +76,7 @@ class Update:
             else:
                 np.divide(gradient, m, out=gradient)
             if is_portable:  # an exact sum in float64: one division, and rounded to the dtype
-                start = self._reduction.slice.start
-                mean = self._mean[lo - start : hi - start]
+                mean = self._mean[: hi - lo]
                 np.copyto(mean, gradient, casting="same_kind")
                 gradient = mean
             if l2:
@@ -87,7 +89,7 @@ class Update:
         clip_norm = self._regularization.clip_norm
         if clip_norm is None and not measure_norm:
             return gradient, None
-        kept = list(gradient)
+        kept = list(self._kept(gradient))
         norm = self._norm(kept)
         return iter(kept) if clip_norm is None else self._scaled(kept, optimizers.clip_scale(norm, clip_norm)), norm
 
@@ -106,6 +108,19 @@ class Update:
         state = {slot: array[lo - start : hi - start] for slot, array in self.state.items()}
         self._views[lo, hi] = self._reduction.parameters[lo:hi], state, self._block[: hi - lo]
         return self._views[lo, hi]
+
+    def _kept(self, gradient: Iterator[Block]) -> Iterator[Block]:
+        """Yield the blocks, each in memory of its own."""
+        if not self._arithmetic.is_portable:
+            yield from gradient
+            return
+        own = self._reduction.slice
+        if not len(self._means):
+            self._means = np.empty(own.stop - own.start, self._dtype)
+        for lo, hi, mean in gradient:
+            kept = self._means[lo - own.start : hi - own.start]
+            kept[...] = mean
+            yield lo, hi, kept
 
     def _scaled(self, blocks: list[Block], factor: float) -> Iterator[Block]:
         for block in blocks:

@@ -95,7 +95,6 @@ MODULES = {
 NAMED = {
     # of whole numbers of one unit, below 2⁵³: exact in any order
     ("nn/portable.py", "matmul"): "weight_gradient: rounded operands",
-    ("nn/portable.py", "add.reduce"): "of whole numbers of units",
     ("nn/portable.py", "maximum.reduce"): "a maximum",
     ("nn/portable.py", "minimum.reduce"): "a minimum",
     ("nn/lines.py", "add.reduce"): "of whole numbers",

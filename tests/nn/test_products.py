@@ -130,6 +130,30 @@ def test_a_share_of_zeros_does_not_decide() -> None:
     assert np.maximum(tiny, exponents(np.zeros(1))) == tiny
 
 
+@pytest.mark.parametrize(
+    ("n", "k", "m"), [(1, 1, 1), (70, 1, 200), (1, 300, 129), (10, 300, 64), (32, 7, 1000), (33, 7, 130)]
+)
+def test_products_of_every_shape(n: int, k: int, m: int) -> None:
+    """Sums of one term, few rows and many examples: exact, and no zero is negative."""
+    bits = layer_bits(k, n)
+    assert is_exact(at_bound(n, k, bits.W, 6), at_bound(m, k, bits.A, 7).T)
+    out = np.full((m, n), np.nan).T
+    products.multiply(np.full((n, k), -1.0), np.zeros((k, m)), out)
+    assert not out.any()
+    assert not np.signbit(out).any()
+
+
+@pytest.mark.parametrize("m", [1, 7, 512, 4096])
+def test_a_sum_over_examples_is_exact_at_the_bound(m: int) -> None:
+    """Of every row; of no row at all."""
+    x = at_bound(9, m, gradient_bits(m)[0], 8)
+    x[0] = np.abs(x[0])
+    found, ones = np.full((9, 1), np.nan), np.ones((1, m + 3))
+    products.sum_examples(np.asfortranarray(x, dtype=np.float64), ones, found)
+    assert found[:, 0].tolist() == [float(sum(row)) for row in x.tolist()]
+    products.sum_examples(np.zeros((0, m)), ones, np.zeros((0, 1)))
+
+
 def test_long_sums_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece is exact, and pieces are added in their order."""
     monkeypatch.setattr(products, "LONGEST", 8)

@@ -45,7 +45,7 @@ def one_nan(x: Array) -> Array:
     return np.where(np.isnan(x), np.nan, x)
 
 
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 50), (700, 61)])
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 50), (64, 300), (10, 256), (191, 88), (700, 61)])
 def test_rows_are_noted_and_rounded(n: int, m: int) -> None:
     """The largest magnitude of every row over all blocks; and units of their own."""
     x = numbers(n, m, odd=False)
@@ -61,6 +61,21 @@ def test_rows_are_noted_and_rounded(n: int, m: int) -> None:
     for block in blocks:
         block.round_rows()
     assert x.tobytes("F") == expected.tobytes("F")
+
+
+@pytest.mark.parametrize("keep_scale", [1.0, 1 / 0.75])
+def test_the_way_back_through_relu(keep_scale: float) -> None:
+    """dA ⊙ [A > 0] · keep_scale, to the bit, signs of zeros too; from the least unit to numbers that overflow."""
+    n, m = 40, 900
+    random = np.random.default_rng(3)
+    dA = numbers(n, m, odd=False)
+    A = np.asfortranarray(random.choice([0.0, 0.0, 2.0**-400, 3e-90, 1.0, 7e250, np.inf], (n, m)))
+    expected = dA * (A > 0) * keep_scale
+    room = Room([n], m)
+    for block, of_A in zip(room.blocks(dA), room.blocks(A), strict=True):
+        block.through_relu(of_A.flat, keep_scale)
+    assert np.any(expected != 0)
+    assert dA.tobytes("F") == expected.tobytes("F")
 
 
 def test_blocks_cover_all_examples_and_stay_small() -> None:

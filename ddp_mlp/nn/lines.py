@@ -172,6 +172,12 @@ class Limbs:
             dW[l][np.ix_(K, J)] += of_both
             db[l][K] += of_b
 
+    def wipe_out(self, dW: dict[int, Array], db: dict[int, Array]) -> None:
+        """Set to zero again what `spread_out` has added to zeros."""
+        for l in self.shapes:
+            K, J = self.dz[l], self.A[l - 1]
+            dW[l][K] = dW[l][:, J] = db[l][K] = 0
+
 
 def sum_in_units(values: Array, exponent: int, m: int) -> float:
     """Return the sum of some of m values, none above 2^exponent, as a whole number of `sum_unit`: exact."""

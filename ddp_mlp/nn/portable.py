@@ -91,7 +91,8 @@ def largest_of_rows(W: NDArray[Any], step: int) -> Array:
         block = W[start : start + step]
         np.maximum(high, np.maximum.reduce(block, axis=0), out=high)
         np.minimum(low, np.minimum.reduce(block, axis=0), out=low)
-    return np.maximum(high, np.negative(low)).astype(np.float64)
+    largest: Array = np.maximum(high, np.negative(low)).astype(np.float64)
+    return largest
 
 
 class Pass:
@@ -117,7 +118,7 @@ class Pass:
     @property
     def nbytes(self) -> int:
         """The bytes of its own memory, beside the group's."""
-        return self._room.nbytes + (0 if self.lines is None else self._memory.nbytes)
+        return self._room.nbytes + (0 if self.lines is None else self._memory.nbytes + self._ones.nbytes)
 
     # ---- forward -----------------------------------------------------------------------------------------------------
 

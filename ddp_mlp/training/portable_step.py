@@ -104,6 +104,9 @@ class PortableStep:
         """By height in the tree of the pieces, sums that wait for their siblings: this rank's slice."""
         self._more: Array | None = None
         """What the last piece's second limbs add to the flat sum."""
+        self._spread: Array = np.empty(0)
+        """Memory for that, zero but for what `_spread_of` has in it."""
+        self._spread_of: Limbs | None = None
         self._second_limbs = 0
 
     @property
@@ -238,7 +241,8 @@ class PortableStep:
         found.end()
         phases.enter("waiting")
         self._agreement.reach(found.table)
-        if found.finite:
+        finite = found.finite
+        if finite:
             phases.enter("backward")
             self._more = self._add_up(way, m)
         phases.enter("waiting")
@@ -246,9 +250,9 @@ class PortableStep:
         self._signals = everyone.signals
         loss, weight, correct = map(total, everyone.shards.T.tolist())
         loss_unit, weight_unit = (lines.sum_unit(int(e), m) for e in found.loss_and_weight.exponent)
-        loss = loss * loss_unit if found.finite else math.nan
+        loss = loss * loss_unit if finite else math.nan
         self._totals = self._totals.plus(Totals(loss, weight * weight_unit, int(correct), m))
-        return found.finite
+        return finite
 
     def _add_up(self, way: Pass | None, m: int) -> Array | None:
         """Put the sums over this rank's rows into its partial and tally; return what the second limbs of all add."""
@@ -268,9 +272,13 @@ class PortableStep:
         self.phases.enter("waiting")
         self.communicator.Allreduce(more)  # whole numbers of units: exact in MPI's own order
         self.phases.enter("backward")
-        spread = np.zeros(self.layout.length)
-        limbs.spread_out(more, *self.layout.views(spread))
-        return spread
+        if self._spread_of is None:
+            self._spread = np.zeros(self.layout.length)
+        else:
+            self._spread_of.wipe_out(*self.layout.views(self._spread))
+        self._spread_of = limbs
+        limbs.spread_out(more, *self.layout.views(self._spread))
+        return self._spread
 
     def _tally(self, group: Group, m: int) -> None:
         """Tell this rank's sums of losses and weights, as whole numbers of the units that all ranks know."""

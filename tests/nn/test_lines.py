@@ -30,6 +30,24 @@ def test_samples_are_those_of_the_batch_for_any_cut() -> None:
     assert not tables[0][:, 8:].any()
 
 
+def test_what_second_limbs_add_can_be_wiped_out() -> None:
+    """All of it, so that the same memory serves the next batch; and it was not zero before."""
+    m = 512
+    A, dz, lines = np.ones((4, m), order="F"), np.ones((3, m), order="F"), Lines((4, 3))
+    A[2, 5] = dz[1, 7] = 2.0**30
+    for line, x in ((lines.A[0], A), (lines.dz[1], dz)):
+        line.high[...] = x.max(axis=1)
+    lines.sample([A, dz], sample(0, m, m))
+    lines.end()
+    found, dW, db = Limbs(lines, m), {1: np.zeros((3, 4))}, {1: np.zeros((3, 1))}
+    found.spread_out(np.ones(found.length), dW, db)
+    assert np.count_nonzero(dW[1]) == 4 + 3 - 1
+    assert np.count_nonzero(db[1]) == 1
+    found.wipe_out(dW, db)
+    assert not dW[1].any()
+    assert not db[1].any()
+
+
 @pytest.mark.parametrize(("ratio", "limbs"), [(1.0, 0), (2.0**4, 0), (2.0**12, 2), (2.0**30, 2)])
 def test_a_row_that_spreads_has_a_second_limb(ratio: float, limbs: int) -> None:
     """One value far above the others: its row of dz and its row of A, and no other."""

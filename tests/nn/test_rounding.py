@@ -65,7 +65,7 @@ def test_rows_are_noted_and_rounded(n: int, m: int) -> None:
 
 @pytest.mark.parametrize("keep_scale", [1.0, 1 / 0.75])
 def test_the_way_back_through_relu(keep_scale: float) -> None:
-    """dA ⊙ [A > 0] · keep_scale, to the bit, signs of zeros too; from the least unit to numbers that overflow."""
+    """It is dA ⊙ [A > 0] · keep_scale, to the bit, signs of zeros too; from the least unit to numbers that overflow."""
     n, m = 40, 900
     random = np.random.default_rng(3)
     dA = numbers(n, m, odd=False)

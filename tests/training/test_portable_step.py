@@ -44,8 +44,18 @@ def make_step(communicator: Communicator, rows: int, chunk_rows: int, dropout: f
 
 def gradient(rows: int, numbers: range, chunk_rows: int) -> NDArray[np.float64]:
     """Return the global gradient sum over some of the rows, which grow a hundredfold every 37, in float64."""
+    return gradient_in(growing(rows, chunk_rows), numbers)
+
+
+def growing(rows: int, chunk_rows: int) -> PortableStep:
+    """Return a step on rows that grow a hundredfold every 37."""
     step = make_step(SingleProcess(), rows, chunk_rows)
     step.source.X *= 100.0 ** (np.arange(rows)[:, None] // 37)  # type: ignore[attr-defined]
+    return step
+
+
+def gradient_in(step: PortableStep, numbers: range) -> NDArray[np.float64]:
+    """Return the global gradient sum over some of a step's rows, in float64."""
     step.begin(())
     for part in step.parts(Batch(0, 1, np.array(numbers))):
         step.forward(part)
@@ -82,6 +92,16 @@ def test_pieces_are_added_along_the_tree() -> None:
     whole = gradient(rows, range(rows), 37)
     assert whole.tobytes() == ((a + b) + (c + (d + e))).tobytes()
     assert whole.tobytes() != ((((a + b) + c) + d) + e).tobytes()
+
+
+def test_second_limbs_leave_nothing_for_the_next_batch() -> None:
+    """Batches with other rows that spread, one after the other in one step, and each in a step of its own."""
+    rows, step = 5 * 37, growing(5 * 37, 4096)
+    for numbers in (range(37), range(185), range(60, 185), range(30, 80), range(37)):
+        found = gradient_in(step, numbers)
+        if len(numbers) > 37:
+            assert step.figures()["second_limbs"] > 0
+        assert found.tobytes() == gradient(rows, numbers, 4096).tobytes()
 
 
 def test_a_loss_that_is_not_finite_changes_no_parameter() -> None:

@@ -30,7 +30,8 @@ EXACT = {
         "copysign",
     ),
     *("right_shift", "bitwise_and"),
-    *("minimum", "maximum", "clip", "sign", "where", "greater", "greater_equal", "less", "isfinite", "fmax", "fmin"),
+    *("minimum", "maximum", "clip", "sign", "where", "isfinite", "fmax", "fmin"),
+    *("greater", "greater_equal", "less", "equal"),
     # counts, places, shapes, memory
     *(
         "argsort",

@@ -9,6 +9,7 @@ Invariants:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,18 +71,25 @@ def training_charts(runs: Sequence[RunLog]) -> list[Chart]:
     words += f" Marked: {', '.join(paused)}." if paused else ""
     heights = tuple(TALL if panel.tall else LOW for panel in panels)
 
-    def draw(axes: Sequence[Axes], palette: Palette) -> None:
+    def draw(axes: Sequence[Axes], palette: Palette, columns: int) -> None:
         for panel, part in zip(panels, axes, strict=True):
             _draw_panel(part, panel, runs, palette)
         axes[-1].set_xlabel("epoch")
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         _mark_pauses(axes, runs, palette)
         _mark_best(axes[0], runs, palette)
-        _legend(axes[0], panels, runs, palette)
+        _legend(axes[0], panels, runs, palette, columns)
 
     return [
-        Chart("Training", words, draw, (width, sum(heights) + 0.75), stack=heights, headroom=34.0)
-        for width in (WIDE, NARROW)
+        Chart(
+            "Training",
+            words,
+            partial(draw, columns=columns),
+            (width, sum(heights) + 0.75),
+            stack=heights,
+            headroom=34.0,
+        )
+        for width, columns in ((WIDE, 3), (NARROW, 2))
     ]
 
 
@@ -181,8 +189,8 @@ def _draw_line(axes: Axes, points: Values, colour: str, style: Any) -> None:
     axes.plot(epochs, values, color=colour, marker="o" if len(values) == 1 else None, **style)
 
 
-def _legend(axes: Axes, panels: Sequence[Panel], runs: Sequence[RunLog], palette: Palette) -> None:
-    """Name the lines once for all panels, above the first."""
+def _legend(axes: Axes, panels: Sequence[Panel], runs: Sequence[RunLog], palette: Palette, columns: int) -> None:
+    """Name the lines once for all panels, above the first, in so many columns."""
     several = len(runs) > 1
     lines = [line for panel in panels for line in panel.lines if line.label]
     kinds = dict.fromkeys((line.faint, line.style, line.label) for line in lines)
@@ -199,8 +207,6 @@ def _legend(axes: Axes, panels: Sequence[Panel], runs: Sequence[RunLog], palette
         for faint, style, label in sorted(kinds)
     ]
     handles = [*run_handles(runs, palette), *handles] if several else handles
-    figure = axes.get_figure(root=True)
-    columns = 3 if figure is not None and figure.get_figwidth() > NARROW else 2
     place: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.13), "borderaxespad": 0.0, "ncols": columns}
     axes.legend(handles=handles, labelcolor=palette.ink, **place)
 

@@ -328,3 +328,98 @@ def test_many_quantiles_fit_a_screen() -> None:
             name, *cells = re.split(r"\s{2,}", row)
             found.setdefault(name, []).extend(cells)
     assert found == {name: [f"{value:.6g}" for value in values.values()] for name, values in of_each.items()}
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[Any], list[str]]:
+    """Return the folder of a run on features with names, its rows, and their labels: which of a, b, c is largest."""
+    folder = tmp_path_factory.mktemp("named")
+    middle = np.array([0, 50, -50])
+    X = np.random.default_rng(0).standard_normal((600, 3)).round(4) + middle
+    labels = ["large " + "abc"[k] for k in np.argmax(X - middle, axis=1)]
+    with h5py.File(folder / "data.h5", "w") as file:
+        file["train/X"], file["train/y"] = X, [int("abc".index(label[-1])) for label in labels]
+        file.attrs["features"], file.attrs["classes"] = ["a", "b", "c"], ["large a", "large b", "large c"]
+    ddp_mlp.train(
+        ddp_mlp.Config(
+            data=str(folder / "data.h5"),
+            run_dir=str(folder / "run"),
+            epochs=20,
+            hidden=(16,),
+            batch_size=32,
+            quiet=True,
+        )
+    )
+    return folder / "run", X, labels
+
+
+def test_columns_in_another_order_give_the_same_answer(
+    named: tuple[Path, NDArray[Any], list[str]], run_python: Program, tmp_path: Path
+) -> None:
+    """By name, in HDF5 and in a raw table that has more columns; one that is missing is named."""
+    pytest.importorskip("pyarrow")
+    run_dir, X, labels = named
+    model = ddp_mlp.load(run_dir)
+    assert model.feature_names == ("a", "b", "c")
+    expected = model.predict_proba(X)
+    accuracy = np.mean(np.array(model.classes)[model.predict(X)] == labels)
+    assert accuracy > 0.9
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["test/X"], file["test/y"] = X[:, [2, 0, 1]], [2 - "abc".index(label[-1]) for label in labels]
+        file.attrs["features"], file.attrs["classes"] = ["c", "a", "b"], ["large c", "large b", "large a"]
+    lines = [f"{c},7,{a},{b}" for a, b, c in X.tolist()]
+    (tmp_path / "other.csv").write_text("\n".join(["c,more,a,b", *lines]) + "\n")
+    for name in ("other.h5", "other.csv"):
+        outcome = run_python(*PREDICT, run_dir, tmp_path / name, "-o", tmp_path / "out.h5")
+        assert outcome.returncode == 0, outcome.stderr
+        with h5py.File(tmp_path / "out.h5") as file:
+            np.testing.assert_allclose(file["probability"][:], expected, rtol=0, atol=1e-6)
+    assert "takes no part: more" in outcome.stderr
+    found = classify(model.network, inspect(tmp_path / "other.h5", for_training=False), "test", SingleProcess())
+    assert found is not None
+    assert found.accuracy == accuracy
+    (tmp_path / "less.csv").write_text("a,c\n1,2\n3,4\n")
+    outcome = run_python(*PREDICT, run_dir, tmp_path / "less.csv", "-o", tmp_path / "out.h5")
+    assert outcome.returncode == 65
+    assert "has no column 'b', which training had" in outcome.stderr
+
+
+def test_labels_that_are_some_of_the_classes_are_counted_by_name(
+    named: tuple[Path, NDArray[Any], list[str]], tmp_path: Path
+) -> None:
+    """A file whose labels are a subset has numbers of its own: 0 there is c here."""
+    run_dir, X, labels = named
+    model = ddp_mlp.load(run_dir)
+    some = [i for i, label in enumerate(labels) if label != "large a"]
+    with h5py.File(tmp_path / "some.h5", "w") as file:
+        file["test/X"], file["test/y"] = X[some], [int(labels[i] == "large b") for i in some]
+        file.attrs["features"], file.attrs["classes"] = ["a", "b", "c"], ["large c", "large b"]
+    found = classify(model.network, inspect(tmp_path / "some.h5", for_training=False), "test", SingleProcess())
+    assert found is not None
+    assert found.accuracy == np.mean(np.array(model.classes)[model.predict(X[some])] == np.array(labels)[some])
+
+
+def test_init_from_puts_features_and_classes_in_order_by_name(
+    named: tuple[Path, NDArray[Any], list[str]], tmp_path: Path
+) -> None:
+    """The same data with columns and classes in another order: no epoch of training, the same answers."""
+    run_dir, X, labels = named
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["train/X"], file["train/y"] = X[:, [2, 0, 1]], [2 - "abc".index(label[-1]) for label in labels]
+        file.attrs["features"], file.attrs["classes"] = ["c", "a", "b"], ["large c", "large b", "large a"]
+    ddp_mlp.train(
+        ddp_mlp.Config(
+            data=str(tmp_path / "other.h5"),
+            run_dir=str(tmp_path / "run"),
+            init_from=str(run_dir),
+            epochs=0,
+            hidden=(16,),
+            quiet=True,
+        )
+    )
+    model, before = ddp_mlp.load(tmp_path / "run"), ddp_mlp.load(run_dir)
+    assert model.feature_names == ("c", "a", "b")
+    assert model.classes == ("large c", "large b", "large a")
+    np.testing.assert_allclose(
+        model.predict_proba(X[:, [2, 0, 1]])[:, ::-1], before.predict_proba(X), rtol=0, atol=1e-6
+    )

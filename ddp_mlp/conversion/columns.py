@@ -125,7 +125,7 @@ def check(table: ForeignTable, roles: Roles, places: Places, found: Profile) -> 
     text = [c for c in places.features if found.kinds[c] == "text" and c not in places.onehot and c not in places.dates]
     faulty = [column for column in text if not onehot_all or column in found.ids]
     cells = first_not_numbers(table, faulty) if faulty else {}
-    rows = {c: cells[c][0] if c in cells else 0 for c in faulty} | {c: first for c, (_, first) in found.missing.items()}
+    rows = {c: first for c, (_, first) in found.missing.items()} | {c: cells[c][0] if c in cells else 0 for c in faulty}
     if found.label_missing is not None and places.label is not None:
         rows[places.label] = found.label_missing[1]
     where = dict(zip(rows, table.places(list(rows.values())), strict=True)) if rows else {}

@@ -20,6 +20,8 @@ SAMPLE_VALUES = 1 << 22
 ROWS_OF_AN_ID = 20
 """Columns of fewer rows may well have a different value in each."""
 _COLUMNS_AT_ONCE = 256
+_VALUES_JUDGED = 1 << 19
+"""Sorted at a time."""
 
 
 @dataclass
@@ -56,10 +58,7 @@ def profile(table: ForeignTable, features: Sequence[int], label: int | None, typ
         if not found.kinds:
             found.kinds = {column: _kind(arrow, batch.schema.field(column).type) for column in features}
             if table.typed:
-                kinds = {column: batch.schema.field(column).type for column in features}
-                found.floats = {
-                    c: np.dtype(k.to_pandas_dtype()) for c, k in kinds.items() if arrow.types.is_floating(k)
-                }
+                found.floats = _floats(arrow, {column: batch.schema.field(column).type for column in features})
         wanted = min(batch.num_rows, max(0, sampled - found.rows))
         numeric = [column for column in features if found.kinds[column] == "number"]
         for columns, values in _side_by_side(batch, numeric):
@@ -122,14 +121,15 @@ def _add_missing(found: Profile, column: int, count: int, first: int) -> None:
 
 def _judge_numbers(found: Profile, samples: Mapping[int, list[NDArray[Any]]], looked_at: int) -> None:
     """Say which columns have another whole number in every row, and which float32 would merge."""
-    values = {column: np.concatenate(parts) for column, parts in samples.items()}
     groups: dict[np.dtype[Any], list[int]] = {}
-    for column, sample in values.items():
-        groups.setdefault(sample.dtype, []).append(column)
+    for column, parts in samples.items():
+        groups.setdefault(np.result_type(*parts), []).append(column)
+    at_once = max(1, _VALUES_JUDGED // max(1, looked_at))
     for dtype, together in groups.items():
-        for lo in range(0, len(together), _COLUMNS_AT_ONCE):
-            columns = together[lo : lo + _COLUMNS_AT_ONCE]
-            ordered = np.sort(np.stack([values[column] for column in columns]), axis=1)  # NaN comes last
+        for lo in range(0, len(together), at_once):
+            columns = together[lo : lo + at_once]
+            ordered = np.stack([np.concatenate(samples[column], dtype=dtype) for column in columns])
+            ordered.sort(axis=1)  # NaN comes last
             different = _different(ordered)
             with np.errstate(over="ignore"):
                 in_float32 = _different(ordered.astype(np.float32))
@@ -175,4 +175,5 @@ def _count_labels(arrow: Any, cells: Any, found: Profile, labels: "Counter[str]"
 def label_text(arrow: Any, cells: Any) -> Any:
     """Return labels without the spaces around them; one that is empty is missing."""
     trimmed = arrow.compute.utf8_trim_whitespace(cells)
-    return arrow.compute.if_else(arrow.compute.equal(trimmed, ""), arrow.scalar(None, arrow.string()), trimmed)
+    empty = arrow.scalar("")  # made here: where memory is out, a plain "" is a TypeError of `equal`
+    return arrow.compute.if_else(arrow.compute.equal(trimmed, empty), arrow.scalar(None, arrow.string()), trimmed)

@@ -87,10 +87,12 @@ class TableRows(ForeignRows):
         yield from columns.told(self.table, self._places, self._profile, self._columns)
 
     def pieces(self) -> Iterator[Piece]:
+        lo = 0
         for batch in self.table.batches(self._types):
             X = features_of(batch, self._columns, self._places.features)
             labels, codes = self._labels(batch)
-            yield Piece(X, labels, codes, self._weights(batch), self._targets(batch))
+            yield Piece(X, labels, codes, self._weights(batch, lo), self._targets(batch))
+            lo += batch.num_rows
 
     def _labels(self, batch: Any) -> tuple[list[str], NDArray[np.intp] | None]:
         if self._places.label is None:
@@ -103,8 +105,16 @@ class TableRows(ForeignRows):
             return None
         return np.stack([_floats(batch.column(column)) for column in self._places.targets], axis=1)
 
-    def _weights(self, batch: Any) -> NDArray[np.float64] | None:
-        return None if self._places.weight is None else _floats(batch.column(self._places.weight))
+    def _weights(self, batch: Any, lo: int) -> NDArray[np.float64] | None:
+        if self._places.weight is None:
+            return None
+        weights = _floats(batch.column(self._places.weight))
+        wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+        if wrong.size:
+            value, [place] = weights[wrong[0]], self.table.places([lo + int(wrong[0])])
+            found = "missing" if np.isnan(value) else f"{value:g}"
+            raise DataError(f"{self.name}: the weight is {found} in {place}: must be finite, and at least 0")
+        return weights
 
 
 def features_of(batch: Any, found: Sequence[Column], places: Sequence[int]) -> NDArray[Any]:

@@ -18,16 +18,19 @@ from typing import Any
 from ddp_mlp.conversion.dialect import Asked, dialect_of
 from ddp_mlp.conversion.source import open_stream, reading, rows_at_once
 from ddp_mlp.errors import ConfigError, DataError
+from ddp_mlp.storage.hdf5 import one_line
 
 WHOLE_BYTES = 288 << 20
 """Of memory for a table that is kept."""
 CELL_BYTES = 24
 """That a cell takes beside its text: its place in the text, its number, and room for the numbers of a column."""
 BLOCK_BYTES = 1 << 20
-"""Of a text file that is read piece by piece: Arrow takes some 100 times as much at its peak."""
+"""Of a text file that is read piece by piece: Arrow reads up to 32 blocks ahead."""
+GUESS_BYTES = 8 << 20
+"""Of the beginning of a text file, from which the types of columns are guessed."""
 BLOCK_ROWS = 32
 """At least, where that is at most WIDE_BLOCK_BYTES: Arrow takes its time for each column of a block."""
-WIDE_BLOCK_BYTES = 16 << 20
+WIDE_BLOCK_BYTES = 3 << 20
 QUOTE_BYTES = 16 << 20
 
 
@@ -119,7 +122,8 @@ class CsvTable(ForeignTable):
             yield from self._whole[key]
             return
         if key not in self._types:
-            self._types[key] = {**self._surveyed(types), **types}
+            with reading(self.path):
+                self._types[key] = {**self._surveyed(types), **types}
         yield from self._stream(self._types[key], self._block_bytes())
 
     def _memory(self) -> int:
@@ -167,15 +171,21 @@ class CsvTable(ForeignTable):
     def _surveyed(self, types: Mapping[int, Any]) -> dict[int, Any]:
         """Return the type of every column: Arrow's guess from the first rows, where all other rows agree."""
         try:
-            guess = dict[int, Any]()
-            for batch in self._opened(types, max(8 * BLOCK_BYTES, self._block_bytes())):
-                if not guess:
-                    guess = {column: batch.schema.field(column).type for column in range(len(self.names))}
+            guess = self._guessed(types)
             if not any(self._arrow.types.is_null(kind) for kind in guess.values()):
+                for _ in self._opened({**guess, **types}, self._block_bytes()):
+                    pass
                 return guess
         except (self._arrow.ArrowInvalid, ValueError):
             pass  # something else comes later: every cell is looked at
         return self._surveyed_as_text(types)
+
+    def _guessed(self, types: Mapping[int, Any]) -> dict[int, Any]:
+        """Return the type of every column as Arrow guesses it from the beginning of the file."""
+        block_bytes = max(GUESS_BYTES, 4 * self.dialect.line_bytes)
+        start = self._text().read(block_bytes + 2)  # more than a block, so that the line that it ends in is not read
+        batch = next(self._parsed(self._arrow.BufferReader(start), types, block_bytes), None)
+        return {} if batch is None else {c: batch.schema.field(c).type for c in range(len(self.names))}
 
     def _surveyed_as_text(self, types: Mapping[int, Any]) -> dict[int, Any]:
         arrow = self._arrow
@@ -218,14 +228,23 @@ class CsvTable(ForeignTable):
 
     def _opened(self, types: Mapping[int, Any], block_bytes: int) -> Iterator[Any]:
         """Open the file for Arrow's reader, columns called f0, f1, …."""
+        return self._parsed(self._text(), types, max(block_bytes, 4 * self.dialect.line_bytes))
+
+    def _text(self) -> Any:
+        """Open the file as a stream of Arrow's, unpacked, columns that runs of spaces separate as ones with tabs."""
+        arrow = self._arrow
+        stream = arrow.input_stream(os.fspath(self.path), compression="gzip" if self.dialect.packed else None)
+        return arrow.PythonFile(io.BufferedReader(_Squeezed(stream))) if self.dialect.separator == " " else stream
+
+    def _parsed(self, stream: Any, types: Mapping[int, Any], block_bytes: int) -> Iterator[Any]:
+        """Yield the batches of a text; a line must fit into a block."""
         arrow, dialect = self._arrow, self.dialect
-        width = len(self.names)
         missing = [*dialect.missing, *(f" {token}" for token in dialect.missing if token)]
         options = (
             arrow.csv.ReadOptions(
-                column_names=[f"f{column}" for column in range(width)],
+                column_names=[f"f{column}" for column in range(len(self.names))],
                 skip_rows=dialect.skipped_lines,
-                block_size=max(block_bytes, 4 * dialect.line_bytes),  # a line must fit into a block
+                block_size=block_bytes,
                 use_threads=False,
                 encoding="utf-8" if dialect.encoding == "utf-8-sig" else dialect.encoding,
             ),
@@ -240,9 +259,6 @@ class CsvTable(ForeignTable):
                 decimal_point=dialect.decimal,
             ),
         )
-        stream = arrow.input_stream(os.fspath(self.path), compression="gzip" if dialect.packed else None)
-        if dialect.separator == " ":
-            stream = arrow.PythonFile(_Squeezed(stream))
         try:
             yield from arrow.csv.open_csv(stream, *options)
         except arrow.ArrowInvalid as error:
@@ -302,7 +318,7 @@ class ParquetTable(ForeignTable):
             rows += batch.num_rows
             if batch.num_rows:
                 yield arrow.record_batch(
-                    [self._cast(batch.column(i), types.get(i)) for i in range(len(self.names))],
+                    [self._cast(batch.column(i), self.names[i], types.get(i)) for i in range(len(self.names))],
                     [f"f{i}" for i in range(len(self.names))],
                 )
         if not rows:
@@ -311,24 +327,42 @@ class ParquetTable(ForeignTable):
     def places(self, rows: Sequence[int]) -> list[str]:
         return [f"row {row}" for row in rows]
 
-    def _cast(self, cells: Any, kind: Any) -> Any:
+    def _cast(self, cells: Any, name: str, kind: Any) -> Any:
         """Return a column in the type that is asked for, plain types instead of dictionaries and decimals."""
         arrow, types = self._arrow, self._arrow.types
         if types.is_dictionary(cells.type):
             cells = cells.dictionary_decode()
-        if types.is_decimal(cells.type):
-            cells = cells.cast(arrow.float64())
-        if types.is_large_string(cells.type):
+        if types.is_large_string(cells.type) or types.is_string_view(cells.type):
             cells = cells.cast(arrow.string())
+        if kind is not None and types.is_string(kind):
+            cells = _with_whole_numbers(arrow, cells)
+        elif types.is_decimal(cells.type):
+            cells = cells.cast(arrow.float64())
         if kind is None or cells.type == kind:
             return cells
-        if types.is_floating(cells.type) and types.is_string(kind):
-            with reading(self.path):
-                whole = arrow.compute.equal(cells, arrow.compute.round(cells))
-                if arrow.compute.all(whole).as_py() is not False:
-                    cells = cells.cast(arrow.int64())
-        with reading(self.path):
+        try:
             return cells.cast(kind)
+        except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError) as error:
+            wanted = "text" if types.is_string(kind) else "numbers" if types.is_floating(kind) else str(kind)
+            raise DataError(
+                f"{self.path}: {name!r} is {cells.type}, and cannot be read as {wanted}: {one_line(error)[:100]}"
+            ) from error
+
+
+def _with_whole_numbers(arrow: Any, cells: Any) -> Any:
+    """Return numbers that are to be text with whole ones as they are usually written; NaN is missing."""
+    types = arrow.types
+    if types.is_decimal(cells.type):
+        return arrow.compute.replace_substring_regex(cells.cast(arrow.string()), r"\.0+$", "")
+    if not types.is_floating(cells.type):
+        return cells
+    compute, values = arrow.compute, cells.cast(arrow.float64())
+    values = compute.if_else(compute.is_nan(values), arrow.scalar(None, arrow.float64()), values)
+    is_whole = compute.and_(
+        compute.equal(values, compute.round(values)), compute.less_equal(compute.abs(values), arrow.scalar(2.0**53))
+    )
+    whole = compute.if_else(is_whole, values, arrow.scalar(0.0)).cast(arrow.int64())
+    return compute.if_else(is_whole, whole.cast(arrow.string()), values.cast(arrow.string()))
 
 
 def check_names(path: Path, names: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 Invariants:
 - `W1` (n_1, n_0), `b1` (n_1,), `W2` (n_2, n_1), … are the only names above this module. A PyTorch `state_dict`, whose
   linear layers are `weight` (out, in) and `bias` (out,), is put in their order and renamed: layers follow one another
-  in natural order of their names (`2.weight` before `10.weight`), and the widths must fit.
+  in the order of the numbers in their names (`2.weight` before `10.weight`), and the widths must fit.
 - What is read is checked: real finite numbers, and shapes that make a network. Nothing is unpickled.
 """
 
@@ -299,9 +299,10 @@ def _in_order(tensors: Mapping[str, NDArray[Any]], path: Path) -> Arrays:
         count = len([name for name in tensors if re.fullmatch(r"W[0-9]+", name)])
         names = {f"{kind}{l}": f"{kind}{l}" for l in range(1, count + 1) for kind in "Wb"}
     else:
-        layers = sorted((name for name in tensors if re.search(r"(^|\.)weight$", name)), key=_natural)
-        unordered = [name for name in layers if not re.search("[0-9]", name)]
-        if unordered and len(layers) > 1:
+        layers = sorted((name for name in tensors if re.search(r"(^|\.)weight$", name)), key=_numbers)
+        if len(layers) > 1 and (
+            not _numbers(layers[0]) or any(_numbers(a) == _numbers(b) for a, b in pairwise(layers))
+        ):
             raise DataError(
                 f"{path}: {', '.join(layers[:5])} have no order: number the layers, as in 0.weight, 2.weight or W1, W2"
             )
@@ -324,7 +325,7 @@ def _in_order(tensors: Mapping[str, NDArray[Any]], path: Path) -> Arrays:
     return parameters
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts numbers in a name as numbers, however long they are."""
-    parts = re.split(r"([0-9]+)", name)  # text, number, text, …
-    return [(len(part.lstrip("0")), part.lstrip("0")) if i % 2 else (0, part) for i, part in enumerate(parts)]
+def _numbers(name: str) -> list[tuple[int, str]]:
+    """Return the numbers in a name as something that sorts as they do, however long they are."""
+    found = (digits.lstrip("0") for digits in re.findall("[0-9]+", name))
+    return [(len(digits), digits) for digits in found]

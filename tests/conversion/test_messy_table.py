@@ -121,17 +121,17 @@ def test_three_commands_equal_pandas_and_scikit_learn(made: Path, run_python: Pr
     numbers = frame["outcome"].map({"02": 0, "2": 1, "rare": 2}).to_numpy()
     test = np.zeros(ROWS, bool)  # rows keep their order: merge the two splits by label and weight
     cursor = {"train": 0, "test": 0}
+    weight, dose = frame["w"].to_numpy(), frame["dose"].to_numpy()
+    days = ((frame["admitted"] - pd.Timestamp(0)) / pd.Timedelta(days=1)).to_numpy()
     for i in range(ROWS):
         for split in ("test", "train"):
             k = cursor[split]
-            if k < len(y[split]) and y[split][k] == numbers[i] and w[split][k] == frame["w"][i]:
-                days = (frame["admitted"][i] - pd.Timestamp(0)).days
-                if X[split][k, -1] == days and (
-                    np.isnan(frame["dose"][i]) or abs(X[split][k, 2] - frame["dose"][i]) < 1e-9
-                ):
-                    test[i] = split == "test"
-                    cursor[split] += 1
-                    break
+            if k == len(y[split]) or (y[split][k], w[split][k], X[split][k, -1]) != (numbers[i], weight[i], days[i]):
+                continue
+            if np.isnan(dose[i]) or abs(X[split][k, 2] - dose[i]) < 1e-9:
+                test[i] = split == "test"
+                cursor[split] += 1
+                break
         else:
             raise AssertionError(f"row {i} is in neither split")
     fitted = transformer(frame[~test])

@@ -1,6 +1,7 @@
-"""Tests of the weights of classes and examples."""
+"""Tests of the weights of classes and examples, and of how inputs are mapped."""
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -38,3 +39,51 @@ def test_weights_whose_sum_overflows_are_refused(weight: float, dtype: str, tmp_
         file["train/w"] = np.full(6, weight)
     with pytest.raises(DataError, match=f"train: sample weights add up to more than {dtype} holds"):
         open_data(Config(data=str(tmp_path / "a.h5"), dtype=dtype, quiet=True), SingleProcess())  # type: ignore[arg-type]
+
+
+def images(path: Path, shape: tuple[int, ...] | None = (4, 4)) -> Path:
+    """Write 2,800 rows of 16 pixels, of which the first is 0 but for one row in which it is 255."""
+    X = np.random.default_rng(0).integers(0, 255, (2800, 16)).astype(np.uint8)
+    X[:, 0] = np.where(np.arange(2800) == 7, 255, 0)
+    with h5py.File(path, "w") as file:
+        file["train/X"], file["train/y"] = X, np.arange(2800) % 3
+        if shape is not None:
+            file.attrs["feature_shape"] = shape
+    return path
+
+
+@pytest.mark.parametrize(
+    ("asked", "shape", "mode"),
+    [
+        ("auto", (4, 4), "global"),
+        ("auto", None, "features"),
+        ("features", (4, 4), "features"),
+        ("global", None, "global"),
+        ("none", (4, 4), "none"),
+        (True, (4, 4), "features"),
+        (False, (4, 4), "none"),
+    ],
+)
+def test_inputs_of_one_kind_have_one_scale(asked: Any, shape: Any, mode: str, tmp_path: Path) -> None:
+    """One mean and deviation of all values where the file says that they are of one kind, else each feature its own."""
+    config = Config(data=str(images(tmp_path / "a.h5", shape)), standardize=asked, quiet=True)
+    found = open_data(config, SingleProcess())
+    with h5py.File(tmp_path / "a.h5") as file:
+        X = file["train/X"][:].astype(np.float64)
+    assert found.standardize == mode
+    if mode == "global":
+        np.testing.assert_allclose(found.standardization.mean, np.full(16, X.mean()), rtol=1e-12)
+        np.testing.assert_allclose(found.standardization.scale, np.full(16, X.std()), rtol=1e-12)
+    elif mode == "features":
+        np.testing.assert_allclose(found.standardization.mean, X.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(found.standardization.scale, X.std(axis=0), rtol=1e-9)
+    assert found.standardization.used == (mode != "none")
+
+
+@pytest.mark.parametrize(("asked", "warned"), [("features", True), ("global", False), ("none", False)])
+def test_a_feature_that_is_seldom_far_outside_is_told(asked: Any, warned: bool, tmp_path: Path) -> None:
+    """How far (one row of 2,800: the root of 2,799 deviations), how rare, and the flag that helps."""
+    config = Config(data=str(images(tmp_path / "a.h5")), standardize=asked, quiet=True)
+    notes = open_data(config, SingleProcess()).notes
+    told = "feature 0 is up to 53 standard deviations from its mean, in at most one row of 2,800 (1 such features)"
+    assert [note.startswith(told) and "--standardize global" in note for note in notes] == [True] * warned

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -231,3 +232,64 @@ def test_a_pipe_is_not_waited_for(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"pipe{suffix}"
     os.mkfifo(path)
     assert "is not a regular file" in refusal(path)
+
+
+def layers(names: list[str]) -> dict[str, Any]:
+    """Return square layers, all weights of layer l being l."""
+    found: dict[str, Any] = {}
+    for l, name in enumerate(names, start=1):
+        found |= {f"{name}.weight": np.full((4, 4), l, np.float32), f"{name}.bias": np.full(4, l, np.float32)}
+    return found
+
+
+@pytest.mark.parametrize("names", [["0", "2", "10"], ["net.fc1", "net.fc2", "net.out3"], ["l.0.lin", "l.1.lin"]])
+def test_numbered_layers_are_taken_in_order(names: list[str], tmp_path: Path) -> None:
+    """By the numbers in their names, wherever they are in the file."""
+    arrays = layers(names)
+    np.savez(tmp_path / "a.npz", **{name: arrays[name] for name in sorted(arrays, reverse=True)})
+    found = read(tmp_path / "a.npz").parameters
+    assert [int(found[f"W{l}"][0, 0]) for l in range(1, len(names) + 1)] == list(range(1, len(names) + 1))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["input", "hidden", "output"],
+        ["model1.input", "model1.hidden", "model1.output"],
+        ["encoder.0", "encoder.1", "decoder.0", "decoder.1"],
+        ["fc1", "fc2", "output"],
+    ],
+)
+def test_names_without_an_order_are_refused(names: list[str], tmp_path: Path) -> None:
+    """An alphabet is no order of layers: square ones would be taken in it in silence."""
+    np.savez(tmp_path / "a.npz", **layers(names))
+    with pytest.raises(DataError, match="have no order: number the layers"):
+        read(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(("kind", "said"), [("keras", "another HDF5 file"), ("torch", "a ZIP archive")])
+def test_a_foreign_file_is_called_foreign(kind: str, said: str, tmp_path: Path) -> None:
+    """Not damaged, and nobody is asked to remove it."""
+    path = tmp_path / "model.h5"
+    if kind == "keras":
+        with h5py.File(path, "w") as file:
+            file["model_weights/dense/kernel"] = np.ones((4, 4))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("model/data.pkl", b"x" * 10_000)
+    with pytest.raises(DataError, match=f"is no checkpoint of ddp_mlp but {said}") as refused:
+        read(path)
+    assert "remove" not in str(refused.value)
+
+
+def test_the_mean_of_large_numbers_is_kept_in_float64(tmp_path: Path) -> None:
+    """Unix seconds: subtracted in float64 and then rounded they are told apart, in float32 they are not."""
+    files = pytest.importorskip("safetensors.numpy")
+    X = 1_700_000_000.0 + np.arange(8.0).reshape(2, 4)
+    standardization = {"mean": X.mean(axis=0), "scale": X.std(axis=0)}
+    write_safetensors(tmp_path / "a.safetensors", network()._replace(standardization=standardization))
+    state = files.load_file(tmp_path / "a.safetensors")
+    recipe = ((X - state["mean"]) / state["scale"]).astype(np.float32)  # as docs/models.md has it
+    assert recipe.tolist() == [[-1] * 4, [1] * 4]
+    rounded = (X.astype(np.float32) - state["mean"].astype(np.float32)) / state["scale"].astype(np.float32)
+    assert np.ptp(rounded) == 0

@@ -1,0 +1,112 @@
+"""How a text table is written: found out and said, or refused with the flag that settles it."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from ddp_mlp import convert
+
+pytest.importorskip("pyarrow")
+
+ROWS = 30
+PLACES = ["Köln", "Århus", "Łódź"]
+
+
+def run(*arguments: Any) -> int:
+    """Run the command inside this process and return its exit code."""
+    return convert.main([str(argument) for argument in arguments])
+
+
+def test_a_header_of_numbers_is_asked_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """0,1,2 may be names or a row; flags may stand before, between and after the files."""
+    rows = [f"{i * 0.5},{i % 7},{i % 2}" for i in range(ROWS)]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["0,1,2", *rows]) + "\n")
+    assert run("--label", "2", path, tmp_path / "a.h5") == 2
+    assert "say --header yes or --header no" in capsys.readouterr().err
+    assert run("--label", "2", path, "--header", "yes", tmp_path / "yes.h5") == 0
+    with h5py.File(tmp_path / "yes.h5") as file:
+        assert file["train/X"].shape == (ROWS, 2)
+        assert file.attrs["features"].tolist() == [b"0", b"1"]
+    assert run(path, "--header", "no", tmp_path / "no.h5", "--label", "2") == 0
+    with h5py.File(tmp_path / "no.h5") as file:
+        assert file["train/X"].shape == (ROWS + 1, 2)
+        assert file["train/X"][0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "places", "flags"),
+    [
+        ("utf-8-sig", PLACES, ()),
+        ("utf-16", PLACES, ()),
+        ("latin-1", PLACES[:2], ("--encoding", "latin-1")),
+        ("cp1250", [PLACES[0], PLACES[2]], ("--encoding", "cp1250")),
+    ],
+)
+def test_encodings(encoding: str, places: list[str], flags: tuple[str, ...], tmp_path: Path) -> None:
+    """Found by their first bytes, or named; names of columns and labels come out whole."""
+    rows = [f"{i * 0.37:.2f};{places[i % len(places)]}" for i in range(ROWS)]
+    (tmp_path / "a.csv").write_bytes("\n".join(["größe;ort", *rows, ""]).encode(encoding))
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "ort", *flags) == 0
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert [name.decode() for name in file.attrs["classes"]] == sorted(places)
+        assert [name.decode() for name in file.attrs["features"]] == ["größe"]
+        np.testing.assert_allclose(file["train/X"][:, 0], np.arange(ROWS) * 0.37, atol=0.006)
+
+
+def test_another_encoding_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is not UTF-8 is refused with its line and the flag."""
+    (tmp_path / "a.csv").write_bytes("x,y\n1,a\n2,Köln\n".encode("latin-1"))
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y") == 65
+    assert "line 3 is not utf-8: name its encoding, such as --encoding latin-1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("separator", "decimal", "said"),
+    [(";", ",", "separated by semicolon, decimal comma"), ("|", ".", "separated by pipe"), ("   ", ".", "spaces")],
+)
+def test_separators_are_found_and_said(
+    separator: str, decimal: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The numbers are those of the table with commas."""
+    rows = [[f"{i * 0.37:.2f}".replace(".", decimal), f"{i % 5}", "ab"[i % 2]] for i in range(ROWS)]
+    (tmp_path / "a.csv").write_text("\n".join(separator.join(row) for row in [["p", "q", "y"], *rows]) + "\n")
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y") == 0
+    assert said in capsys.readouterr().out
+    with h5py.File(tmp_path / "a.h5") as file:
+        np.testing.assert_allclose(file["train/X"][:, 0], np.arange(ROWS) * 0.37, atol=0.006)
+        assert file["train/X"][:, 1].tolist() == [i % 5 for i in range(ROWS)]
+
+
+def test_archives_are_named_for_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A ZIP archive of tables, and an Excel workbook."""
+    for name, member, said in (
+        ("a.zip", "table.csv", "is a ZIP archive of table.csv: unpack it"),
+        ("a.xlsx", "[Content_Types].xml", "is an Excel workbook: save its sheet as CSV"),
+    ):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, "x,y\n1,a\n2,b\n")
+        assert run(tmp_path / name, tmp_path / "a.h5", "--label", "y") == 65
+        assert said in capsys.readouterr().err
+
+
+def test_quoted_line_breaks_in_a_file_of_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end no row, wherever a block ends; what is guessed from the beginning is read to the end."""
+    from ddp_mlp.conversion import tables
+
+    monkeypatch.setattr(tables, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 1 << 10)
+    monkeypatch.setattr(tables, "GUESS_BYTES", 1 << 9)
+    rows = [f'{i},{i * 0.25},"a\nb {i % 3}",{"xy"[i % 2]}' for i in range(2000)]
+    rows[1500] = '0.5,1,"a\nb 0",x'  # the column is no longer whole numbers
+    (tmp_path / "a.csv").write_text("\n".join(["n,q,note,y", *rows]) + "\n")
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y", "--onehot", "note", "--keep", "n") == 0
+    with h5py.File(tmp_path / "a.h5") as file:
+        expected = np.arange(2000.0)
+        expected[1500] = 0.5
+        assert file["train/X"][:, 0].tolist() == expected.tolist()
+        assert file["train/X"][:, 2:].sum(axis=1).tolist() == [1] * 2000

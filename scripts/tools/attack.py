@@ -3,6 +3,7 @@
 Each case is a configuration and data drawn from (seed, number): widths down to one unit, shards down to no row, both
 number types, every optimizer and option. It is trained on one rank and on several, on one node or more, with sums
 between nodes by halving or flat, and the two must end with the same bits: parameters, and every figure of the journal.
+With `--losses` each loss has its turn, and so has each activation; without it all cases have classes.
 Ranks are the threads of `tests.simulated_mpi`, whose order of turns is part of the case; every tenth case reads its
 data from a file, in memory and streamed; `--mpi N` more run under a real mpirun, and `--kernels` repeats all on every
 kernel of OpenBLAS that this processor runs. `--replay NUMBER` repeats one case. Exit code 1 where anything differs.
@@ -38,6 +39,8 @@ from ddp_mlp.config import Config
 from ddp_mlp.data.opening import data_of_arrays, standardization_of
 from ddp_mlp.errors import ProgramError
 from ddp_mlp.nn import blas, kernels
+from ddp_mlp.nn.activations import ACTIVATIONS
+from ddp_mlp.nn.targets import LOSSES, STANDARDIZED, Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.writer import DatasetWriter
 from ddp_mlp.summing import plan
@@ -47,7 +50,7 @@ from tests.simulated_mpi import World
 
 CORES = ("SkylakeX", "Haswell", "Sandybridge", "Nehalem", "Prescott")
 """What OPENBLAS_CORETYPE may be; Zen takes Haswell's kernels, Prescott Katmai's."""
-OF_TIMES = ("seconds", "examples_per_second", "waiting_by_rank", "time")
+OF_TIMES = ("seconds", "examples_per_second", "waiting_by_rank", "crowded_times", "time")
 """What two runs of the same bits may differ in."""
 
 
@@ -118,14 +121,46 @@ def draw(seed: int, number: int) -> Case:
     )
 
 
+def with_a_loss(case: Case, seed: int) -> Case:
+    """Return the case with the loss whose turn it is, and activations of its own; numbers are not read from files."""
+    drawn = random.Random(f"{seed} {case.number} loss")
+    loss = LOSSES[case.number % len(LOSSES)]
+    activations = [drawn.choice(sorted(ACTIVATIONS)) for _ in case.keys["hidden"]]
+    keys = {**case.keys, "loss": loss, "activation": ",".join(activations) or "relu"}
+    if loss == "cross_entropy":
+        return case._replace(keys=keys)
+    keys |= {"label_smoothing": 0.0, "quantiles": (0.1, 0.9)}
+    if loss in STANDARDIZED:
+        keys["output_activation"] = drawn.choice(("identity", "softplus", "relu"))
+    return case._replace(keys=keys, from_file=False)
+
+
 def examples(case: Case) -> tuple[Any, Any, Any]:
-    """Return X (m, n_0), y (m,) with every class, and weights (m,) or None."""
+    """Return X (m, n_0), y (m,) with every class or numbers (m, classes), and weights (m,) or None."""
     random = np.random.default_rng(case.number)
     X = random.standard_normal((case.rows, case.features)) * 10.0 ** random.integers(-3, 4, case.features)
     y = np.arange(case.rows) % case.classes
     random.shuffle(y)
     w = random.uniform(0.0, 2.0, case.rows) if case.weighted else None
+    loss = case.keys.get("loss", "cross_entropy")
+    if loss == "binary_cross_entropy":
+        y = random.integers(0, 2, (case.rows, case.classes)).astype(np.float64)
+    elif loss == "poisson":
+        y = random.poisson(3.0, (case.rows, case.classes)).astype(np.float64)
+    elif loss != "cross_entropy":
+        y = np.abs(random.standard_normal((case.rows, case.classes)))
     return X.astype(case.keys["dtype"]), y, w
+
+
+def targets_of(case: Case) -> Targets:
+    """Return what the outputs of a case stand for."""
+    loss, names = case.keys.get("loss", "cross_entropy"), tuple(map(str, range(case.classes)))
+    if loss == "cross_entropy":
+        return Targets(classes=names)
+    shift = 0.7 if case.keys.get("output_activation") == "identity" else 0.0
+    scale = 2.3 if loss in STANDARDIZED else 1.0
+    quantiles = case.keys["quantiles"] if loss == "quantile" else ()
+    return Targets(loss, names=names, mean=(shift,) * len(names), scale=(scale,) * len(names), quantiles=quantiles)
 
 
 def trained(case: Case, communicator: Communicator, folder: Path | None, access: str) -> list[Any]:
@@ -133,8 +168,7 @@ def trained(case: Case, communicator: Communicator, folder: Path | None, access:
     config = case.config
     if folder is None:
         X, y, w = examples(case)
-        classes = tuple(map(str, range(case.classes)))
-        data = data_of_arrays(X, y, w, classes, standardization_of(X, w), config)
+        data = data_of_arrays(X, y, w, targets_of(case), standardization_of(X, w), config)
         found: list[Any] = train_in_memory(config, data, communicator).events
     else:
         run_dir = folder / f"{access}-{communicator.size}"
@@ -218,16 +252,16 @@ def difference_under_mpi(case: Case) -> str | None:
     return None if hashes[0] == hashes[1] else f"{hashes[0]} | {hashes[1]}"
 
 
-def attack(seed: int, numbers: Sequence[int], mpi: int, library: str = "numpy") -> list[str]:
+def attack(seed: int, numbers: Sequence[int], mpi: int, library: str = "numpy", losses: bool = False) -> list[str]:
     """Compare all cases, tell how far it has come, and return the differences. `library` is as `blas` names it."""
 
-    def drawn(number: int) -> Case:
-        case = draw(seed, number)
+    def drawn(number: int, losses: bool) -> Case:
+        case = with_a_loss(draw(seed, number), seed) if losses else draw(seed, number)
         return case._replace(keys={**case.keys, "blas": library})
 
     found, kinds, began = [], Counter[str](), time.monotonic()
     for number in numbers:
-        case = drawn(number)
+        case = drawn(number, losses)
         kinds.update((case.keys["dtype"], "from files" if case.from_file else "arrays", f"{case.ranks} ranks"))
         outcomes = both(case, seed)
         kinds.update([f"ended by {outcomes[0].partition(':')[0]}"] if isinstance(outcomes[0], str) else [])
@@ -235,7 +269,7 @@ def attack(seed: int, numbers: Sequence[int], mpi: int, library: str = "numpy") 
             found.append(f"case {number} ({case.ranks} ranks, nodes of {case.node_size}): {problem}")
             print(f"DIFFERENT: {found[-1]}\n  {case.keys}", flush=True)
     for number in range(mpi):
-        case = drawn(number)._replace(from_file=True)
+        case = drawn(number, False)._replace(from_file=True)
         kinds.update(["under mpirun"])
         if problem := difference_under_mpi(case):
             found.append(f"case {number} under mpirun: {problem}")
@@ -259,17 +293,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="the number of the first case (0)")
     parser.add_argument("--blas", default="numpy", help="the library of the products: numpy, mkl or a path")
+    parser.add_argument("--losses", action="store_true", help="every loss in turn, not classes alone")
     parser.add_argument("--replay", type=int, help="repeat the case of this number")
     parser.add_argument("--kernels", action="store_true", help="on every kernel of OpenBLAS that this processor runs")
     asked = parser.parse_args(argv)
     if asked.replay is not None:
-        print(draw(asked.seed, asked.replay))
-        return bool(attack(asked.seed, [asked.replay], 0, asked.blas))
+        case = draw(asked.seed, asked.replay)
+        print(with_a_loss(case, asked.seed) if asked.losses else case)
+        return bool(attack(asked.seed, [asked.replay], 0, asked.blas, asked.losses))
     if not asked.kernels:
-        return bool(attack(asked.seed, range(asked.first, asked.first + asked.pairs), asked.mpi, asked.blas))
+        numbers = range(asked.first, asked.first + asked.pairs)
+        return bool(attack(asked.seed, numbers, asked.mpi, asked.blas, asked.losses))
     codes = []
     for core in CORES:
         flags = ["--pairs", str(asked.pairs), "--mpi", str(asked.mpi), "--seed", str(asked.seed)]
+        flags += ["--losses"] if asked.losses else []
         command = [sys.executable, __file__, *flags, "--first", str(asked.first)]
         codes.append(subprocess.run(command, env={**os.environ, "OPENBLAS_CORETYPE": core}, check=False).returncode)
     return max(codes)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ddp_mlp.nn.targets import LOSSES
 from ddp_mlp.summing import between
 from ddp_mlp.summing.tree import Additions
 from scripts.tools import attack
@@ -34,7 +35,15 @@ def test_a_short_attack_finds_nothing() -> None:
     assert attack.attack(1, range(40), 0) == []
 
 
-def test_an_attack_finds_a_tree_that_depends_on_p(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_attack_on_every_loss_finds_nothing() -> None:
+    """Each loss three times; none ends by an error."""
+    assert attack.attack(1, range(3 * len(LOSSES)), 0, losses=True) == []
+    found = [attack.with_a_loss(attack.draw(1, number), 1) for number in range(len(LOSSES))]
+    assert [case.keys["loss"] for case in found] == list(LOSSES)
+
+
+@pytest.mark.parametrize("losses", [False, True])
+def test_an_attack_finds_a_tree_that_depends_on_p(losses: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Partials added from left to right, as many as there happen to be, are found by name of the case."""
 
     def faulty(root: Any, terms: Any, m: int, K: int) -> Additions:
@@ -42,7 +51,7 @@ def test_an_attack_finds_a_tree_that_depends_on_p(monkeypatch: pytest.MonkeyPatc
         return Additions(tuple((present[0], i) for i in present[1:]), present[0] if present else None)
 
     monkeypatch.setattr(between, "additions", faulty)
-    found = attack.attack(1, range(20), 0)
+    found = attack.attack(1, range(20), 0, losses=losses)
     assert found
     assert all(problem.startswith("case ") for problem in found)
 

@@ -210,7 +210,7 @@ class Pass:
             dz, A = group.dz[l].whole, group.A[l - 1].whole
             rest_dz = self._round_rows(dz, self._dz[l], lines.dz[l], limbs.bits[0], limbs.dz[l])
             rest_A = self._round_rows(A, self._A[l - 1], lines.A[l - 1], limbs.bits[1], limbs.A[l - 1])
-            np.matmul(dz, A.T, out=dW[l])
+            products.multiply_examples(dz, A, dW[l])
             products.sum_examples(dz, self._ones, db[l])
             if not limbs.rows:
                 continue

@@ -131,16 +131,29 @@ def test_a_share_of_zeros_does_not_decide() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "k", "m"), [(1, 1, 1), (70, 1, 200), (1, 300, 129), (10, 300, 64), (32, 7, 1000), (33, 7, 130)]
+    ("n", "k", "m"),
+    [(1, 1, 1), (70, 1, 200), (1, 300, 129), (26, 512, 250), (256, 128, 100), (33, 7, 130), (513, 800, 5)],
 )
 def test_products_of_every_shape(n: int, k: int, m: int) -> None:
-    """Sums of one term, few rows and many examples: exact, and no zero is negative."""
+    """Sums of one term, a few examples at a time and all at once: exact, and no zero is negative."""
     bits = layer_bits(k, n)
     assert is_exact(at_bound(n, k, bits.W, 6), at_bound(m, k, bits.A, 7).T)
     out = np.full((m, n), np.nan).T
     products.multiply(np.full((n, k), -1.0), np.zeros((k, m)), out)
     assert not out.any()
     assert not np.signbit(out).any()
+    W, A = at_bound(n, k, bits.W, 6), at_bound(m, k, bits.A, 7)
+    found = np.full((m, n), np.nan).T
+    products.multiply_examples(np.asfortranarray(W, dtype=np.float64), np.asfortranarray(A, dtype=np.float64), found)
+    assert np.array_equal(found, (W @ A.T).astype(np.float64))
+
+
+def test_small_products_are_small() -> None:
+    """As many vectors at a time as make one small product, all where they are few or the matrix is large."""
+    assert [products.at_a_time(size, 256) for size in (128 * 64, 512 * 26, 30_000, 62_500, 62_501, 0)] == [
+        *(112, 64, 32, 16, 256, 256)
+    ]
+    assert products.at_a_time(100, 0) == 1
 
 
 @pytest.mark.parametrize("m", [1, 7, 512, 4096])

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.config import Config
-from ddp_mlp.data.opening import Data, data_of_arrays, standardization_of
-from ddp_mlp.data.targets import targets_of
+from ddp_mlp.data.opening import Data
 from ddp_mlp.nn import blas, kernels
 from ddp_mlp.nn.randomness import Purpose, generator
-from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.training.in_memory import train_in_memory
+from ddp_mlp.verification.examples import data_of_examples
 
 ROWS, FEATURES, CLASSES = 603, 20, 5
 
@@ -87,15 +86,7 @@ def numbers() -> NDArray[np.float64]:
 def data_for(config: Config) -> Data:
     """Return the examples as a run with this loss takes them: classes, yes and no of two labels, or two numbers."""
     X, y = examples()
-    targets = Targets(classes=tuple(str(label) for label in range(CLASSES)))
-    values: NDArray[Any] = y
-    if config.loss not in ("auto", "cross_entropy"):
-        values = numbers()
-        if config.loss == "binary_cross_entropy":
-            values = (values > 6).astype(np.float64)
-        spread = standardization_of(values, None)
-        targets = targets_of(config, config.loss, ("a", "b"), spread.mean, spread.scale)
-    return data_of_arrays(X, values, None, targets, standardization_of(X, None), config)
+    return data_of_examples(config, X, y, numbers(), yes_above=6)
 
 
 def golden_hashes(communicator: Communicator) -> dict[str, str]:

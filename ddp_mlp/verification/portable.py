@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.config import Config
-from ddp_mlp.data.opening import Data, data_of_arrays, standardization_of
-from ddp_mlp.data.targets import targets_of
+from ddp_mlp.data.opening import Data
 from ddp_mlp.nn.arithmetic import PORTABLE
 from ddp_mlp.nn.randomness import Purpose, words
-from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.training.in_memory import train_in_memory
+from ddp_mlp.verification.examples import data_of_examples
 
 ROWS, FEATURES, CLASSES = 403, 12, 5
 COMMON: Mapping[str, Any] = {
@@ -124,18 +123,7 @@ def numbers() -> NDArray[np.float64]:
 def data_for(config: Config, weighted: bool) -> Data:
     """Return the examples as a run with this loss takes them: classes, yes and no of two labels, or two numbers."""
     X, y, w = examples()
-    weights = w if weighted else None
-    targets = Targets(classes=tuple(str(label) for label in range(CLASSES)))
-    values: NDArray[Any] = y
-    if config.loss not in ("auto", "cross_entropy"):
-        values = numbers()
-        if config.loss == "binary_cross_entropy":
-            values = (values > 2).astype(np.float64)
-        spread = standardization_of(values, weights, PORTABLE)
-        targets = targets_of(config, config.loss, ("a", "b"), spread.mean, spread.scale)
-        if config.missing_targets:
-            values[::7, 1] = np.nan
-    return data_of_arrays(X, values, weights, targets, standardization_of(X, weights, PORTABLE), config)
+    return data_of_examples(config, X, y, numbers(), w if weighted else None, yes_above=2, arithmetic=PORTABLE)
 
 
 def portable_hashes(communicator: Communicator) -> dict[str, str]:

@@ -11,6 +11,7 @@ from ddp_mlp.run_dir.narrator import duration, listed, short_hash, wrapped
 from ddp_mlp.trials import files
 from ddp_mlp.trials.course import Course
 from ddp_mlp.trials.plan import Plan
+from ddp_mlp.units import counted
 
 TELL_SECONDS = 2.0
 """The least time between two lines on how far the search is."""
@@ -42,18 +43,24 @@ class Bulletin:
         plan, course = self._plan, self._course
         asked, keys = plan.asked, ", ".join(parameter.key for parameter in plan.space.parameters)
         folds = f", {asked.folds} folds" if asked.folds > 1 else ""
-        self._say(f"search    {len(course.rows):,} trials{folds} ({asked.sampler}) of {keys}; seed {plan.base.seed}")
+        self._say(
+            f"search    {counted(len(course.rows), 'trial')}{folds} ({asked.sampler}) of {keys}; seed {plan.base.seed}"
+        )
         if len(plan.rungs) > 1:
             self._say("rungs     " + ", ".join(f"{rung.trials:,} × {rung.epochs:,} epochs" for rung in plan.rungs))
         sums = "portable arithmetic" if plan.base.arithmetic == "portable" else f"K = {plan.base.shards} shards"
-        self._say(f"ranks     {groups} groups of {asked.ranks_per_trial}, {sums}")
+        self._say(f"ranks     {counted(groups, 'group')} of {asked.ranks_per_trial}, {sums}")
         if idle:
-            self._say(f"          {idle} ranks are left over and stand idle: ranks_per_trial does not divide the ranks")
+            self._say(
+                f"          {counted(idle, 'rank')} left over and idle: ranks_per_trial does not divide the ranks"
+            )
         most = max(rung.trials for rung in plan.rungs) * asked.folds
         if groups > most:
-            self._say(f"          {groups - most} groups have nothing to do: there are {most} trainings at a time")
+            self._say(
+                f"          {counted(groups - most, 'group')} too many: at a time there are {counted(most, 'training')}"
+            )
         if course.trials_done:
-            self._say(f"          goes on: {course.trials_done:,} trials are done")
+            self._say(f"          goes on: {counted(course.trials_done, 'trial')} done")
 
     def progress(self, at_once: bool = False) -> None:
         """Say how far the search is, unless that was said a moment ago."""
@@ -77,7 +84,7 @@ class Bulletin:
         times, members, best = self.times(), result["members"], result["best"]
         settings = ", ".join(f"{key} = {value}" for key, value in result["settings"].items())
         self._say(f"best      trial {best}: {settings}")
-        counts = f"{result['trials']:,} trials, {result['failed']:,} failed, {duration(times['seconds'])}"
+        counts = f"{counted(result['trials'], 'trial')}, {result['failed']:,} failed, {duration(times['seconds'])}"
         self._say(f"ended     {counts}; ranks idle {100 * times['idle_share']:.1f} % of the time")
         self._say(f"kept      {result['run_dir']}/{files.BEST}, {result['run_dir']}/checkpoints")
         figures = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in members[0].items() if "test_" in name]

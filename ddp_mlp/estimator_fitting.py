@@ -21,8 +21,8 @@ except ImportError as error:
     raise ImportError(f'ddp_mlp.MLPClassifier needs scikit-learn: pip install "ddp_mlp[sklearn]" ({error})') from error
 
 from ddp_mlp.config import Config
-from ddp_mlp.data.opening import data_of_arrays, standardization_of
-from ddp_mlp.errors import ConfigError, DataError, TrainingFailed
+from ddp_mlp.data.opening import Data, data_of_arrays, standardization_of
+from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch, TrainingFailed
 from ddp_mlp.estimator_config import (
     configuration,
     in_our_words,
@@ -40,6 +40,7 @@ from ddp_mlp.parallel.mpi import connect
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.run_dir.saving import State
 from ddp_mlp.training.in_memory import train_in_memory
+from ddp_mlp.training.memory import check_in_memory
 from ddp_mlp.units import byte_size
 
 DTYPES = [np.float64, np.float32]
@@ -190,6 +191,8 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships
             standardization = fitted["_standardization"]
             data = data_of_arrays(rows, y, weights, targets, standardization, config, class_weight)
             data = data._replace(factor=fitted.get("_weight"), weight=fitted.get("_weight"))
+            if state is None:  # a network that goes on has found its room
+                _check_memory(config, data, ranks)
             trained = train_in_memory(config, data, ranks, state, earlier)
         except (ConfigError, DataError, TrainingFailed) as error:
             raise ValueError(in_scikit_learns_words(str(error))) from error
@@ -250,6 +253,15 @@ def dense(X: Any) -> NDArray[Any]:
             f"and {byte_size(free)} are free: keep fewer features, train with partial_fit on parts, or stream a file"
         )
     return np.ascontiguousarray(X.toarray())
+
+
+def _check_memory(config: Config, data: Data, ranks: Communicator) -> None:
+    """Raise MemoryError on all ranks where training would take more than there is. Collective."""
+    try:
+        check_in_memory(config, data, ranks)
+    except EnvironmentMismatch as error:
+        words = str(error).replace("lower hidden, batch_size or chunk_rows", "lower hidden_layer_sizes or batch_size")
+        raise MemoryError(words) from error
 
 
 @functools.cache

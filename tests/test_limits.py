@@ -104,6 +104,43 @@ def test_no_lack_of_memory_is_a_traceback(mebibytes: int, tmp_path: Path) -> Non
         assert done.returncode in (0, 78), done.stderr
 
 
+FIT = """
+import sys
+import numpy as np
+import ddp_mlp
+X, y = np.random.default_rng(0).standard_normal((60, 5)), np.arange(60) % 3
+made = getattr(ddp_mlp, sys.argv[1])(hidden_layer_sizes=eval(sys.argv[2]), max_iter=1, tol=0, verbose=False)
+try:
+    made.fit(X, y)
+except MemoryError as error:
+    print(error)
+    print(hasattr(made, "n_iter_"), made.set_params(hidden_layer_sizes=(4,)).fit(X, y).n_iter_)
+"""
+
+
+@pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
+@pytest.mark.parametrize("limit", [None, 700 << 20])
+def test_an_estimator_says_what_a_network_takes(name: str, limit: int | None, tmp_path: Path) -> None:
+    """A MemoryError of one line with numbers before anything is made; the estimator goes on with a smaller network."""
+    enter = (lambda: None) if limit is None else to(resource.RLIMIT_AS, limit)
+    hidden = "(300000, 300000)" if limit is None else "(5000, 5000)"
+    done = limited(enter, sys.executable, "-W", "ignore", "-c", FIT, name, hidden, cwd=tmp_path, DDP_MLP_CACHE="")
+    assert done.returncode == 0, done.stderr
+    said, after = done.stdout.splitlines()
+    if limit is None:
+        found = re.fullmatch(
+            r"memory: parameters [\d.]+ GiB, .* are: ([\d.]+) TiB, but [\d.]+ .iB are free: (.*)", said
+        )
+        assert found, said
+        assert float(found[1]) > 4 * 3e5**2 / 2**40  # the parameters alone
+        assert found[2] == "lower hidden_layer_sizes or batch_size"
+    else:
+        assert re.match(
+            r"rank 0 needs [\d.]+ .iB of address space, but ulimit -v leaves it [\d.]+ MiB: raise that", said
+        )
+    assert after == "False 1"
+
+
 @pytest.mark.parametrize("descriptors", [5, 8, 10, 16])
 def test_few_file_descriptors_are_enough_or_one_line(descriptors: int, tmp_path: Path) -> None:
     """16 are enough for a run; fewer are one line, and nobody is told that a file is damaged."""

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.access import Access
-from ddp_mlp.data.opening import Opened
+from ddp_mlp.data.opening import Data, Opened
 from ddp_mlp.errors import EnvironmentMismatch, by_all_ranks
 from ddp_mlp.nn import architecture
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import address_space_left, free_memory, host_name
+from ddp_mlp.training.building import architecture_of
 from ddp_mlp.training.needs import Needs, Rows, needs, parameter_bytes
 from ddp_mlp.units import byte_size
 
@@ -35,6 +36,20 @@ def check_opened(config: Config, communicator: Communicator, opened: Opened) -> 
     count = Rows(opened.rows, info.splits["train"].rows)
     mine = needs(config, info, network, count, communicator)
     check_memory(config, opened.access, parameter_bytes(config, network.layout), mine, communicator)
+
+
+def check_in_memory(config: Config, data: Data, communicator: Communicator) -> None:
+    """Raise EnvironmentMismatch on all ranks where a run that leaves no files, on these arrays, would not fit.
+
+    Collective. Of parameters and state it keeps the last ones, and the best where they are wanted.
+    """
+    network = architecture_of(config, data)
+    rows = data.info.splits["train"].rows
+    count = Rows(rows if data.train[1] is None else len(data.train[1]), rows)
+    mine = needs(config, data.info, network, count, communicator)
+    parameters = parameter_bytes(config, network.layout)
+    mine = mine._replace(checkpoint=(2 + config.restore_best) * parameters + mine.optimizer)
+    check_memory(config, Access("memory", 0, 0), parameters, mine, communicator)
 
 
 def check_memory(config: Config, access: Access, parameters: int, mine: Needs, communicator: Communicator) -> None:

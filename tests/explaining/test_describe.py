@@ -121,7 +121,8 @@ def evaluation_bytes(config: Config, found: Outline) -> int:
     weighted = config.class_weight is not None
     total = 0
     for m in (256, 104):
-        numbers = m * (sum(inner) + sum(inner[1:]) + 2 * classes + 5 + weighted) + max(*inner, 32 * 1024)
+        numbers = m * (sum(inner) + sum(inner[1:]) + 2 * classes + 5 + weighted)
+        numbers += 2 * max(*inner, 32 * 1024)  # zeros, and a bias for each of a block's examples
         total += numbers * itemsize + m * (3 * 8 + max(inner)) + m * inner[0]
     return total
 

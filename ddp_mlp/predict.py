@@ -91,7 +91,8 @@ def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
             write_atomically(asked.scores, text.encode() + b"\n")
     if asked.out is not None:
         [(kind, found)] = names.items()
-        what = f"{counted(info.splits[split].rows, 'row')} of {split}, {len(found)} {kind}"
+        named = counted(len(found), {"classes": "class", "targets": "target"}[kind])
+        what = f"{counted(info.splits[split].rows, 'row')} of {split}, {named}"
         together = f", {model.members} members" if model.members > 1 else ""
         print(f"{asked.out}: {what}{together}", file=sys.stderr, flush=True)
 

@@ -169,7 +169,18 @@ def _text_fault(
         return f"{found}: the only such value; mend it, or --missing {cell[:40]!r} says that it is missing"
     if is_id:
         return f"{found}, another in every row: --drop {plain}"
-    return f"{found}: --onehot {plain}, or --drop {plain}"
+    dates = [f"--date {plain}={form}" for form in _forms_of_date(cell)]
+    return f"{found}: {' or '.join([*dates, f'--onehot {plain}'])}, or --drop {plain}"
+
+
+def _forms_of_date(cell: str) -> list[str]:
+    """Return the forms, as strptime has them, in which a text is a date with day, month and year in numbers."""
+    found = re.fullmatch(r"(\d{1,2})([./-])(\d{1,2})\2\d{4}", cell)
+    if found is None:
+        return []
+    first, sign, second = int(found[1]), found[2], int(found[3])
+    forms = [("%d", "%m", first <= 31 and second <= 12), ("%m", "%d", first <= 12 and second <= 31)]
+    return [sign.join((a, b, "%Y")) for a, b, fits in forms if fits and min(first, second) > 0]
 
 
 def _named(table: ForeignTable, column: int) -> str:

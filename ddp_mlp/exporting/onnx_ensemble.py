@@ -13,7 +13,7 @@ from typing import Any
 from ddp_mlp import __version__
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.exporting.description import Description
-from ddp_mlp.exporting.onnx_graph import IR_VERSION, LARGEST, OPSET, facts, onnx_graph
+from ddp_mlp.exporting.onnx_graph import IR_VERSION, LARGEST, OPSET, facts, needs_float64, onnx_graph
 
 
 def onnx_ensemble(members: Sequence[Description]) -> bytes:
@@ -26,8 +26,9 @@ def onnx_ensemble(members: Sequence[Description]) -> bytes:
 
     nodes: list[Any] = []
     constants: list[Any] = []
+    float64_input = any(map(needs_float64, members))
     for number, member in enumerate(members):
-        own = onnx.load_model_from_string(onnx_graph(member))
+        own = onnx.load_model_from_string(onnx_graph(member, float64_input))
         found = compose.add_prefix(own, f"member{number}_", rename_inputs=False).graph
         nodes += found.node
         constants += found.initializer

@@ -1,7 +1,8 @@
 """A network as an ONNX graph: rows in the user's units in, outputs in the user's units out, any number of rows.
 
 Invariants:
-- the mean is subtracted in float64, so that a large offset costs no digits that the inputs have;
+- the mean is subtracted in float64, so that a large offset costs no digits that the inputs have, and inputs that
+  float32 does not hold, far from zero for their deviation, are taken as float64;
 - the graph is made of operators of opset 17 that the checker accepts with types and shapes all inferred.
 """
 
@@ -27,16 +28,29 @@ LARGEST = 2**31 - 1
 
 OPERATORS = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "exp": "Exp"}
 """Of functions that ONNX has, for both types."""
+UNRESOLVED = 1e-3
+"""Of a deviation: where float32 rounds inputs more coarsely than this, X is float64."""
 
 
-def onnx_graph(network: Description) -> bytes:
-    """Return the network as the bytes of an ONNX file that onnx's checker accepts. Raises ConfigError, DataError."""
+def needs_float64(network: Description) -> bool:
+    """Tell whether float32 holds inputs less well than to a thousandth of their deviation, such as Unix seconds."""
+    if network.mean is None:
+        return False
+    scale = 1.0 if network.scale is None else network.scale
+    return bool((np.abs(network.mean) * np.finfo(np.float32).eps > UNRESOLVED * scale).any())
+
+
+def onnx_graph(network: Description, float64_input: bool | None = None) -> bytes:
+    """Return the network as the bytes of an ONNX file that onnx's checker accepts. Raises ConfigError, DataError.
+
+    Its input X is of the network's type, or float64: `float64_input`, else as the network needs it.
+    """
     try:
         from onnx import checker, helper
     except ImportError as error:
         raise ConfigError('export to .onnx needs onnx: pip install "ddp_mlp[onnx]"') from error
 
-    graph = _Graph(network.parameters["W1"].dtype)
+    graph = _Graph(network.parameters["W1"].dtype, needs_float64(network) if float64_input is None else float64_input)
     outputs = _build(graph, network)
     model = helper.make_model(
         helper.make_graph(graph.nodes, "ddp_mlp", [graph.input(network.widths[0])], outputs, graph.constants),
@@ -97,11 +111,12 @@ def _build(graph: "_Graph", network: Description) -> list[Any]:
 class _Graph:
     """The nodes and constants of a graph whose layers are computed in one type."""
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
+    def __init__(self, dtype: np.dtype[Any], float64_input: bool) -> None:
         from onnx import TensorProto
 
         self.dtype = dtype
         self.kind = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}[dtype.name]
+        self.input_kind = TensorProto.DOUBLE if float64_input else self.kind
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -109,7 +124,7 @@ class _Graph:
         """Return the declaration of X (batch, n)."""
         from onnx import helper
 
-        return helper.make_tensor_value_info("X", self.kind, ["batch", n])
+        return helper.make_tensor_value_info("X", self.input_kind, ["batch", n])
 
     def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Add a node and return the name of what it computes."""
@@ -142,8 +157,11 @@ class _Graph:
         """Add (x − mean) / scale."""
         from onnx import TensorProto
 
-        if network.mean is not None:
-            wide = self.cast(x, TensorProto.DOUBLE, "X_wide")
+        if network.mean is None:
+            if self.input_kind != self.kind:
+                x = self.node("Cast", [x], "X_narrow", to=self.kind)
+        else:
+            wide = x if self.input_kind == TensorProto.DOUBLE else self.cast(x, TensorProto.DOUBLE, "X_wide")
             x = self.node("Sub", [wide, self.constant("mean", network.mean)], "centred")
             if self.kind != TensorProto.DOUBLE:
                 x = self.node("Cast", [x], "centred_narrow", to=self.kind)

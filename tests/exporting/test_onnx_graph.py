@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ddp_mlp.exporting.description import ACTIVATIONS, OUTPUTS, Description, describe
-from ddp_mlp.exporting.onnx_graph import OPSET, onnx_graph
+from ddp_mlp.exporting.onnx_ensemble import onnx_ensemble
+from ddp_mlp.exporting.onnx_graph import OPSET, needs_float64, onnx_graph
 from ddp_mlp.inference.network import Network
 from ddp_mlp.nn.activations import ACTIVATIONS as HIDDEN
 from ddp_mlp.nn.parameters import Layout
@@ -131,10 +132,27 @@ def test_the_graph_is_checked_and_says_what_it_is() -> None:
 
 def test_large_offsets_are_exact() -> None:
     """Inputs that float32 holds exactly, far from zero: the mean, which it does not hold, is subtracted in float64."""
-    network = described(mean=np.full(7, 2.0**23 + 0.3), scale=np.full(7, 2.0), output="identity")
-    X = (2.0**23 + np.random.default_rng(1).integers(0, 9, (20, 7))).astype(np.float32)
+    network = described(mean=np.full(7, 2.0**23 + 0.3), scale=np.full(7, 2000.0), output="identity")
+    X = (2.0**23 + np.random.default_rng(1).integers(-5000, 5000, (20, 7))).astype(np.float32)
     found, _ = outputs(onnx_graph(network), X)
     assert difference(network, found, answers(network, X.astype(np.float64))) <= network.tolerance
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_unix_seconds_are_taken_as_they_are(alone: bool) -> None:
+    """Seconds of one minute, which are all one number in float32: X is float64, in an ensemble too."""
+    network = described(mean=np.full(7, 1.7e9), scale=np.full(7, 20.0), output="softmax")
+    narrow = described(output="softmax")
+    assert (needs_float64(network), needs_float64(narrow)) == (True, False)
+    X = (1.7e9 + np.random.default_rng(1).integers(-30, 30, (20, 7))).astype(np.float64)
+    assert np.unique(X.astype(np.float32)).size == 1
+    image = onnx_graph(network) if alone else onnx_ensemble([network, network])
+    session = runtime.InferenceSession(image)
+    assert session.get_inputs()[0].type == "tensor(double)"
+    [found] = session.run(["probability"], {"X": X})
+    assert np.ptp(found, axis=0).min() > 0.01
+    np.testing.assert_allclose(found, answers(network, X), rtol=0, atol=1e-5)
+    onnx_ensemble([narrow, network])  # members of one type, whatever each alone would have
 
 
 def test_the_same_network_has_the_same_bytes() -> None:

@@ -74,6 +74,8 @@ class Shortcuts(NamedTuple):
     """The same, formed C-ordered: for few examples and a wide layer."""
     dW_in_blocks: bool = False
     """dz A_prevᵀ in blocks of columns that stay in cache."""
+    dW_together: bool = False
+    """dz A_prevᵀ of all shards in blocks of columns that all stay in cache together: for few examples."""
     dW_added: bool = False
     """dz A_prevᵀ added by BLAS itself to the sum it belongs to, rather than formed and added."""
 

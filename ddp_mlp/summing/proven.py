@@ -36,6 +36,11 @@ from ddp_mlp.summing.remembered import Proof
 
 CACHE_BYTES = 2 * 1024 * 1024
 """Bytes of dW that are added up at a time."""
+TOGETHER_BYTES, EACH_BYTES = 1024 * 1024, 128 * 1024
+"""Bytes of all shards' products in a block of columns, and of one: for a product as small as that OpenBLAS takes a
+kernel that copies nothing, which is faster for few examples."""
+FEW_EACH = 16
+"""Examples: shards of at most so many are multiplied in such blocks."""
 WIDE = 2**16
 """Weights of a layer from which on products are so large that memory counts, not the number of calls."""
 LARGEST = 2**11
@@ -49,6 +54,8 @@ _PROVING = threading.Lock()
 
 Random = np.random.Generator | None
 """What numbers are drawn from; None is the one draw whose terms are all −0."""
+Form = Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], None]
+"""Sets `out` to dz A_prevᵀ, or adds that to it."""
 Check = Callable[[Random], bool]
 """Draws operands, and compares a product in two shapes."""
 
@@ -82,7 +89,8 @@ def prove(group: Group) -> Proof:
     """Return which products of every layer of this group may change shape. Overwrites the group's buffers.
 
     Products over the whole group have a use where there are several shards; dW in blocks, and added by BLAS, in layers
-    of at least WIDE weights; dA turned in such layers for at most FEW examples.
+    of at least WIDE weights; dA turned in such layers for at most FEW examples, and all shards' dW together for at most
+    FEW_EACH in each.
 
     Raises EnvironmentMismatch where the bits of a shard's own products depend on where in memory they lie.
     """
@@ -110,6 +118,10 @@ def _shortcuts(group: Group, l: int) -> Shortcuts:
         dA_at_once=several and l > 1 and proven(_check_dA, n, turned=False),
         dA_turned=wide and l > 1 and group.m <= FEW and proven(_check_dA, n, turned=True),
         dW_in_blocks=in_blocks,
+        dW_together=several
+        and wide
+        and max(group.sizes) <= FEW_EACH
+        and proven(_check_dW, least, blocks=small_blocks(n, n_prev, dtype.itemsize, len(group.sizes)), form=_form),
         dW_added=several and wide and can_add_products(dtype) and (in_blocks or proven(_check_dW, least, blocks=whole)),
     )
 
@@ -127,6 +139,12 @@ def draws(terms: int) -> int:
 def column_blocks(n: int, n_prev: int, itemsize: int) -> list[slice]:
     """Return the blocks of columns of dW (n, n_prev), each of at most CACHE_BYTES, in which it is added up."""
     width = max(1, CACHE_BYTES // (n * itemsize))
+    return [slice(start, min(start + width, n_prev)) for start in range(0, n_prev, width)]
+
+
+def small_blocks(n: int, n_prev: int, itemsize: int, shards: int) -> list[slice]:
+    """Return the blocks of columns of dW (n, n_prev) of which all shards' products stay in cache together."""
+    width = max(1, min(EACH_BYTES, TOGETHER_BYTES // shards) // (n * itemsize))
     return [slice(start, min(start + width, n_prev)) for start in range(0, n_prev, width)]
 
 
@@ -176,14 +194,14 @@ def _check_at_once(M: NDArray[Any], A: Panel, out: Panel, scratch: NDArray[Any] 
     return same
 
 
-def _check_dW(group: Group, l: int, blocks: Sequence[slice]) -> Check:
+def _check_dW(group: Group, l: int, blocks: Sequence[slice], form: Form | None = None) -> Check:
     """Compare the dW of a shard of each size, formed or added in blocks of columns, with what whole ones give."""
     shards = dict(zip(group.sizes, zip(group.dz[l].shards, group.A[l - 1].shards, strict=True), strict=True)).values()
-    checks = [_check_shard_dW(dz, A_prev, blocks) for dz, A_prev in shards]
+    checks = [_check_shard_dW(dz, A_prev, blocks, form or form_or_add) for dz, A_prev in shards]
     return lambda random: all(same(random) for same in checks)
 
 
-def _check_shard_dW(dz: NDArray[Any], A_prev: NDArray[Any], blocks: Sequence[slice]) -> Check:
+def _check_shard_dW(dz: NDArray[Any], A_prev: NDArray[Any], blocks: Sequence[slice], form: Form) -> Check:
     terms = Terms(A_prev)
     whole, other = (np.empty((len(A_prev), len(dz)), dz.dtype).T for _ in range(2))
 
@@ -191,14 +209,19 @@ def _check_shard_dW(dz: NDArray[Any], A_prev: NDArray[Any], blocks: Sequence[sli
         fill_columns(dz, random)
         terms.draw(random)
         weight_gradient(dz, A_prev, whole)
-        if can_add_products(dz.dtype):
+        if form is form_or_add and can_add_products(dz.dtype):
             addend(whole, random, other)
             np.add(other, whole, out=whole)
         for block in blocks:
-            form_or_add(dz, A_prev[block], other[:, block])
+            form(dz, A_prev[block], other[:, block])
         return np.array_equal(_bits(whole.T), _bits(other.T))
 
     return same
+
+
+def _form(dz: NDArray[Any], A_prev: NDArray[Any], out: NDArray[Any]) -> None:
+    """Set out to dz A_prevᵀ."""
+    weight_gradient(dz, A_prev, out)
 
 
 def form_or_add(dz: NDArray[Any], A_prev: NDArray[Any], out: NDArray[Any]) -> None:

@@ -16,7 +16,7 @@ from ddp_mlp.nn.backprop import bias_gradient, weight_gradient
 from ddp_mlp.nn.blas import add_product, can_add_products
 from ddp_mlp.nn.buffers import Panel, Shortcuts, aligned_empty
 from ddp_mlp.nn.parameters import Layout
-from ddp_mlp.summing.proven import WIDE, column_blocks
+from ddp_mlp.summing.proven import WIDE, column_blocks, small_blocks
 from ddp_mlp.summing.tree import Turn
 
 
@@ -53,10 +53,16 @@ class GradientSum:
             blas.multiply(dz.whole, A_prev.examples, dW)
             bias_gradient(dz.whole, db)
             return
+        n, n_prev = dW.shape
         if dW.size < WIDE:
             self._add_all(weight_gradient, zip(dz.stacks, A_prev.stacks, strict=True), turns, dW)
+        elif shortcuts.dW_together:
+            blocks = small_blocks(n, n_prev, dW.itemsize, len(turns))
+            room = self._scratch.like(dW[:, blocks[0]], len(turns))
+            for block in blocks:
+                A_blocks = (A_k[:, block] for A_k in A_prev.stacks)
+                self._add_all(weight_gradient, zip(dz.stacks, A_blocks, strict=True), turns, dW[:, block], room)
         else:
-            n, n_prev = dW.shape
             added = shortcuts.dW_added and can_add_products(dW.dtype)
             for block in column_blocks(n, n_prev, dW.itemsize) if shortcuts.dW_in_blocks else [slice(0, n_prev)]:
                 A_block = [A_i[block] for A_i in A_prev.shards]
@@ -69,19 +75,23 @@ class GradientSum:
         stacks: Iterable[tuple[NDArray[Any], ...]],
         turns: Sequence[Turn],
         out: NDArray[Any],
+        room: NDArray[Any] | None = None,
     ) -> None:
-        """Form the products of all shards, stack by stack, and then their sum: the fewest calls."""
-        products = self._scratch.like(out, len(turns))
+        """Form the products of all shards, stack by stack, in the room or in the scratch, and then their sum."""
+        products = self._scratch.like(out, len(turns)) if room is None else room[..., : out.shape[1]]
         first = 0
         for factors in stacks:
             k = len(factors[0])
             product(*factors, products[first : first + k])
             first += k
         sums: dict[int, NDArray[Any]] = {}
-        for turn, of_shard in zip(turns, products, strict=True):
+        for turn, of_shard in zip(turns[:-1], products, strict=False):
             sums[turn.height] = of_shard
             fold(sums, turn.height, turn.folds)
-        np.copyto(out, sums[0])
+        last = turns[-1]  # of several: it is added to what waits below, and that to what waits below that, to the end
+        sums[last.height] = products[len(turns) - 1]
+        fold(sums, last.height, last.folds - 1)
+        np.add(sums[0], sums[1], out=out)
 
     def _add_one_by_one(
         self, dz: list[NDArray[Any]], A: list[NDArray[Any]], turns: Sequence[Turn], out: NDArray[Any], added: bool

@@ -19,7 +19,7 @@ from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo
 from ddp_mlp.summing.plan import Plan, make_plan
-from ddp_mlp.summing.proven import WIDE
+from ddp_mlp.summing.proven import TOGETHER_BYTES, WIDE
 from ddp_mlp.summing.tallies import WIDTH
 from ddp_mlp.summing.tree import Subtree, automatic_shards, rows, turns
 
@@ -196,5 +196,7 @@ def _gradient_sums(subtrees: Sequence[Subtree], layout: Layout, batches: set[int
             height = max(height, *(turn.height for turn in of_shards))
             count = max(count, len(of_shards))
     sizes = [n * k for n, k in {(n, k) for n_prev, n in pairwise(layout.widths) for k in (n_prev, 1)}]
-    products = sum(size * (height if size >= WIDE else count if count > 1 else 0) for size in sizes)
+    together = TOGETHER_BYTES // np.dtype(np.float32).itemsize
+    wide, small = height * sum(s for s in sizes if s >= WIDE), count * sum(s for s in sizes if s < WIDE)
+    products = (wide + small + together * sum(s >= WIDE for s in sizes)) * (count > 1)
     return (len(subtrees) + waiting) * layout.length + products

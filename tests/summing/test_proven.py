@@ -92,6 +92,24 @@ def test_blocks_that_change_bits_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     assert found.dW_added, "which is as good as it was"
 
 
+def test_products_of_all_shards_in_small_blocks_are_for_few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to 16 in a shard; and where a block gives one other bit, never."""
+
+    def one_bit_off(dz: Any, A_prev: Any, dW: Any) -> None:
+        exact(dz, A_prev, dW)
+        if dW.shape[1] < 300:
+            dW[0, 0] = np.nextafter(dW[0, 0], F32.type(np.inf))
+
+    exact, widths = backprop.weight_gradient, (300, 260, 4)
+    blocks = proven.small_blocks(260, 300, 4, 8)
+    assert [block.stop - block.start for block in blocks] == [126, 126, 48], "128 KiB of float32 each"
+    assert proven.prove(Group(widths, (16, 15), F32))[1].dW_together
+    assert not proven.prove(Group(widths, (17, 16), F32))[1].dW_together, "too many examples"
+    assert not proven.prove(Group(widths, (16,), F32))[1].dW_together, "one shard"
+    monkeypatch.setattr(proven, "weight_gradient", one_bit_off)
+    assert not proven.prove(Group(widths, (16, 15), F32))[1].dW_together
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("widths", "sizes"),

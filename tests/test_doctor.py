@@ -53,11 +53,13 @@ def test_under_mpirun(mpirun: Program, tmp_path: Path) -> None:
     done = mpirun(2, "-m", "ddp_mlp.doctor", "--run_dir", tmp_path)
     assert done.returncode in (0, 78), done.stderr
     lines = [line for line in done.stdout.splitlines() if "→" not in line]
-    assert [line[10:].split()[0] for line in lines[:-1]] == [*CHECKS[:5], "reduction", *CHECKS[5:]]
+    assert [line[10:].split()[0] for line in lines[:-1]] == [*CHECKS[:5], "reduction", "latency", *CHECKS[5:]]
     assert "2 on 1 host" in lines[0]
     assert "a world of 2 ranks" in lines[1]
     assert "the same on all ranks" in lines[3]
     assert " GB/s)" in lines[5]
+    assert "a barrier takes" in lines[6]
+    assert " ns more" in lines[6]
 
 
 @pytest.mark.parametrize("flags", [["--threads", "0"], ["--threads", "x"], ["--nonsense"]])

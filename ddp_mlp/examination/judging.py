@@ -127,6 +127,18 @@ def judge_reduction(seconds: Mapping[int, float]) -> Finding:
     return Finding("reduction", fine, f"parameters: {found}", do, values)
 
 
+def judge_lines(nodes: Sequence[tuple[float, Sequence[float]]]) -> Finding:
+    """Tell what ranks of one node cost one another; `nodes` has each node's barrier and cost of a line, in seconds."""
+    barrier = max(seconds for seconds, _ in nodes)
+    lines = [cost for _, costs in nodes for cost in costs]
+    values = {"barrier_seconds": barrier, "line_seconds": lines}
+    found = f"a barrier takes {1e6 * barrier:.1f} µs"
+    if lines:
+        low, high = f"{1e9 * min(lines):.0f}", f"{1e9 * max(lines):.0f}"
+        found += f"; to write a line that another rank has read, {low if low == high else f'{low} to {high}'} ns more"
+    return Finding("latency", True, found, values=values)
+
+
 def by_host(places: Sequence[Place]) -> dict[str, list[int]]:
     """Return the ranks on each host."""
     hosts: dict[str, list[int]] = {}

@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ddp_mlp.errors import EnvironmentMismatch
 from ddp_mlp.examination.finding import Finding
@@ -14,6 +15,8 @@ from ddp_mlp.training.machine import agree_on_machine
 REDUCED = (10_000, 100_000, 1_000_000, 4_000_000)
 """Parameters whose sum over all ranks is timed."""
 MEASURED_SECONDS = 0.3
+LINE, LINES, TRIES = 64, 2048, 101
+"""Bytes of a cache line; how many are written at a time: they fit into any second cache; and how often."""
 
 
 def examine_blas(threads: int, communicator: Communicator) -> Finding:
@@ -49,6 +52,40 @@ def gflops_of_products(seconds: float) -> float:
         np.matmul(W, A, out=out)
         count += 1
     return 2 * count * 512 * 784 * 256 / passed / 1e9
+
+
+def measure_lines(communicator: Communicator) -> tuple[float, list[float]]:
+    """Return the seconds of a barrier of the node, and of writing a cache line that another rank has read. Collective.
+
+    Of the lines that the first rank of this node writes, with every other rank in turn, beside lines that nobody else
+    has touched: what it costs where the two do not share a cache is many times what it costs where they do.
+    """
+    local_rank, size = communicator.local_rank, len(communicator.nodes[communicator.node])
+    shared, own = communicator.share_one(LINES * LINE, np.dtype(np.uint8)), np.zeros(LINES * LINE, np.uint8)
+    barriers, costs = [], []
+    for _ in range(TRIES):
+        began = time.perf_counter()
+        for _ in range(20):
+            communicator.node_barrier()
+        barriers.append((time.perf_counter() - began) / 20)
+    for partner in range(1, size):
+        differences = []
+        for _ in range(TRIES):
+            if local_rank == partner:
+                int(shared[::LINE].sum())
+            communicator.node_barrier()
+            if local_rank == 0:
+                differences.append(_seconds_to_write(shared) - _seconds_to_write(own))
+            communicator.node_barrier()
+        costs.append(max(0.0, float(np.median(differences))) / LINES if differences else 0.0)
+    communicator.close()
+    return float(np.median(barriers)), costs
+
+
+def _seconds_to_write(memory: NDArray[np.uint8]) -> float:
+    began = time.perf_counter()
+    memory[::LINE] += 1
+    return time.perf_counter() - began
 
 
 def measure_reduction(communicator: Communicator, room: int) -> dict[int, float]:

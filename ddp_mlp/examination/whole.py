@@ -30,6 +30,10 @@ def examine(
         if communicator.size > 1:
             seconds = ranks.measure_reduction(communicator, memory.values["free"] // 4)
             findings.insert(-1, judging.judge_reduction(seconds))
+            lines = communicator.allgather(ranks.measure_lines(communicator))
+            firsts = [lines[here.start] for here in communicator.nodes if len(here) > 1]
+            if firsts:
+                findings.insert(-1, judging.judge_lines(firsts))
     if communicator.rank == 0:
         findings += folder.examine_folder(run_dir)
     return findings

@@ -391,8 +391,8 @@ def serve(kind: str, options: dict[str, Any], folder: Path) -> None:
     """Carry out the orders folder/0, folder/1, …, each a JSON object, on every rank; rank 0 writes folder/N.answer.
 
     {"shape": i, "activation": name}: make that shape's step, and answer with its first losses. {"steps": n}: train n
-    steps, and answer with the median seconds per step. {}: end. Waiting is sleeping, so that nobody disturbs whose turn
-    it is.
+    steps, and answer with the median seconds per step. {"lines": true}: answer with what the ranks of a node cost one
+    another. {}: end. Waiting is sleeping, so that nobody disturbs whose turn it is.
     """
     rank = int(os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("RANK") or 0)
     step: Step | None = None
@@ -405,7 +405,9 @@ def serve(kind: str, options: dict[str, Any], folder: Path) -> None:
         answer: Any = None
         if not order:
             return
-        if "shape" in order:
+        if "lines" in order:
+            answer = lines_between_ranks()
+        elif "shape" in order:
             step = MAKERS[kind](replace(SHAPES[order["shape"]], activation=order["activation"]), **options)
             answer = [step(i) for i in range(CHECKED_STEPS)]
             done = CHECKED_STEPS
@@ -420,6 +422,14 @@ def serve(kind: str, options: dict[str, Any], folder: Path) -> None:
             answer = statistics.median(taken)
         if rank == 0:
             _write(folder / f"{number}.answer", answer)
+
+
+def lines_between_ranks() -> tuple[float, list[float]]:
+    """Return the seconds of a barrier, and of writing a cache line that another rank has read. Collective."""
+    from ddp_mlp.examination.ranks import measure_lines
+    from ddp_mlp.parallel.mpi import connect
+
+    return measure_lines(connect())
 
 
 def _write(path: Path, value: Any) -> None:
@@ -502,6 +512,12 @@ def compare(
                         figures[name].append(workers[name].ask(steps=steps))
                 found[shape.name] = figures
                 print_table(shape, figures)
+                pairs = (n for n in present if CONTENDERS[n][:2] == ("ours", 2))
+                if (pair := next(pairs, None)) and (lines := workers[pair].ask(lines=True)):
+                    barrier, line = 1e6 * lines[0], 1e9 * lines[1][0]
+                    print(
+                        f"{'latency, P=2':24}{barrier:12.1f} µs a barrier; {line:.0f} ns more a line the other has read"
+                    )
         finally:
             for worker in workers.values():
                 worker.close()

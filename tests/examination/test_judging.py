@@ -57,3 +57,11 @@ def test_reduction_rates() -> None:
 def test_numbers() -> None:
     """Runs of numbers are drawn together."""
     assert judging.numbers([8, 0, 1, 2, 3]) == "0-3,8"
+
+
+def test_what_ranks_of_a_node_cost_one_another() -> None:
+    """The slowest barrier, and the range of what a line costs, over all nodes."""
+    found = judging.judge_lines([(0.6e-6, [10e-9, 30e-9]), (1e-6, [12e-9])])
+    assert found.fine
+    assert found.found == "a barrier takes 1.0 µs; to write a line that another rank has read, 10 to 30 ns more"
+    assert found.values == {"barrier_seconds": 1e-6, "line_seconds": [10e-9, 30e-9, 12e-9]}

@@ -51,7 +51,7 @@ def matrix_svg(confusion: NDArray[np.int64], names: Sequence[str], text: str) ->
     axis = 11 if n <= LABELLED else 17
     short = shortened(names)
     # beyond LABELLED classes the few names are larger than the cells are high
-    room = max(map(_columns, short)) * 0.6 * (font if n <= LABELLED else 17.0) + 6
+    room = max(map(_columns, short)) * 0.62 * (font if n <= LABELLED else 17.0) + 10
     turned = max(map(_columns, short)) * 0.62 * font > cell
     above = (room if turned or n > LABELLED else font + 5) + axis + 3
     left, size = room + axis + 3, cell * n

@@ -17,6 +17,8 @@ from ddp_mlp.storage.dataset import DatasetInfo, check_part_unchanged, check_unc
 from ddp_mlp.storage.hdf5 import CHUNK_BYTES_AT_MOST, named_failures, open_hdf5
 
 OPEN_FILES = 128  # of a data set of many, each with a cache of its own
+CHUNKS_AT_ONCE = 256  # HDF5 takes longer for each chunk, the more of them it is asked for together
+SMALL_CHUNK_BYTES = 64 << 10  # HDF5's own cache, of 1 MiB, has room for enough of them
 
 
 class Reader:
@@ -154,7 +156,8 @@ class Reader:
             out = out.view(np.bool_)
         try:
             with named_failures(part.path, f"rows [{lo}, {hi}) of {source.name!r} cannot be read"):
-                source.read_direct(out, np.s_[lo:hi])
+                for a, b in _pieces(source, lo, hi):
+                    source.read_direct(out[a - lo : b - lo], np.s_[a:b])
         except ProgramError:
             check_part_unchanged(part)  # the better reason, if it is one
             raise
@@ -192,12 +195,29 @@ class Reader:
         return DataError(f"{self.info.path}: {name!r} of {self.split}, {what}")
 
 
+def _chunks_across(array: h5py.Dataset) -> int:
+    """Return how many chunks a row of a chunked array lies in."""
+    return math.prod(-(-extent // size) for extent, size in zip(array.shape[1:], array.chunks[1:], strict=True))
+
+
+def _pieces(array: h5py.Dataset, lo: int, hi: int) -> Iterator[tuple[int, int]]:
+    """Cut rows [lo, hi), where they lie in many chunks, into pieces that are whole chunks of a few hundred."""
+    step = max(1, hi)
+    if array.chunks:
+        step = max(1, CHUNKS_AT_ONCE // _chunks_across(array)) * array.chunks[0]
+    while lo < hi:
+        end = min(hi, (lo // step + 1) * step)
+        yield lo, end
+        lo = end
+
+
 def _with_chunk_cache(array: h5py.Dataset) -> h5py.Dataset:
     """Reopen `array` with a cache for one row of chunks, so that reading on does not unpack a chunk twice."""
     if not array.chunks:
         return array
-    across = math.prod(-(-extent // size) for extent, size in zip(array.shape[1:], array.chunks[1:], strict=True))
-    row_of_chunks = math.prod(array.chunks) * array.dtype.itemsize * across
+    row_of_chunks = math.prod(array.chunks) * array.dtype.itemsize * _chunks_across(array)
+    if row_of_chunks <= SMALL_CHUNK_BYTES:
+        return array
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     access.set_chunk_cache(12_421, min(max(row_of_chunks, 8 << 20), CHUNK_BYTES_AT_MOST), 1.0)
     return h5py.Dataset(h5py.h5d.open(array.file.id, array.name.encode(), access))

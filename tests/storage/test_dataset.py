@@ -352,6 +352,18 @@ def test_rows_go_straight_into_out(path: Path) -> None:
             reader.X(0, ROWS + 1)
 
 
+@pytest.mark.parametrize("chunks", [(1, 6), (1, 2), (3, 6), (7, 1), (700, 6)])
+def test_rows_of_many_small_chunks(chunks: tuple[int, int], tmp_path: Path) -> None:
+    """Whatever chunks they lie in, and wherever a reading begins and ends: the rows of the array."""
+    X = np.random.default_rng(3).standard_normal((900, 6))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("train/X", data=X, chunks=chunks, compression="gzip")
+        file["train/y"] = np.arange(900) % 3
+    with Reader(inspect(tmp_path / "a.h5"), "train") as reader:
+        for lo, hi in ((0, 900), (0, 256), (255, 257), (511, 900), (300, 300), (899, 900)):
+            np.testing.assert_array_equal(reader.X(lo, hi), X[lo:hi], strict=True)
+
+
 def test_weights_default_to_ones(path: Path) -> None:
     """`w` is float64 whatever the file holds, and ones without weights."""
     with h5py.File(path, "a") as file:

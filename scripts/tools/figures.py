@@ -140,7 +140,7 @@ def table_of_portable(speed: Speed) -> str:
 def in_the_readme(speed: Speed) -> str:
     """Return the figures of the first network in two sentences, and how often a peer is ahead."""
     first, ours = next(iter(speed.seconds)), speed.about["versions"]["ddp_mlp"]
-    peers = [f"{peer} {speed.ratio(first, name):.2f}" for peer, name in PEERS.items()]
+    peers = [f"{_in_brackets(peer)} {speed.ratio(first, name):.2f}" for peer, name in PEERS.items()]
     compared = [speed.ratio(network, name) for network in speed.seconds for name in PEERS.values()]
     behind = sum(round(ratio, 2) < 1 for ratio in compared)
     last = "In none" if not behind else f"In {behind}"
@@ -149,6 +149,12 @@ def in_the_readme(speed: Speed) -> str:
         f"exact sum.\nThe peers take this many times as long: {', '.join(peers)}.\n"
         f"{last} of {len(compared)} comparisons, over {counted(len(speed.seconds), 'network')}, a peer is the faster."
     )
+
+
+def _in_brackets(peer: str) -> str:
+    """Return a name of a sentence: what stands behind its comma in brackets."""
+    name, _, rest = peer.partition(", ")
+    return f"{name} ({rest})" if rest else name
 
 
 def table_of_scaling(cases: Sequence[tuple[int, int]] = SCALED) -> str:

@@ -65,7 +65,7 @@ def test_ratios_are_formed_within_a_turn(tmp_path: Path) -> None:
     assert figures.table_of_portable(speed).splitlines()[2] == ("| 64-128-10, batch 256 | 12.00 | 3.00 | 8.00 | 3.00 |")
     words = figures.in_the_readme(speed)
     assert "takes 3.0 ms" in words
-    assert "PyTorch 0.50, PyTorch DDP, gloo 2.00, JAX, jitted 1.50, scikit-learn 10.00" in words
+    assert "PyTorch 0.50, PyTorch DDP (gloo) 2.00, JAX (jitted) 1.50, scikit-learn 10.00" in words
     assert "In 1 of 4 comparisons, over 1 network, a peer is the faster." in words
 
 

@@ -702,7 +702,7 @@ def test_follower_that_comes_late(tmp_path: Path) -> None:
 def test_numbers_on_the_confusion_matrix_can_be_read() -> None:
     """The ink of each theme stands out from every shade a cell can have in it: 4.5 to 1 at least (WCAG 2)."""
     matrix = pytest.importorskip("ddp_mlp.reporting.matrix")
-    style = (ROOT / "ddp_mlp/reporting/page.css").read_text()
+    style = Path(matrix.__file__).with_name("page.css").read_text()
 
     def luminance(colour: np.ndarray[Any, Any]) -> float:
         linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)

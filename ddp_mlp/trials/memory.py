@@ -17,12 +17,16 @@ from ddp_mlp.data.opening import Data
 from ddp_mlp.errors import EnvironmentMismatch
 from ddp_mlp.inference.evaluate import EVALUATION_ROWS
 from ddp_mlp.nn import optimizers
+from ddp_mlp.nn.buffers import CACHED
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import free_memory, host_name
 from ddp_mlp.trials.groups import Groups
 from ddp_mlp.trials.plan import Plan
 from ddp_mlp.units import byte_size
+
+GROUPS = 4
+"""Of buffers in a rank: for batches and the last of an epoch, for blocks that are evaluated and the last of them."""
 
 
 def training_bytes(config: Config, features: int, outputs: int, rows: int, ranks: int) -> int:
@@ -41,8 +45,9 @@ def training_bytes(config: Config, features: int, outputs: int, rows: int, ranks
     batch = rows if config.batch_size == "full" else min(config.batch_size, rows)
     at_once = min(batch, config.chunk_rows * shards) + ranks * 2 * EVALUATION_ROWS
     activations = 2 * 3 * at_once * sum(layout.widths)  # A, dz and more, for whole batches and the last of an epoch
+    blocks = ranks * GROUPS * 2 * max(CACHED, *layout.widths)  # zeros and biases for the examples of a block
     widest = max(n * n_prev for n_prev, n in pairwise(layout.widths))
-    return (sums + kept + activations + ranks * widest) * itemsize
+    return (sums + kept + activations + blocks + ranks * widest) * itemsize
 
 
 def check(plan: Plan, data: Data, groups: Groups, nodes: Sequence[range], free: Sequence[tuple[str, int]]) -> None:

@@ -38,7 +38,7 @@ def copied(run_dir: Path, to: Path) -> Path:
 def events(run_dir: Path, *kinds: str) -> list[dict[str, Any]]:
     """Return the events of these kinds in a run's journal, without times, which differ from run to run by right."""
     found = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    times = re.compile("time|seconds|examples_per_second|waiting")
+    times = re.compile("time|seconds|examples_per_second|waiting|crowded")
     return [{k: v for k, v in event.items() if not times.match(k)} for event in found if event["event"] in kinds]
 
 

@@ -218,6 +218,25 @@ def test_weights_enter_the_log_loss_as_in_training(model: Model, digits: Path, t
     assert scores.accuracy == np.mean(model.predict(X) == y)
 
 
+@pytest.mark.parametrize("keys", [{"huber_delta": 0.3}, {"target_weight": {"a": 3.0, "b": 0.5}}])
+def test_the_loss_of_numbers_is_trainings(keys: dict[str, Any], run_python: Program, tmp_path: Path) -> None:
+    """With the run's own huber_delta and weights, and not with what they are where nothing is said."""
+    random = np.random.default_rng(0)
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file.attrs["targets"] = ["a", "b"]
+        for split, m in (("train", 200), ("test", 60)):
+            file[f"{split}/X"] = random.standard_normal((m, 3)).astype(np.float32)
+            file[f"{split}/y"] = 3 * random.standard_normal((m, 2))
+    run_dir = tmp_path / "run"
+    config = ddp_mlp.Config(
+        data=str(tmp_path / "data.h5"), loss="huber", hidden=(4,), epochs=1, quiet=True, run_dir=str(run_dir), **keys
+    )
+    final = ddp_mlp.train(config)
+    done = run_python(*PREDICT, run_dir, tmp_path / "data.h5", "--scores", tmp_path / "scores.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "scores.json").read_text())["loss"] == pytest.approx(final["test_loss"], rel=1e-12)
+
+
 def test_a_class_without_rows_has_no_recall(model: Model, digits: Path, tmp_path: Path) -> None:
     """Neither zero nor an error: there is nothing to divide by."""
     X, y = split_of(digits, "test")

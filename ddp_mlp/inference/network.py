@@ -34,6 +34,9 @@ class Network:
     """That of its training; pickles of version 0.1 say nothing of it."""
     origin: Mapping[str, Any] = MappingProxyType({})
     """What it was made of, as `inference/keeping.py` has it; nothing where that is not known."""
+    scored_by: Mapping[str, Any] = MappingProxyType({})
+    """How training forms the loss of rows whose targets are known, as `architecture.create` has it: huber_delta and the
+    weight (n_T,) of each number, where they are not its defaults."""
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class Network:
         output_activation: str = "identity",
         arithmetic: Arithmetic = NATIVE,
         inputs: Mapping[str, Any] | None = None,
+        scored_by: Mapping[str, Any] | None = None,
     ) -> None:
         """Copy {"W1": (n_1, n_0), …} and, if wanted, standardization {"mean": …, "scale": …}, both (n_0,).
 
@@ -57,6 +61,7 @@ class Network:
         self.inputs = dict(inputs or {})
         self.targets = Targets(classes=classes) if targets is None else targets
         self.output_activation = output_activation
+        self.scored_by = dict(scored_by or {})
         self.architecture = self._architecture_of(widths, activation)
         if self.layout.widths != widths:
             raise ValueError(f"a network of {widths[-1]} outputs, but {self.layout.widths[-1]} are named")
@@ -85,6 +90,7 @@ class Network:
             **functions,
             arithmetic=arithmetic,
             inputs=found.inputs,
+            scored_by=_scored_by(found.config, targets),
         )
         origin = {name: getattr(found, name) for name in ("config", "epoch", "step", "data", "versions")}
         events = found.progress.get("events")
@@ -108,9 +114,8 @@ class Network:
 
     def _architecture_of(self, widths: Sequence[int], activation: str) -> Architecture:
         """Return the architecture of a network of these widths (n_0, …, n_L), for its targets and arithmetic."""
-        whole = architecture.create(
-            widths[0], widths[1:-1], self.targets, activation=activation, output_activation=self.output_activation
-        )
+        functions: dict[str, Any] = {"activation": activation, "output_activation": self.output_activation}
+        whole = architecture.create(widths[0], widths[1:-1], self.targets, **functions, **self.scored_by)
         return whole.portable if self.arithmetic.is_portable else whole
 
     @property
@@ -198,6 +203,14 @@ class Network:
         The group is overwritten by the next block. BLAS must have one thread.
         """
         return forward_blocks(ForwardPass(self.architecture, self._flat, self.arithmetic), source)
+
+
+def _scored_by(config: Mapping[str, Any], targets: Targets) -> dict[str, Any]:
+    """Return what a run's configuration says of the loss of numbers."""
+    weights = config.get("target_weight") or {}
+    weight = tuple(float(weights.get(name, 1.0)) for name in targets.names)
+    delta = float(config.get("huber_delta", 1.0))
+    return {"huber_delta": delta, "weight": weight if any(w != 1 for w in weight) else None}
 
 
 def _is_event(value: Any) -> bool:

@@ -23,6 +23,7 @@ NAMES = "names must be a letter and at most 31 letters, digits and underscores"
 
 FUNCTIONS = {"activation": "relu", "output_activation": "identity", "arithmetic": "native"}
 """What a configuration says of a network beyond its arrays, and what it means by saying nothing: version 0.1's."""
+MOST = float(np.finfo(np.float64).max)
 
 Array = NDArray[np.floating[Any]]
 
@@ -81,6 +82,7 @@ def check(checkpoint: Checkpoint) -> None:
     check_arrays(checkpoint.parameters, checkpoint.optimizer, checkpoint.standardization)
     check_outputs(checkpoint.parameters, checkpoint.classes, checkpoint.targets)
     check_functions(checkpoint)
+    check_scoring(checkpoint)
     check_finite(checkpoint)
     if min(checkpoint.epoch, checkpoint.step) < 0:
         raise InvalidError(f"epoch {checkpoint.epoch}, step {checkpoint.step}: must not be negative")
@@ -159,6 +161,17 @@ def check_functions(checkpoint: Checkpoint) -> None:
         raise InvalidError(
             f"config: no such network has {' '.join(', '.join(named.values()).split())}"[:200]
         ) from error
+
+
+def check_scoring(checkpoint: Checkpoint) -> None:
+    """Raise InvalidError unless what the configuration says of the loss of numbers are numbers."""
+    weights = checkpoint.config.get("target_weight")
+    if not isinstance(weights, dict | None):
+        raise InvalidError("config: target_weight must be by name")
+    numbers = {"huber_delta": checkpoint.config.get("huber_delta", 1.0), **(weights or {})}
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
+            raise InvalidError(f"config: {name} must be a number from 0 to {MOST:g}"[:200])
 
 
 def check_finite(checkpoint: Checkpoint) -> None:

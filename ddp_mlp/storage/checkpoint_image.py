@@ -36,6 +36,7 @@ from ddp_mlp.storage.checkpoint import (
     check_finite,
     check_functions,
     check_outputs,
+    check_scoring,
     parameter_names,
     sha256_in_order,
 )
@@ -234,6 +235,7 @@ def _read(file: h5py.File, file_size: int, version: int) -> Checkpoint:
         **values,
     )
     check_functions(checkpoint)
+    check_scoring(checkpoint)
     check_finite(checkpoint)
     for name in ("epoch", "step"):
         if (found := checkpoint.progress.get(name, values[name])) != values[name]:

@@ -24,6 +24,7 @@ NAMES = "names must be a letter and at most 31 letters, digits and underscores"
 FUNCTIONS = {"activation": "relu", "output_activation": "identity", "arithmetic": "native"}
 """What a configuration says of a network beyond its arrays, and what it means by saying nothing: version 0.1's."""
 MOST = float(np.finfo(np.float64).max)
+"""Of a number in a configuration: a whole number in JSON may be larger than any float."""
 
 Array = NDArray[np.floating[Any]]
 
@@ -168,8 +169,7 @@ def check_scoring(checkpoint: Checkpoint) -> None:
     weights = checkpoint.config.get("target_weight")
     if not isinstance(weights, dict | None):
         raise InvalidError("config: target_weight must be by name")
-    numbers = {"huber_delta": checkpoint.config.get("huber_delta", 1.0), **(weights or {})}
-    for name, value in numbers.items():
+    for name, value in [("huber_delta", checkpoint.config.get("huber_delta", 1.0)), *(weights or {}).items()]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
             raise InvalidError(f"config: {name} must be a number from 0 to {MOST:g}"[:200])
 

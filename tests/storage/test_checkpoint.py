@@ -345,12 +345,36 @@ def test_functions_that_a_network_cannot_have_are_refused(name: str, value: Any)
         return
     with pytest.raises(ValueError, match=f"config: ({name} must be a text|no such network has )"):
         encode(changed)
+    assert refusal(forged_config(whole, changed)).startswith("some.h5: not a valid checkpoint, config: ")
+
+
+def forged_config(whole: Checkpoint, changed: Checkpoint) -> bytes:
+    """Return the signed image of one checkpoint with the configuration of the other, which nobody would write."""
     stored, forged = (json.dumps(each.config, sort_keys=True).encode() for each in (whole, changed))
     forgery = io.BytesIO(image_of(whole))
     with h5py.File(forgery, "r+") as file:
         assert file.attrs["config"] == stored
         file.attrs["config"] = np.bytes_(forged)
-    assert refusal(signed(forgery.getvalue())).startswith("some.h5: not a valid checkpoint, config: ")
+    return signed(forgery.getvalue())
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *({"huber_delta": value} for value in (None, -1, 10**400, math.nan, math.inf, "1", True)),
+        *({"target_weight": {"a": value}} for value in (None, -1, 10**400, "1")),
+        {"target_weight": [1.0]},
+        {"huber_delta": "x", "target_weight": {"huber_delta": 1.0}},
+    ],
+    ids=lambda keys: str(keys)[:40],
+)
+def test_a_loss_that_no_run_can_have_is_refused(keys: dict[str, Any]) -> None:
+    """Before predict forms a loss by it: where it is written, and where it is read."""
+    whole = make()
+    changed = dataclasses.replace(whole, config={**whole.config, **keys})
+    with pytest.raises(ValueError, match=r"config: (huber_delta|a|target_weight) must be"):
+        encode(changed)
+    assert refusal(forged_config(whole, changed)).startswith("some.h5: not a valid checkpoint, config: ")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket"])

@@ -16,13 +16,11 @@ from typing import Any, NoReturn
 from ddp_mlp import streams
 from ddp_mlp.errors import Interrupted
 from ddp_mlp.parallel import signals
-from ddp_mlp.parallel.launcher import launched_by_open_mpi, launched_rank, launched_size
+from ddp_mlp.parallel.launcher import launched_size
 from ddp_mlp.parallel.leaving import leave_without_mpi
 
 GRACE_SECONDS = 1.4
 """How long Python may take to hear of a signal and to tidy up."""
-TURN_SECONDS = 1.0
-"""How long the ranks wait for rank 0 to say it; it ends them, where it was told as well."""
 
 
 class Stopped(BaseException):
@@ -55,10 +53,8 @@ class Session:
         if not self._told.acquire(blocking=False):
             time.sleep(60)  # another thread tells, and ends all
             return
-        if launched_rank() != 0 and launched_size()[0] > 1:
-            time.sleep(TURN_SECONDS)
-            if number == signal.SIGTERM and launched_by_open_mpi():
-                return  # so its mpirun ends ranks when another one has, which has said why
+        if not signals.is_to_tell(number):
+            return
         rest = ": there was nothing to save yet; the same command starts again" if self.saves else ""
         print(f"error: stopped by {signals.name(number)}{rest}", file=sys.stderr, flush=True)
 
@@ -70,7 +66,7 @@ class Session:
 
     def hear(self, number: int) -> None:
         """End all, unless the main thread does so by then. In another thread."""
-        if not self._ending.wait(GRACE_SECONDS - (TURN_SECONDS if launched_size()[0] > 1 else 0)):
+        if not self._ending.wait(GRACE_SECONDS - (signals.TURN_SECONDS if launched_size()[0] > 1 else 0)):
             self.tell(number)
             self.abort(self.exit_code(number))
 

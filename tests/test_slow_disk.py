@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ddp_mlp.parallel.launcher import launched_rank, launched_size
 from tests.conftest import LAUNCHER_PREFIXES, MPIRUN, ROOT, end
 
 PROGRAM = ROOT / "tests" / "programs" / "slow_disk.py"
@@ -90,6 +91,12 @@ def _parent(folder: Path) -> int:
     return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
 
 
+def environment_of(process: int) -> dict[str, str]:
+    """Return the environment that a process was started with."""
+    words = Path(f"/proc/{process}/environ").read_text().split("\0")
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
 def _family(top: int) -> set[int]:
     """Return a process and what it has started, mpirun's proxy and its ranks too."""
     parents = {}
@@ -102,13 +109,23 @@ def _family(top: int) -> set[int]:
     return found
 
 
-def stopped(process: "subprocess.Popen[str]", number: int) -> tuple[int, str, float]:
+def _stop_rank_0(session: int) -> None:
+    for process in _family(session):
+        with suppress(OSError):
+            if launched_size(environment_of(process))[0] == 2 and launched_rank(environment_of(process)) == 0:
+                os.kill(process, signal.SIGSTOP)
+
+
+def stopped(
+    process: "subprocess.Popen[str]", number: int, before: Callable[[int], None] = lambda session: None
+) -> tuple[int, str, float]:
     """Send a signal once the disk is waited for, for half a second; return exit code, stderr, and how long it took."""
     still, until = 0, time.monotonic() + 30
     while process.poll() is None and still < 10 and time.monotonic() < until:
         time.sleep(0.05)
         still = still + 1 if waits_for_the_disk(process.pid) else 0
     assert still == 10, "nothing waits for the disk"
+    before(process.pid)
     began = time.monotonic()
     process.send_signal(number)
     code, _, stderr = finished(process)
@@ -179,5 +196,13 @@ def test_imports_that_never_come_keep_no_signal_waiting(ranks: int, mount: Mount
     """The same line while Python reads the program itself."""
     process = started(mount(0, "train.py"), *TRAIN, "--data", "mounted/digits.h5", ranks=ranks)
     code, stderr, seconds = stopped(process, signal.SIGTERM)
+    assert (code, stderr) == (75, "error: stopped by SIGTERM\n")
+    assert seconds < HONOURED_SECONDS
+
+
+def test_a_rank_0_that_hears_nothing_leaves_the_word_to_another(mount: Mount) -> None:
+    """It is stopped, so it says nothing, and the line comes none the less."""
+    process = started(mount(0, "train.py"), *TRAIN, "--data", "mounted/digits.h5", ranks=2)
+    code, stderr, seconds = stopped(process, signal.SIGTERM, _stop_rank_0)
     assert (code, stderr) == (75, "error: stopped by SIGTERM\n")
     assert seconds < HONOURED_SECONDS

@@ -17,7 +17,7 @@ from typing import Any
 
 from ddp_mlp.errors import Interrupted
 from ddp_mlp.parallel.fitness import end_where_unfit
-from ddp_mlp.parallel.launcher import launched_rank
+from ddp_mlp.parallel.launcher import launched_by_open_mpi, launched_rank, launched_size
 from ddp_mlp.parallel.leaving import leave_without_mpi
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
@@ -26,6 +26,8 @@ LATE_SECONDS = 0.2
 """After this long, twice, a signal that the main thread has not taken is taken for it."""
 GRACE_SECONDS = 0.5
 """How long Python may take to hear of a signal while a program begins."""
+TURN_SECONDS = 1.0
+"""How long the ranks wait for rank 0 to say it; it ends them, where it was told as well."""
 _hearers: list[Callable[[int], Any]] = []
 """Who hears of signals, the innermost last."""
 program = False
@@ -115,6 +117,18 @@ def name(number: int) -> str:
     return signal.Signals(number).name
 
 
+def is_to_tell(number: int) -> bool:
+    """Wait for this rank's turn to say that a signal ends all; return whether it is to say so. Local.
+
+    Rank 0 is first, and the others end with it, unless it knows of nothing or hears of it late.
+    """
+    if launched_rank() == 0 or launched_size()[0] == 1:
+        return True
+    time.sleep(TURN_SECONDS)
+    # Open MPI's mpirun passes this signal on when another rank has ended, which has said why.
+    return not (number == signal.SIGTERM and launched_by_open_mpi())
+
+
 def end_at_once(saves: bool) -> None:
     """End this process at a signal, while it is not yet what it is to be: with one line, and without a traceback.
 
@@ -126,11 +140,9 @@ def end_at_once(saves: bool) -> None:
 
     def end(number: int, frame: FrameType | None) -> None:
         code = Interrupted.exit_code if saves else 128 + number
-        if launched_rank() == 0:
+        if is_to_tell(number):
             with suppress(OSError):
                 os.write(2, f"error: stopped by {name(number)}\n".encode())
-        else:
-            time.sleep(GRACE_SECONDS)  # the first to leave ends all
         leave_without_mpi(code)
 
     def hear(number: int) -> None:  # also while Python waits for a file that it imports

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from ddp_mlp.estimator import MLPClassifier
     from ddp_mlp.model import EnsembleModel, Model, load, load_ensemble
     from ddp_mlp.regressor import MLPRegressor
-    from ddp_mlp.search import CallableModule as Search
-    from ddp_mlp.train import CallableModule
+    from ddp_mlp.search import SearchModule
+    from ddp_mlp.train import TrainModule
 
-    search: Search
-    train: CallableModule
+    search: SearchModule
+    train: TrainModule
 
 __version__ = "0.2.0"
 __all__ = ["Config", "EnsembleModel", "MLPClassifier", "MLPRegressor", "Model", "__version__"]

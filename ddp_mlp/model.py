@@ -256,7 +256,7 @@ def _told(path: Path, step: int) -> list[Event]:
     folder = path if path.is_dir() else path.parent
     folder = folder.parent if folder.name == "checkpoints" else folder
     try:
-        events, _ = journal.parse((folder / journal.FILE).read_bytes())
+        events, _ = journal.parse((folder / journal.JOURNAL).read_bytes())
     except (OSError, ValueError):
         return []
     return [event for event in events if event["step"] <= step or event.get("event") == "final"]

@@ -123,7 +123,7 @@ def _described(scores: "AnyScores", classes: Sequence[str]) -> Iterator[str]:
     from ddp_mlp.inference.scores import Scores
 
     if isinstance(scores, Scores):
-        return describe(scores, classes)
+        return describe_classes(scores, classes)
     if isinstance(scores, EnsembleScores):
         return describe_together(scores, classes)
     return describe_numbers_together(scores) if isinstance(scores, EnsembleNumberScores) else describe_numbers(scores)
@@ -131,7 +131,7 @@ def _described(scores: "AnyScores", classes: Sequence[str]) -> Iterator[str]:
 
 def describe_together(scores: "EnsembleScores", classes: Sequence[str]) -> Iterator[str]:
     """Yield an ensemble's scores as lines for people: its own, its members', and its calibration."""
-    yield from describe(scores.together, classes)
+    yield from describe_classes(scores.together, classes)
     yield ""
     table: list[Sequence[Any]] = [("member", "accuracy", "log-loss")]
     for number, (accuracy, loss) in enumerate(zip(scores.accuracies, scores.log_losses, strict=True)):
@@ -216,7 +216,7 @@ def _chosen_split(info: "DatasetInfo", asked: argparse.Namespace) -> str:
     return split
 
 
-def describe(scores: "Scores", classes: Sequence[str]) -> Iterator[str]:
+def describe_classes(scores: "Scores", classes: Sequence[str]) -> Iterator[str]:
     """Yield the scores as lines for people: the figures, a table of the classes, the confusion matrix."""
     from ddp_mlp.run_dir.narrator import wrapped
 
@@ -238,12 +238,12 @@ def _describe_confusion(
     confusion: Sequence[Sequence[int]], support: Sequence[int], classes: Sequence[str]
 ) -> Iterator[str]:
     """Yield the matrix, or the most frequent confusions where it does not fit the screen."""
-    from ddp_mlp.parallel.terminal import columns_of
+    from ddp_mlp.parallel.terminal import display_width
 
     matrix = [["", *classes]]
     for i, (name, row) in enumerate(zip(classes, confusion, strict=True)):
         matrix.append([name, *(str(rows) if rows or i == k else "·" for k, rows in enumerate(row))])
-    widths = [max(columns_of(printable(str(row[i]))) for row in matrix) for i in range(len(matrix))]
+    widths = [max(display_width(printable(str(row[i]))) for row in matrix) for i in range(len(matrix))]
     if sum(widths) + 2 * len(classes) <= COLUMNS:
         yield "confusion matrix: a row for each true class, a column for each predicted one"
         yield from _aligned(matrix)
@@ -286,10 +286,10 @@ def _aligned(table: Sequence[Sequence[Any]]) -> Iterator[str]:
 
     Columns that do not fit the screen beside the first stand below, with the first again.
     """
-    from ddp_mlp.parallel.terminal import columns_of
+    from ddp_mlp.parallel.terminal import display_width
 
     shown = [[printable(str(cell)) for cell in row] for row in table]
-    widths = [max(columns_of(row[i]) for row in shown) for i in range(len(shown[0]))]
+    widths = [max(display_width(row[i]) for row in shown) for i in range(len(shown[0]))]
     parts: list[list[int]] = [[]]
     for i in range(1, len(widths)):
         if parts[-1] and widths[0] + sum(2 + widths[k] for k in (*parts[-1], i)) > COLUMNS:
@@ -298,7 +298,7 @@ def _aligned(table: Sequence[Sequence[Any]]) -> Iterator[str]:
     for number, part in enumerate(parts):
         yield from [""] if number else []
         for row in shown:
-            gaps = {i: " " * (widths[i] - columns_of(row[i])) for i in (0, *part)}
+            gaps = {i: " " * (widths[i] - display_width(row[i])) for i in (0, *part)}
             yield "  ".join([row[0] + gaps[0], *(gaps[i] + row[i] for i in part)]).rstrip()
 
 

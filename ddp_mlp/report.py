@@ -72,7 +72,7 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str, 
     from ddp_mlp.reporting.outcome import image_shape, outcome_on_test
     from ddp_mlp.reporting.runs import read_all
     from ddp_mlp.reporting.searches import search_page
-    from ddp_mlp.run_dir.journal import FILE as JOURNAL
+    from ddp_mlp.run_dir.journal import JOURNAL
     from ddp_mlp.storage.atomic import write_atomically
     from ddp_mlp.trials.log import read as read_search
 
@@ -110,7 +110,7 @@ def _picture(runs: "Sequence[RunLog]", outcomes: "Sequence[Found]", shapes: "Seq
     from ddp_mlp.reporting.curves import training_charts
     from ddp_mlp.reporting.machine_use import machine_charts
     from ddp_mlp.reporting.number_outcome import NumberOutcome
-    from ddp_mlp.reporting.outcome import Outcome
+    from ddp_mlp.reporting.outcome import ClassOutcome
     from ddp_mlp.reporting.target_charts import charts_of_numbers
     from ddp_mlp.run_dir.narrator import duration
 
@@ -122,7 +122,7 @@ def _picture(runs: "Sequence[RunLog]", outcomes: "Sequence[Found]", shapes: "Seq
         )
         if isinstance(outcome, NumberOutcome):
             drawn += charts_of_numbers(outcome)
-        elif isinstance(outcome, Outcome):
+        elif isinstance(outcome, ClassOutcome):
             lines[-1] += f", test accuracy {outcome.accuracy:.4f}, {outcome.parameters_sha256[:16]}"
             title = "Confusion matrix" if len(runs) == 1 else f"Confusion matrix: {run.name}"
             drawn.append(pictures.confusion_chart(run, outcome, title))

@@ -61,12 +61,12 @@ def _work(asked: argparse.Namespace, rest: Sequence[str], communicator: "Communi
     from ddp_mlp import config
     from ddp_mlp.trials import space
     from ddp_mlp.trials.campaign import search as conduct
-    from ddp_mlp.trials.plan import Asked
+    from ddp_mlp.trials.plan import SearchOptions
 
-    def read() -> "tuple[Config, dict[str, Any], Asked] | None":
+    def read() -> "tuple[Config, dict[str, Any], SearchOptions] | None":
         options = {name: value for name, value in vars(asked).items() if name != "space"}
         try:
-            return config.parse(rest), space.read(asked.space), Asked(**options)
+            return config.parse(rest), space.read(asked.space), SearchOptions(**options)
         except SystemExit:  # --print_config: it is printed
             return None
 
@@ -110,10 +110,10 @@ def search(
     from ddp_mlp.parallel import mpi
     from ddp_mlp.trials import space as spaces
     from ddp_mlp.trials.campaign import search as conduct
-    from ddp_mlp.trials.plan import Asked
+    from ddp_mlp.trials.plan import SearchOptions
 
     communicator = command.everyone() if comm is None else mpi.MPIRanks(comm)
-    asked = communicator.on_rank_0(Asked, trials, sampler, folds, members, halving, ranks_per_trial)
+    asked = communicator.on_rank_0(SearchOptions, trials, sampler, folds, members, halving, ranks_per_trial)
     table = space if isinstance(space, Mapping) else communicator.on_rank_0(spaces.read, Path(space))
     found = conduct(config, table, asked, communicator)
     if comm is not None:
@@ -121,7 +121,7 @@ def search(
     return found
 
 
-class CallableModule(ModuleType):
+class SearchModule(ModuleType):
     """What this module is: calling it searches."""
 
     def __call__(self, *args: Any, **options: Any) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class CallableModule(ModuleType):
         return search(*args, **options)
 
 
-sys.modules[__name__].__class__ = CallableModule
+sys.modules[__name__].__class__ = SearchModule
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,7 @@
 """stdout and stderr as they are met: closed, broken, full, without some characters, hung up. Nothing here ever raises.
 
 Invariants:
-- writing to a `Console` never fails: what cannot be written is dropped, and `lost` says why;
+- writing to a `TextStream` never fails: what cannot be written is dropped, and `lost` says why;
 - a line, and what is printed at once, goes out in one write: lines of several processes do not mix;
 - descriptors 0, 1 and 2 are open, or the next file that is opened would get what others print.
 """
@@ -17,7 +17,7 @@ UNWANTED = (errno.EPIPE, errno.EBADF, errno.EIO, errno.ENXIO)
 """Of a reader that went away, a closed descriptor, a terminal that hung up: nobody misses what is not written."""
 
 
-class Console:
+class TextStream:
     """A text stream for people that takes whatever is written to it; the other attributes are the stream's own."""
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -77,9 +77,9 @@ class Console:
         return getattr(self._stream, name)
 
 
-def console(stream: TextIO | None) -> Console:
-    """Return the stream as a Console; one that is one already stays itself."""
-    return stream if isinstance(stream, Console) else Console(stream)
+def console(stream: TextIO | None) -> TextStream:
+    """Return the stream as a `TextStream`; one that is one already stays itself."""
+    return stream if isinstance(stream, TextStream) else TextStream(stream)
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def train(config: "Config", comm: "Intracomm | None" = None) -> dict[str, Any]:
     return final
 
 
-class CallableModule(ModuleType):
+class TrainModule(ModuleType):
     """What this module is: calling it trains."""
 
     def __call__(self, config: "Config", comm: "Intracomm | None" = None) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class CallableModule(ModuleType):
         return train(config, comm)
 
 
-sys.modules[__name__].__class__ = CallableModule
+sys.modules[__name__].__class__ = TrainModule
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,7 @@ import ddp_mlp
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.export import export
 from ddp_mlp.exporting import onnx_graph as graphs
-from ddp_mlp.exporting.description import describe
+from ddp_mlp.exporting.description import describe_network
 from ddp_mlp.model import Model
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.storage import weights
@@ -55,7 +55,7 @@ def random_model(dtype: str, widths: tuple[int, ...] = (7, 5, 3), standardized: 
 
 def onnx_graph(model: Model) -> bytes:
     """Return the model as ONNX."""
-    return graphs.onnx_graph(describe(model.network))
+    return graphs.onnx_graph(describe_network(model.network))
 
 
 def run_onnx(image: bytes, X: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], dict[str, str]]:

@@ -134,6 +134,16 @@ def test_files_classes_and_functions_are_small() -> None:
     assert too_large() == set(LARGER)
 
 
+def test_no_two_classes_have_one_name() -> None:
+    """A class is known by its name alone, wherever one meets it; what a module keeps to itself is its own affair."""
+    homes: dict[str, list[str]] = {}
+    for path, tree in modules("ddp_mlp").items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(path)
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
 def test_what_is_subclassed_is_abstract() -> None:
     """A class of this program that another one extends is an interface (ABC, Protocol), or the family of errors."""
     classes = {

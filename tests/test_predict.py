@@ -20,7 +20,7 @@ from ddp_mlp.inference.numbers import NumberScores
 from ddp_mlp.inference.scores import Scores
 from ddp_mlp.model import Model
 from ddp_mlp.parallel.single import SingleProcess
-from ddp_mlp.parallel.terminal import columns_of
+from ddp_mlp.parallel.terminal import display_width
 from ddp_mlp.storage.dataset import inspect
 from ddp_mlp.storage.predictions import PredictionsWriter
 from tests.conftest import Program
@@ -311,12 +311,12 @@ def test_a_file_with_other_features_is_refused(model: Model, tmp_path: Path) -> 
 def test_confusions_on_a_screen() -> None:
     """A matrix is printed where it fits 80 columns, else the pairs of classes that are confused most."""
     small = Scores(6, 0.5, 1.0, [1.0, 0.5], [0.5, 1.0], [4, 2], [[2, 2], [0, 2]])
-    lines = list(predict.describe(small, ["a", "犬"]))
+    lines = list(predict.describe_classes(small, ["a", "犬"]))
     assert lines[-3:] == ["    a  犬", "a   2   2", "犬  ·   2"]
     confusion = np.diag(np.full(30, 9))
     confusion[3, 7], confusion[20, 1], confusion[0, 1] = 1, 3, 3
     large = Scores(277, 0.9, 1.0, [1.0] * 30, [1.0] * 30, confusion.sum(axis=1).tolist(), confusion.tolist())
-    lines = list(predict.describe(large, [f"class {i}" for i in range(30)]))
+    lines = list(predict.describe_classes(large, [f"class {i}" for i in range(30)]))
     assert lines[-5:] == [
         "confusions: 7 rows in 3 pairs of classes, the most frequent:",
         "true      predicted  rows  share of the class",
@@ -336,7 +336,7 @@ def test_many_quantiles_fit_a_screen() -> None:
     }
     figures = {f"coverage at {q:g}": q for q in levels}
     lines = list(predict.describe_numbers(NumberScores(1234, 0.5, figures, of_each)))
-    assert max(map(columns_of, lines)) <= 80
+    assert max(map(display_width, lines)) <= 80
     words = " ".join(lines)
     assert all(words.count(f"coverage at {q:g} {q:g}") == 1 for q in levels)
     tables = [part.splitlines() for part in "\n".join(lines).split("\n\n")[1:]]

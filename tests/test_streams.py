@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ddp_mlp import streams
-from ddp_mlp.streams import Console
+from ddp_mlp.streams import TextStream
 from tests.conftest import MPIRUN, ROOT, Program
 
 CONSOLES = {
@@ -105,7 +105,7 @@ def test_what_is_wanted_and_lost_is_told_from_what_is_not() -> None:
             raise OSError(self.number, "no")
 
     for number, wanted in ((errno.EPIPE, False), (errno.EIO, False), (errno.ENOSPC, True), (errno.EFBIG, True)):
-        console = Console(Failing(number))
+        console = TextStream(Failing(number))
         print("a result", file=console)
         print("and more", file=console)
         assert console.lost is not None
@@ -121,7 +121,7 @@ def test_a_line_is_one_write() -> None:
             written.append(text)
             return len(text)
 
-    console = Console(Recording())
+    console = TextStream(Recording())
     print("a", 1, "b", file=console)
     print("no end", end="", file=console)
     assert written == ["a 1 b\n"]
@@ -131,7 +131,7 @@ def test_a_line_is_one_write() -> None:
 
 def test_nowhere_is_a_console_too() -> None:
     """Python's None for a closed stream takes whatever is printed."""
-    console = Console(None)
+    console = TextStream(None)
     print("lost", file=console, flush=True)
     assert not console.isatty()
     assert streams.console(console) is console  # type: ignore[arg-type] # it is used as one

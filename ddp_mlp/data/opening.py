@@ -40,7 +40,7 @@ from ddp_mlp.storage.dataset import DatasetInfo, SplitInfo, inspect
 from ddp_mlp.storage.reader import Reader
 from ddp_mlp.storage.survey import NumberSurvey, Survey
 from ddp_mlp.storage.surveyed import Record
-from ddp_mlp.storage.weights import Weights
+from ddp_mlp.storage.weights import StoredNetwork
 from ddp_mlp.summing.totals import total
 
 Mode: TypeAlias = Literal["features", "global", "none"]
@@ -227,7 +227,7 @@ def settle_targets(
     """Return what rows are mapped to. Local. Raises ConfigError or DataError."""
     found, numbers = basis.found, basis.numbers
     standardization = standardization_by(mode, found)
-    given: Weights | None = None
+    given: StoredNetwork | None = None
     if config.init_from is not None:  # weights are worth nothing without the maps that they were trained with
         given = _given_with_init_from(config, info, classes)
         if given.standardization is not None:
@@ -251,7 +251,7 @@ def _weight_sum(info: DatasetInfo, config: Config) -> float:
     return total(w[stratified(y, config.valid_fraction, config.seed)[0]].tolist())
 
 
-def _given_with_init_from(config: Config, info: DatasetInfo, classes: tuple[str, ...]) -> Weights:
+def _given_with_init_from(config: Config, info: DatasetInfo, classes: tuple[str, ...]) -> StoredNetwork:
     """Return what came with init_from: a run that goes on has it, and needs the file no more."""
     going_on = _checkpoint_to_go_on_from(config)
     if going_on is not None:
@@ -312,7 +312,7 @@ def _missing_classes(names: tuple[str, ...], counts: NDArray[np.int64], surveys:
             yield f"{split} has no row of {len(none)} of {len(names)} classes: {listed}"
 
 
-def given_weights(config: Config, classes: tuple[str, ...] | None, info: DatasetInfo) -> Weights:
+def given_weights(config: Config, classes: tuple[str, ...] | None, info: DatasetInfo) -> StoredNetwork:
     """Return the network of init_from, its classes or targets, and features, in the order of the data, by name. Local.
 
     Raises ConfigError, DataError or StorageError.

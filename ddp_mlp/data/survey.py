@@ -73,7 +73,7 @@ def _recalled(config: Config, reading: dict[str, Any], files: list[list[int]]) -
     """Return what an earlier start has found in the very same files, where that is asked for. Local."""
     if config.check != "auto" or config.run_dir is None or not files:
         return None
-    record = surveyed.load(Path(config.run_dir) / surveyed.FILE)
+    record = surveyed.load(Path(config.run_dir) / surveyed.SURVEY)
     if record is None or (record.reading, record.files) != (reading, files):
         return None
     return record.surveys

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ddp_mlp.examination.finding import Finding
-from ddp_mlp.parallel.host import Room, cores, host_name, processor_quota, shared_memory
+from ddp_mlp.parallel.host import FileSystemSize, cores, host_name, processor_quota, shared_memory
 from ddp_mlp.units import byte_size, counted
 
 SHARED_MEMORY_AT_LEAST = 32 << 20
@@ -23,7 +23,7 @@ class Place(NamedTuple):
     """That its processes may run on."""
     quota: float
     """Processor time it may use, in cores; infinite where there is no limit."""
-    shared_memory: Room
+    shared_memory: FileSystemSize
     """Bytes free and in all in /dev/shm."""
 
 
@@ -59,7 +59,7 @@ def judge_cores(places: Sequence[Place], threads: int) -> Finding:
         if seated < wanted:
             problems.append(
                 f"{host}: {counted(len(members), 'rank')} × {counted(threads, 'thread')} on "
-                f"{counted(len(available), 'core')} ({numbers(available)}), {wanted - seated} too few"
+                f"{counted(len(available), 'core')} ({core_ranges(available)}), {wanted - seated} too few"
             )
         elif quota < wanted:
             problems.append(f"{host}: {counted(wanted, 'thread')}, but a limit of {quota:g} cores of processor time")
@@ -169,7 +169,7 @@ def seats(allowed: Sequence[frozenset[int]], threads: int) -> int:
     return sum(seat(rank, set()) for rank in range(len(allowed)) for _ in range(threads))
 
 
-def numbers(cores: Iterable[int]) -> str:
+def core_ranges(cores: Iterable[int]) -> str:
     """Return the numbers as ranges, such as 0-3,8."""
     parts: list[list[int]] = []
     for core in sorted(cores):

@@ -96,9 +96,9 @@ def _pass(network: Architecture, theta: NDArray[np.float64], rows: range) -> Loc
     group = network.group((len(rows),), theta.dtype)
     group.A[0].whole[...] = _inputs(rows).T
     if network.targets:
-        group.Y.whole[...] = targets_of(network.output.loss, rows)
+        group.Y.whole[...] = example_targets(network.output.loss, rows)
     else:
-        group.y[...] = targets_of(network.output.loss, rows)[0]
+        group.y[...] = example_targets(network.output.loss, rows)[0]
     W, b = LAYOUT.views(theta)
     gradient = np.zeros(LAYOUT.length)
     dW, db = LAYOUT.views(gradient)
@@ -110,7 +110,7 @@ def _inputs(rows: range) -> NDArray[np.float64]:
     return INPUTS[np.arange(rows.start, rows.stop) % len(INPUTS)]
 
 
-def targets_of(loss: str, rows: range) -> NDArray[Any]:
+def example_targets(loss: str, rows: range) -> NDArray[Any]:
     """Return what some rows are to be mapped to: class numbers (1, m), or numbers (2, m)."""
     places = np.arange(rows.start, rows.stop) % len(LABELS)
     if loss == "cross_entropy":
@@ -139,7 +139,7 @@ def _words(
         rows = list(found.rows)
         yield f"\nRANK {rank} has m_local = {len(rows)} of them, number {', '.join(map(str, rows))}"
         yield ""
-        yield from _matrices({"X": _inputs(found.rows).T, name: targets_of(loss, found.rows)})
+        yield from _matrices({"X": _inputs(found.rows).T, name: example_targets(loss, found.rows)})
         yield "  its loss, a sum over its examples: " + f"{found.loss_sum:.4f}"
         yield f"  dz = {DZ.get(loss, 'A − Y')} at the output, dA ⊙ [z > 0] below; not divided by anything:"
         yield from _matrices({f"dz{l}": found.dz[l] for l in sorted(found.dz, reverse=True)})

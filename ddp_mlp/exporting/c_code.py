@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ddp_mlp import __version__
 from ddp_mlp.exporting import exact
 from ddp_mlp.exporting.description import Description, about, variables
-from ddp_mlp.exporting.literals import c_numbers, c_string, comment, fill, identifier, template, wrapped
+from ddp_mlp.exporting.literals import c_numbers, c_string, comment, fill_template, identifier, template, wrapped
 from ddp_mlp.exporting.panels import CHUNK, in_a_file, in_panels
 from ddp_mlp.nn.activations import LEAK
 
@@ -153,7 +153,7 @@ def c_header(network: Description, stem: str) -> str:
 def _filled(text: str, network: Description, stem: str) -> str:
     name = identifier(stem)
     names = {"P": name, "M": name.upper(), "file": comment(stem)}
-    return fill(text, _Values(network, stem, names).all() | names)
+    return fill_template(text, _Values(network, stem, names).all() | names)
 
 
 class _Values:
@@ -210,7 +210,7 @@ class _Values:
         }
 
     def _fill(self, text: str, **values: str) -> str:
-        return fill(text, values | self._names)
+        return fill_template(text, values | self._names)
 
     def _declarations(self) -> str:
         return self._fill(
@@ -282,7 +282,7 @@ class _Values:
         network = self._network
         written_out = ("softmax", "identity")
         wanted = dict.fromkeys((*network.activations, *(f for f in network.outputs if f not in written_out)))
-        text = "".join(fill(FUNCTION, {"name": name, "value": self._function(name)}) for name in wanted)
+        text = "".join(fill_template(FUNCTION, {"name": name, "value": self._function(name)}) for name in wanted)
         if not network.activations:
             return text
         layers: dict[str, list[int]] = {}
@@ -290,12 +290,13 @@ class _Values:
             layers.setdefault(name, []).append(l)
         if len(layers) == 1:
             values = {"unused": "    (void)l;\n", "indent": "    ", "name": network.activations[0]}
-            return text + fill(ACTIVATE, {"cases": fill(ACTIVATE_ALL, values)})
+            return text + fill_template(ACTIVATE, {"cases": fill_template(ACTIVATE_ALL, values)})
         cases = ""
         for name, which in layers.items():
             cases += "".join(f"    case {l}:\n" for l in which)
-            cases += fill(ACTIVATE_ALL, {"unused": "", "indent": "        ", "name": name}) + "\n        break;\n"
-        return text + fill(ACTIVATE, {"cases": f"    switch (l) {{\n{cases}    }}"})
+            loop = fill_template(ACTIVATE_ALL, {"unused": "", "indent": "        ", "name": name})
+            cases += f"{loop}\n        break;\n"
+        return text + fill_template(ACTIVATE, {"cases": f"    switch (l) {{\n{cases}    }}"})
 
     def _output(self) -> str:
         network = self._network

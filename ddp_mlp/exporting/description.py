@@ -105,7 +105,7 @@ class Description:
         return sum(array.size for array in self.parameters.values())
 
 
-def describe(network: Network) -> Description:
+def describe_network(network: Network) -> Description:
     """Return what a trained network computes, with examples of its own answers. Local."""
     standardization, targets = network.standardization, network.targets
     mean, scale = (standardization.mean, standardization.scale) if standardization.used else (None, None)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError
-from ddp_mlp.exporting.literals import c_numbers, fill, fortran_numbers, template, wrapped
+from ddp_mlp.exporting.literals import c_numbers, fill_template, fortran_numbers, template, wrapped
 from ddp_mlp.nn import elementary, products
 from ddp_mlp.nn.activations import LEAK
 
@@ -99,7 +99,7 @@ def c_functions(functions: Iterable[str], more: Iterable[str] = ()) -> str:
     """Return the C code of rounding, and of all that these functions need."""
     constants = _constants(lambda values: ", ".join(c_numbers(values)))
     text = "".join(template(f"exact_{name}.c") for name in pieces(functions, more))
-    return fill(template("exact_settle.c") + text, constants)
+    return fill_template(template("exact_settle.c") + text, constants)
 
 
 def fortran_functions(functions: Iterable[str], more: Iterable[str] = ()) -> str:
@@ -107,7 +107,7 @@ def fortran_functions(functions: Iterable[str], more: Iterable[str] = ()) -> str
     constants = _constants(lambda values: wrapped(fortran_numbers(values), " " * 12, " &"))
     constants |= {name: text.strip() for name, text in constants.items() if "&" not in text and "," not in text}
     text = "".join(template(f"exact_{name}.f90") for name in pieces(functions, more))
-    return fill(template("exact.f90"), constants | {"functions": fill(text, constants)})
+    return fill_template(template("exact.f90"), constants | {"functions": fill_template(text, constants)})
 
 
 def _constants(written: Callable[[NDArray[np.float64]], str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ddp_mlp.errors import ConfigError
 from ddp_mlp.exporting.c_code import c_header, c_source
-from ddp_mlp.exporting.description import Description, describe
+from ddp_mlp.exporting.description import Description, describe_network
 from ddp_mlp.exporting.fortran_code import fortran_selftest, fortran_source
 from ddp_mlp.exporting.onnx_ensemble import onnx_ensemble
 from ddp_mlp.exporting.onnx_graph import onnx_graph
@@ -23,7 +23,7 @@ def write_together(networks: Sequence[Network], path: Path) -> list[Path]:
         raise ConfigError(
             f"{path}: {len(networks)} networks together are written as .onnx alone: or export one of them"
         )
-    write_atomically(path, onnx_ensemble([describe(network) for network in networks]))
+    write_atomically(path, onnx_ensemble([describe_network(network) for network in networks]))
     return [path]
 
 
@@ -40,7 +40,7 @@ def write(network: Network, path: Path) -> list[Path]:
         used = network.standardization.used
         standardization = {"mean": network.standardization.mean, "scale": network.standardization.scale}
         functions = {"activation": network.architecture.activation, "output_activation": network.output_activation}
-        found = weights.Weights(
+        found = weights.StoredNetwork(
             network.parameters,
             standardization if used else None,
             network.classes,
@@ -51,7 +51,7 @@ def write(network: Network, path: Path) -> list[Path]:
         write_weights = weights.write_npz if path.suffix == ".npz" else weights.write_safetensors
         write_weights(path, found)
         return [path]
-    images = _images(describe(network), path)
+    images = _images(describe_network(network), path)
     for place, image in images.items():
         write_atomically(place, image)
     return list(images)

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from ddp_mlp import __version__
 from ddp_mlp.exporting import exact
 from ddp_mlp.exporting.description import Description, about, variables
-from ddp_mlp.exporting.literals import comment, fill, fortran_numbers, fortran_string, identifier, template, wrapped
+from ddp_mlp.exporting.literals import (
+    comment,
+    fill_template,
+    fortran_numbers,
+    fortran_string,
+    identifier,
+    template,
+    wrapped,
+)
 from ddp_mlp.exporting.panels import CHUNK, Panels, in_a_file, in_panels
 from ddp_mlp.nn.activations import LEAK
 
@@ -216,9 +224,9 @@ def fortran_source(network: Description, stem: str) -> str:
         "activate_one": CALL_ONE if network.activations else "",
         "activate_many": CALL_MANY if network.activations else "",
         "output": _output(network),
-        "loading": fill(template("load.f90"), load) if beside else "",
+        "loading": fill_template(template("load.f90"), load) if beside else "",
     }
-    text = fill(template("model.f90"), values)
+    text = fill_template(template("model.f90"), values)
     return _impure(text) if network.exact else text
 
 
@@ -237,9 +245,9 @@ def fortran_selftest(network: Description, stem: str) -> str:
         "test_size": _data("test_size", network.sizes(Y)),
         "use_load": ", load_weights" if beside else "",
         "declare_load": ", status\n    character(len=1024) :: path" if beside else "",
-        "load": fill(LOAD, {"bin": fortran_string(f"{stem}.bin")}) if beside else "",
+        "load": fill_template(LOAD, {"bin": fortran_string(f"{stem}.bin")}) if beside else "",
     }
-    return fill(template("selftest.f90"), values)
+    return fill_template(template("selftest.f90"), values)
 
 
 def module_name(stem: str) -> str:
@@ -297,7 +305,7 @@ def _functions(network: Description) -> str:
     for name in (name for name in wanted if name not in ("softmax", "identity")):
         lines = exact.FORTRAN[name] if network.exact else ACTIVATIONS[name]
         body = "\n".join(f"        {line}" for line in lines)
-        texts.append(fill(FUNCTION, {"name": name, "local": ", e" if len(lines) > 1 else "", "body": body}))
+        texts.append(fill_template(FUNCTION, {"name": name, "local": ", e" if len(lines) > 1 else "", "body": body}))
     return "\n".join(texts)
 
 
@@ -320,7 +328,7 @@ def _activate(network: Description) -> str:
     """Return the procedure that computes f of a hidden layer."""
     if not network.activations:
         return ""
-    return fill(ACTIVATE, {"cases": _cases(network.activations, "l", "z = f_{}(z)", "z = z")})
+    return fill_template(ACTIVATE, {"cases": _cases(network.activations, "l", "z = f_{}(z)", "z = z")})
 
 
 def _cases(names: Sequence[str], number: str, statement: str, unchanged: str) -> str:
@@ -344,7 +352,7 @@ def _output(network: Description) -> str:
     if network.target_mean is not None:
         value = f"target_mean(k) + {value}"
     cases = _cases(network.outputs, "k", "v = f_{}(z(k))", "v = z(k)").replace("\n", "\n    ")
-    return fill(ELEMENTWISE, {"value": value, "cases": "    " + cases})
+    return fill_template(ELEMENTWISE, {"value": value, "cases": "    " + cases})
 
 
 def _vector(name: str, size: str, kind: str, values: NDArray[Any] | None) -> str:

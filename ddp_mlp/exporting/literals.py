@@ -23,7 +23,7 @@ def template(name: str) -> str:
     return files(__package__).joinpath("templates", name).read_text("utf-8")
 
 
-def fill(text: str, values: dict[str, str]) -> str:
+def fill_template(text: str, values: dict[str, str]) -> str:
     """Put the values in the places `@key@` of a template; what a value contains is left alone. Raises KeyError."""
     return re.sub(r"@(\w+)@", lambda found: values[found[1]], text)
 

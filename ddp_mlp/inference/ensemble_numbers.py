@@ -1,8 +1,8 @@
 """Several networks that answer together on numbers, or on several labels: their mean and spread, and how good they are.
 
 As `ensemble` does for classes. The mean counts as the answer of one network would: with the loss that its members were
-trained with, and the same figures. How well its spread tells its errors is in `Interval`s of numbers, and in bins of
-labels' probabilities. Everything is the same for any number of ranks.
+trained with, and the same figures. How well its spread tells its errors is in a `SpreadCalibration` of numbers, and in
+bins of labels' probabilities. Everything is the same for any number of ranks.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ NORMAL = {0.5: 0.6744897501960817, 0.8: 1.2815515655446004, 0.9: 1.6448536269514
 
 
 @dataclass(frozen=True)
-class Interval:
+class SpreadCalibration:
     """How well the members' spread tells the error of their mean, of one target (Kuleshov et al., ICML 2018)."""
 
     spread: float
@@ -52,7 +52,7 @@ class EnsembleNumberScores:
     together: NumberScores
     members: list[NumberScores]
     """Of each member alone."""
-    calibration: dict[str, Interval] | Calibration
+    calibration: dict[str, SpreadCalibration] | Calibration
     """Of numbers, by target; or of labels: confidence is the mean probability, accuracy the share that is so."""
 
 
@@ -196,13 +196,13 @@ class Tally:
         return EnsembleNumberScores(together, members, intervals)
 
 
-def _interval(within: NDArray[np.int64], squares: Sequence[NDArray[np.float64]]) -> Interval:
+def _interval(within: NDArray[np.int64], squares: Sequence[NDArray[np.float64]]) -> SpreadCalibration:
     """Return the calibration of one target, from rows within (len(NORMAL) + 1,), and sums (2,) of blocks."""
     rows = int(within[-1])
     square, weight = (total(float(block[i]) for block in squares) for i in (0, 1))
     coverage = {f"{share:g}": int(count) / rows for share, count in zip(NORMAL, within, strict=False)} if rows else {}
     gaps = [abs(coverage[f"{share:g}"] - share) for share in NORMAL] if rows else []
-    return Interval(
+    return SpreadCalibration(
         spread=float(np.sqrt(square / weight)) if weight else float("nan"),
         coverage=coverage,
         expected_error=total(gaps) / len(gaps) if gaps else float("nan"),

@@ -17,7 +17,7 @@ from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.outputs import Output
-from ddp_mlp.nn.portable import Pass, Weights
+from ddp_mlp.nn.portable import Pass, RoundedWeights
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing.totals import total
 from ddp_mlp.summing.tree import cut
@@ -65,7 +65,7 @@ class ForwardPass:
         self.arithmetic, self._dtype = arithmetic, arithmetic.working(parameters.dtype)
         self._W, self._b = architecture.layout.views(parameters)
         self._groups: dict[int, Group] = {}
-        self._weights = Weights(architecture.layout.widths) if arithmetic.is_portable else None
+        self._weights = RoundedWeights(architecture.layout.widths) if arithmetic.is_portable else None
         self._ways: dict[int, Pass] = {}
 
     def begin(self) -> None:

@@ -46,7 +46,7 @@ LEAK = 0.01
 """The slope of leaky_relu below 0."""
 
 
-class Space(NamedTuple):
+class ActivationBuffers(NamedTuple):
     """The memory that a hidden layer's activation needs besides A and dz; arrays (n, …) are Fortran-ordered."""
 
     zeros: Array
@@ -74,13 +74,13 @@ class Activation(Protocol):
     def keeps_slope(self) -> bool:
         """Whether f′(z) is formed on the way forward and kept for the way back."""
 
-    def forward(self, Z: Array, b: Array, slope: Array | None, space: Space) -> None:
+    def forward(self, Z: Array, b: Array, slope: Array | None, space: ActivationBuffers) -> None:
         """Set Z = f(Z + b) in place, for b (n, 1), and slope, where there is one, to f′(Z + b)."""
 
-    def apply(self, Z: Array, slope: Array | None, space: Space) -> None:
+    def apply(self, Z: Array, slope: Array | None, space: ActivationBuffers) -> None:
         """Set Z = f(Z) in place, and slope, where there is one, to f′(Z): for a block of few examples."""
 
-    def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, space: Space) -> None:
+    def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, space: ActivationBuffers) -> None:
         """Turn dA (n, m) into dz = dA ⊙ f′(z) in place; keep_scale is what dropout has scaled A with."""
 
 
@@ -92,7 +92,7 @@ class Relu:
     start: Start = "He"
     keeps_slope: bool = False
 
-    def forward(self, Z: Array, b: Array, slope: Array | None, space: Space) -> None:
+    def forward(self, Z: Array, b: Array, slope: Array | None, space: ActivationBuffers) -> None:
         """Set Z = ReLU(Z + b) in place, for Z (n, m) in Fortran order and b (n, 1).
 
         In blocks of examples that stay in cache.
@@ -105,11 +105,11 @@ class Relu:
             np.add(block, tile[:, : block.shape[1]], out=block)
             self.apply(block, None, space)
 
-    def apply(self, Z: Array, slope: Array | None, space: Space) -> None:
+    def apply(self, Z: Array, slope: Array | None, space: ActivationBuffers) -> None:
         """Set Z = ReLU(Z) in place, against as many zeros: NumPy's maximum with a scalar is slower by 6."""
         np.maximum(Z, space.zeros[:, : Z.shape[1]], out=Z)
 
-    def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, space: Space) -> None:
+    def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, space: ActivationBuffers) -> None:
         """Turn dA (n, m) into dz = dA ⊙ [A > 0] · keep_scale in place.
 
         In the forward pass this was A = ReLU(z), dropped out: times 0 or keep_scale; so now [z > 0] is [A > 0].
@@ -131,7 +131,7 @@ class Smooth:
     functions: Functions = STEADY
     keeps_slope: bool = True
 
-    def forward(self, Z: Array, b: Array, slope: Array | None, space: Space) -> None:
+    def forward(self, Z: Array, b: Array, slope: Array | None, space: ActivationBuffers) -> None:
         """Set Z = f(Z + b) in place, and slope, where there is one, to f′(Z + b); in blocks that stay in cache."""
         n, m = Z.shape
         width = max(1, space.room.shape[1] // n)
@@ -140,7 +140,7 @@ class Smooth:
             np.add(Z[:, examples], b, out=Z[:, examples])
             self.apply(Z[:, examples], None if slope is None else slope[:, examples], space)
 
-    def apply(self, Z: Array, slope: Array | None, space: Space) -> None:
+    def apply(self, Z: Array, slope: Array | None, space: ActivationBuffers) -> None:
         """Set Z = f(Z) in place, and slope, where there is one, to f′(Z); in blocks for which there is room."""
         z, kept, room = Z.T.reshape(-1), None if slope is None else slope.T.reshape(-1), space.room
         size = room.shape[1]
@@ -148,7 +148,7 @@ class Smooth:
             part = slice(start, min(start + size, len(z)))
             self.pointwise(z[part], None if kept is None else kept[part], room[:, : part.stop - start], self.functions)
 
-    def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, space: Space) -> None:
+    def backward(self, dA: Array, A: Array, slope: Array | None, keep_scale: float, space: ActivationBuffers) -> None:
         """Turn dA (n, m) into dz = dA ⊙ slope in place: dropout has changed the slope as it has changed A."""
         assert slope is not None, "a group that is trained with keeps it"
         np.multiply(dA, slope, out=dA)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn.activations import RELU, ROOM, Activation, Space
+from ddp_mlp.nn.activations import RELU, ROOM, Activation, ActivationBuffers
 
 CACHED = 32 * 1024
 """Elements of a block on which several elementwise operations follow one another."""
@@ -80,7 +80,7 @@ class Shortcuts(NamedTuple):
     """dz A_prevᵀ added by BLAS itself to the sum it belongs to, rather than formed and added."""
 
 
-class Numbers(NamedTuple):
+class NumberStack(NamedTuple):
     """What the output layer of a stack needs besides, where targets are numbers."""
 
     stack: Stack
@@ -160,10 +160,10 @@ class Group:
         self.dA = {l: _pairs(dz[l], dz[l - 1], shortcuts[l].dA_at_once) for l in range(2, self.L + 1)}
         """{l: the products (dz, dA_prev) whose dA_prev = Wᵀ dz, of some shards each}."""
 
-    def _space(self, n: int) -> Space:
+    def _space(self, n: int) -> ActivationBuffers:
         k = min(self.m, max(1, CACHED // n))
         zeros, tile = (_first(memory, n, k) for memory in (self._zeros, self._tile))
-        return Space(zeros, tile, _first(self._positive, n, self.m), self._room)
+        return ActivationBuffers(zeros, tile, _first(self._positive, n, self.m), self._room)
 
     def _stack(self, start: int, z: NDArray[Any]) -> Stack:
         k, n, size = z.shape
@@ -174,11 +174,11 @@ class Group:
         stack.first[...] = n * size * np.arange(k)[:, None, None] + np.arange(size)
         return stack
 
-    def _numbers_of(self, stack: Stack, Y: NDArray[Any]) -> Numbers:
+    def _numbers_of(self, stack: Stack, Y: NDArray[Any]) -> NumberStack:
         k, n, size = stack.Z.shape
         part = slice(n * stack.examples.start, n * stack.examples.stop)
         room = self._numbers.reshape(1 + OUTPUT_ROOM, -1)[:, part].reshape(-1, k, n, size)
-        return Numbers(stack, Y, room[0], room[1:])
+        return NumberStack(stack, Y, room[0], room[1:])
 
     @property
     def losses(self) -> NDArray[Any]:

@@ -32,7 +32,7 @@ from ddp_mlp.nn.rounding import BLOCK, FLOAT64, Block, Room, constants, width
 Drop = Callable[[int, Array, Array | None, slice], None]
 
 
-class Weights:
+class RoundedWeights:
     """All W[l] rounded row by row to whole units, as float64; memory that may be shared by the ranks of a node."""
 
     def __init__(self, widths: Sequence[int], allocate: Callable[[int], Array] | None = None) -> None:
@@ -98,7 +98,7 @@ def largest_of_rows(W: NDArray[Any], step: int) -> Array:
 class Pass:
     """The way of a group's examples through the network, with the views and the memory that it needs, made once."""
 
-    def __init__(self, group: Group, weights: Weights, lines: Lines | None = None) -> None:
+    def __init__(self, group: Group, weights: RoundedWeights, lines: Lines | None = None) -> None:
         """`lines` are noted on the way, for a way back; all three are kept, not copied."""
         self.group, self.weights, self.lines = group, weights, lines
         L, widths = group.L, weights.widths

@@ -26,7 +26,7 @@ PROCESSOR = Path("/proc/cpuinfo")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
-class Room(NamedTuple):
+class FileSystemSize(NamedTuple):
     """Bytes of a file system."""
 
     free: int
@@ -76,9 +76,9 @@ def processor_quota(root: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> floa
     return quota
 
 
-def shared_memory() -> Room:
+def shared_memory() -> FileSystemSize:
     """Return the room in /dev/shm; as much as can be where a system has none."""
-    return _room(SHARED_MEMORY)
+    return _size_of(SHARED_MEMORY)
 
 
 def places_to_share() -> list[Path]:
@@ -97,7 +97,7 @@ def free_memory(shared: bool) -> int:
     """
     least = min(_available(), memory_left_by_control_groups())
     if shared:
-        least = min(least, max((_room(folder).free for folder in places_to_share()), default=0))
+        least = min(least, max((_size_of(folder).free for folder in places_to_share()), default=0))
     return int(least) if math.isfinite(least) else 1 << 62
 
 
@@ -112,12 +112,12 @@ def address_space_left() -> float:
     return limit
 
 
-def _room(folder: Path) -> Room:
+def _size_of(folder: Path) -> FileSystemSize:
     try:
         status = os.statvfs(folder)
     except OSError:
-        return Room(sys.maxsize, sys.maxsize)
-    return Room(status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
+        return FileSystemSize(sys.maxsize, sys.maxsize)
+    return FileSystemSize(status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
 
 
 def memory_left_by_control_groups(root: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> float:

@@ -33,7 +33,7 @@ class Terminal(NamedTuple):
         return f"\x1b[{CODES[style]}m{text}\x1b[0m" if self.colours and text else text
 
 
-def columns_of(text: str) -> int:
+def display_width(text: str) -> int:
     """Return the columns that printable text takes: two for a wide character, none for one that joins another."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 

@@ -36,7 +36,7 @@ Values = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Line:
+class Curve:
     """One line of a panel."""
 
     run: int
@@ -50,11 +50,11 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Panel:
+class CurvePanel:
     """What is drawn above one stretch of the axis."""
 
     title: str
-    lines: tuple[Line, ...]
+    lines: tuple[Curve, ...]
     tall: bool
     from_zero: bool = False
 
@@ -107,23 +107,23 @@ def loss_words(runs: Sequence[RunLog]) -> str:
     return f"Loss, {'; '.join(kinds)}" if kinds else "Loss"
 
 
-def _panels(runs: Sequence[RunLog]) -> list[Panel]:
+def _panels(runs: Sequence[RunLog]) -> list[CurvePanel]:
     score = next(
         (score for score in SCORES if any(len(run.series("epoch", f"valid_{score[0]}")[1]) for run in runs)), SCORES[0]
     )
     found = [
-        Panel(loss_words(runs), _of_epochs(runs, "loss", "loss"), tall=True),
-        Panel(score[1], _of_epochs(runs, score[0], "accuracy" if score[0] == "accuracy" else ""), tall=True),
-        Panel("Learning rate", _of_steps(runs, "learning_rate"), tall=False, from_zero=True),
-        Panel("Gradient norm", _of_steps(runs, "gradient_norm"), tall=False),
+        CurvePanel(loss_words(runs), _of_epochs(runs, "loss", "loss"), tall=True),
+        CurvePanel(score[1], _of_epochs(runs, score[0], "accuracy" if score[0] == "accuracy" else ""), tall=True),
+        CurvePanel("Learning rate", _of_steps(runs, "learning_rate"), tall=False, from_zero=True),
+        CurvePanel("Gradient norm", _of_steps(runs, "gradient_norm"), tall=False),
     ]
     return [panel for panel in found if panel.lines]
 
 
-def _of_epochs(runs: Sequence[RunLog], figure: str, field: str) -> tuple[Line, ...]:
+def _of_epochs(runs: Sequence[RunLog], figure: str, field: str) -> tuple[Curve, ...]:
     """Return the lines of a figure by epoch, and of a field of steps behind those of a single run."""
     lines = [
-        Line(number, style, split, values)
+        Curve(number, style, split, values)
         for number, run in enumerate(runs)
         for style, split in enumerate(("train", "valid"))
         if len((values := run.series("epoch", f"{split}_{figure}"))[1])
@@ -136,18 +136,18 @@ def _of_epochs(runs: Sequence[RunLog], figure: str, field: str) -> tuple[Line, .
         epochs = len(run.of("epoch"))
         if len(steps[1]) and (not lines or len(steps[1]) >= STEPS_PER_EPOCH * epochs):
             every = run.config.get("log_every", 0)
-            behind.append(Line(number, 0, f"train, means of {every} steps", steps, faint=bool(lines)))
+            behind.append(Curve(number, 0, f"train, means of {every} steps", steps, faint=bool(lines)))
     return (*behind, *lines)
 
 
-def _of_steps(runs: Sequence[RunLog], field: str) -> tuple[Line, ...]:
+def _of_steps(runs: Sequence[RunLog], field: str) -> tuple[Curve, ...]:
     """Return the lines of a field of steps; none where it never changes, which the settings say as well."""
-    found = [Line(number, 0, "", run.series("step", field)) for number, run in enumerate(runs)]
+    found = [Curve(number, 0, "", run.series("step", field)) for number, run in enumerate(runs)]
     found = [line for line in found if len(line.values[1]) > 1]
     return tuple(found) if any(line.values[1].min() < line.values[1].max() for line in found) else ()
 
 
-def _words(runs: Sequence[RunLog], panel: Panel) -> str:
+def _words(runs: Sequence[RunLog], panel: CurvePanel) -> str:
     told = []
     for line in panel.lines:
         epochs, values = line.values
@@ -160,7 +160,7 @@ def _words(runs: Sequence[RunLog], panel: Panel) -> str:
     return f"{panel.title} over epochs: {'; '.join(told)}."
 
 
-def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[RunLog], palette: Palette) -> None:
+def _draw_panel(axes: Axes, panel: CurvePanel, runs: Sequence[RunLog], palette: Palette) -> None:
     several = len(runs) > 1
     for line in panel.lines:
         colour = palette.run(line.run if several else line.style)
@@ -189,7 +189,7 @@ def _draw_line(axes: Axes, points: Values, colour: str, style: Any) -> None:
     axes.plot(epochs, values, color=colour, marker="o" if len(values) == 1 else None, **style)
 
 
-def _legend(axes: Axes, panels: Sequence[Panel], runs: Sequence[RunLog], palette: Palette, columns: int) -> None:
+def _legend(axes: Axes, panels: Sequence[CurvePanel], runs: Sequence[RunLog], palette: Palette, columns: int) -> None:
     """Name the lines once for all panels, above the first, in so many columns."""
     several = len(runs) > 1
     lines = [line for panel in panels for line in panel.lines if line.label]

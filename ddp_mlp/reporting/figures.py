@@ -52,7 +52,7 @@ def cards(run: RunLog) -> str:
         )
     ranks = f"{start['ranks']} rank{'s' if start['ranks'] > 1 else ''}"
     nodes = f" on {start['nodes']} nodes" if start["nodes"] > 1 else ""
-    found.append((in_words(last["seconds"]), f"of training on {ranks}{nodes}", _pace(run)))
+    found.append((duration_in_words(last["seconds"]), f"of training on {ranks}{nodes}", _pace(run)))
     widths = "-".join(map(str, [features, *run.config["hidden"], start.get("outputs", of)]))
     found.append((f"{start['parameters']:,}", "parameters", widths))
     listed = "".join(
@@ -89,7 +89,7 @@ def _pace(run: RunLog) -> str:
     return f"{statistics.median(rates):,.0f} examples a second" if len(rates) else ""
 
 
-def in_words(seconds: float) -> str:
+def duration_in_words(seconds: float) -> str:
     """Return a time in words, to two units at most, such as "3 minutes 5 seconds"."""
     if seconds < 10:
         return f"{seconds:.1f} seconds"
@@ -111,7 +111,7 @@ def results(runs: Sequence[RunLog]) -> str:
         swatch = f'<span class="swatch" style="background: var(--run-{place % RUNS})"></span>'
         cells = [figure(name, figures[name]) if name in figures else "–" for name in names]
         took = [
-            in_words(last["seconds"]),
+            duration_in_words(last["seconds"]),
             f"{run.start['ranks']}",
             f"{run.sha256[:HASH_DIGITS]}…" if run.sha256 else "",
         ]

@@ -65,4 +65,4 @@ class Follower:
 
 def journal_of(folder: Path) -> Path:
     """Return the path of a run's journal, given its folder or the journal itself."""
-    return folder if os.path.isfile(folder) else folder / journal.FILE
+    return folder if os.path.isfile(folder) else folder / journal.JOURNAL

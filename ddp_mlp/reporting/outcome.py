@@ -37,7 +37,7 @@ class Mistake(NamedTuple):
     """(n_0,), as they are in the file."""
 
 
-class Outcome(NamedTuple):
+class ClassOutcome(NamedTuple):
     """What the kept model says about the test data."""
 
     classes: tuple[str, ...]
@@ -81,7 +81,7 @@ class Outcome(NamedTuple):
         return [(self.classes[i], self.classes[k], rows) for i, k, rows in self.counted.most_frequent(count)]
 
 
-def outcome_on_test(run: RunLog, data: Path | None, mistakes: int) -> Outcome | str:
+def outcome_on_test(run: RunLog, data: Path | None, mistakes: int) -> ClassOutcome | str:
     """Return what the run's kept model says about the test data, or why that cannot be known.
 
     `data` takes the place of the file that the run names. `mistakes` is how many are kept.
@@ -101,7 +101,7 @@ def outcome_on_test(run: RunLog, data: Path | None, mistakes: int) -> Outcome | 
         confusion, wrong = _count(kept, info, numbers, mistakes, ranks)
         with Reader(info, "test") as reader:
             pictured = [Mistake(*mistake, reader.X(mistake[0], mistake[0] + 1)[0]) for mistake in wrong]
-        return Outcome(found.classes, confusion, pictured, found.step, found.parameters_sha256, ranks)
+        return ClassOutcome(found.classes, confusion, pictured, found.step, found.parameters_sha256, ranks)
     except StorageError as error:
         return f"{error}; --data says where the data file is now"
     except ProgramError as error:

@@ -17,13 +17,13 @@ from matplotlib.text import Text
 
 from ddp_mlp.reporting.charts import PAPER, STYLE, Chart, Palette, dress, fill, short
 from ddp_mlp.reporting.matrix import LABELLED, RIGHT, WRONG, opacity, shares_of
-from ddp_mlp.reporting.outcome import Outcome, picture
+from ddp_mlp.reporting.outcome import ClassOutcome, picture
 from ddp_mlp.reporting.runs import RunLog
 
 NUMBERED = 12
 
 
-def confusion_chart(run: RunLog, outcome: Outcome, title: str = "Confusion matrix") -> Chart:
+def confusion_chart(run: RunLog, outcome: ClassOutcome, title: str = "Confusion matrix") -> Chart:
     """Return the chart of which classes the model predicts for which."""
     n, text = len(outcome.classes), outcome.matrix_in_words(run.name)
 
@@ -50,7 +50,7 @@ def confusion_chart(run: RunLog, outcome: Outcome, title: str = "Confusion matri
     return Chart(title, text, draw, (4.4, 4.1))
 
 
-def mistakes_chart(run: RunLog, outcome: Outcome, shape: Sequence[int], columns: int = 6, rows: int = 2) -> Chart:
+def mistakes_chart(run: RunLog, outcome: ClassOutcome, shape: Sequence[int], columns: int = 6, rows: int = 2) -> Chart:
     """Return the chart of the most confident mistakes, drawn as pictures."""
     shown = outcome.mistakes[: columns * rows]
     names = outcome.classes

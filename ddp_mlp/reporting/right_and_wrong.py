@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ddp_mlp.reporting.markup import Name, escaped, figures_of, folded, paragraph, table
 from ddp_mlp.reporting.matrix import LABELLED, SMALL, matrix_svg
 from ddp_mlp.reporting.number_outcome import NumberOutcome
-from ddp_mlp.reporting.outcome import Outcome, picture
+from ddp_mlp.reporting.outcome import ClassOutcome, picture
 from ddp_mlp.reporting.runs import RunLog
 from ddp_mlp.reporting.target_charts import charts_of_numbers, charts_of_scores
 from ddp_mlp.run_dir.narrator import number
@@ -24,7 +24,7 @@ CLASSES_SHOWN = 12
 
 Shape = tuple[int, ...] | None
 """Of the features as a picture, where they are one."""
-Found = Outcome | NumberOutcome | str
+Found = ClassOutcome | NumberOutcome | str
 """What a run's model does on the test data, or why that cannot be known."""
 
 
@@ -52,7 +52,7 @@ def of_run(run: RunLog, outcome: Found, shape: Shape, prefix: str) -> str:
     return paragraph(kept) + "\n".join([*parts, _mistakes(outcome, shape), scores])
 
 
-def _matrix(run: RunLog, outcome: Outcome) -> str:
+def _matrix(run: RunLog, outcome: ClassOutcome) -> str:
     n, text = len(outcome.classes), outcome.matrix_in_words(run.name)
     kind = "" if n <= SMALL else " large" if n > LABELLED else " medium"
     caption = "Confusion matrix: the denser a cell, the larger its share of the true class"
@@ -60,12 +60,12 @@ def _matrix(run: RunLog, outcome: Outcome) -> str:
     return f'<figure class="confusion{kind}"><figcaption>{escaped(caption)}</figcaption>{svg}</figure>'
 
 
-def _confusions(outcome: Outcome) -> str:
+def _confusions(outcome: ClassOutcome) -> str:
     confused = [[Name(label), Name(taken), count] for label, taken, count in outcome.confusions(LISTED)]
     return table(["true", "predicted", "rows"], confused, "Most frequent confusions") if confused else ""
 
 
-def _classes(outcome: Outcome) -> str:
+def _classes(outcome: ClassOutcome) -> str:
     """Return the classes, those that need it most first: by F1, those without one last."""
     found = sorted(outcome.per_class(), key=lambda row: (row[4] is None, row[4] or 0.0))
     rows = [
@@ -77,7 +77,7 @@ def _classes(outcome: Outcome) -> str:
     return table(head, shown, caption) + (folded(f"The other {len(rest)} classes", table(head, rest)) if rest else "")
 
 
-def _mistakes(outcome: Outcome, shape: Shape) -> str:
+def _mistakes(outcome: ClassOutcome, shape: Shape) -> str:
     if not outcome.mistakes:
         return paragraph("Every test row is right.")
     names = outcome.classes
@@ -143,7 +143,7 @@ def of_all_runs(runs: Sequence[RunLog], outcomes: Sequence[Found], shapes: Seque
 
 
 def _classes_of_all(runs: Sequence[RunLog], outcomes: Sequence[Found]) -> str:
-    known = [(run, outcome) for run, outcome in zip(runs, outcomes, strict=True) if isinstance(outcome, Outcome)]
+    known = [(run, outcome) for run, outcome in zip(runs, outcomes, strict=True) if isinstance(outcome, ClassOutcome)]
     if len(known) < 2 or len({outcome.classes for _, outcome in known}) > 1:
         return ""
     scores = [[row[4] for row in outcome.per_class()] for _, outcome in known]

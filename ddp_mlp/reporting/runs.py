@@ -162,7 +162,7 @@ def read(folder: Path, name: str | None = None) -> RunLog:
 
     Raises StorageError (cannot be read) or DataError (is no journal, or a checkpoint without one).
     """
-    path = folder if folder.is_file() else folder / journal.FILE
+    path = folder if folder.is_file() else folder / journal.JOURNAL
     try:
         text = _kept_with_a_model(path) if folder.is_file() else path.read_bytes()
     except OSError as error:

@@ -15,7 +15,7 @@ from ddp_mlp.errors import printable
 from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.parallel.terminal import Terminal, painted, terminal_of
 from ddp_mlp.run_dir.journal import Event
-from ddp_mlp.run_dir.narrator import COLUMNS, Narrator, fitted, result, result_on_screen
+from ddp_mlp.run_dir.narrator import COLUMNS, Narrator, fit_line, result, result_on_screen
 from ddp_mlp.streams import console
 
 DRAW_SECONDS = 0.1
@@ -111,7 +111,7 @@ class Console:
         figures += [f"accuracy {totals.accuracy:.3f}"] if totals.examples and self._counts_right else []
         saved = [] if self._saved is None else [f"saved at {self._saved:,}"]
         rate = f"{self._rate.take():,.0f} examples/s"
-        self._bar.set_description_str(fitted(["", *figures, rate, *saved], self._room())[2:], refresh=False)
+        self._bar.set_description_str(fit_line(["", *figures, rate, *saved], self._room())[2:], refresh=False)
         self._bar.refresh()
 
     def saved(self, step: int) -> None:

@@ -42,19 +42,19 @@ class RunFolder:
         communicator: Communicator,
         start: Start,
         like: Checkpoint,
-        complete: bool,
+        is_complete: bool,
         aside: bool = False,
         again: str = GO_ON,
     ) -> None:
         """Open what is written, or raise StorageError or ConfigError on all ranks.
 
-        `like` is what all checkpoints of the run have in common, at the step from which it begins; `complete` tells
+        `like` is what all checkpoints of the run have in common, at the step from which it begins; `is_complete` tells
         that there is nothing left to do for this start but to say so; `aside` that nobody waits for its result; `again`
         what makes it go on after a stop.
         """
         self._communicator = communicator
         desks: list[Desk] = []
-        communicator.on_rank_0(lambda: desks.append(Desk(start, like, complete, aside, again)))
+        communicator.on_rank_0(lambda: desks.append(Desk(start, like, is_complete, aside, again)))
         self._desk = desks[0] if desks else None
 
     def __enter__(self) -> Self:
@@ -123,7 +123,7 @@ class RunFolder:
 class Desk:
     """Rank 0's end of a run's folder: all its files, and the console. Local."""
 
-    def __init__(self, start: Start, like: Checkpoint, complete: bool, aside: bool, again: str) -> None:
+    def __init__(self, start: Start, like: Checkpoint, is_complete: bool, aside: bool, again: str) -> None:
         self._config, self._like = start.config, like
         config = start.config
         self.console = Console(config.quiet or aside, silent=aside)
@@ -139,10 +139,10 @@ class Desk:
             begun_from=None if start.resumed_from is None else (like.step, self._checkpoints / start.resumed_from),
             again=again,
         )
-        self._journal = Journal(start.run_dir / journal.FILE, start.journal_bytes, keep_history=not complete)
+        self._journal = Journal(start.run_dir / journal.JOURNAL, start.journal_bytes, keep_history=not is_complete)
         self._board: TensorBoard | None = None
         self._listeners: list[Listener] = [lambda event, _: self._journal.write(event)]
-        if complete:
+        if is_complete:
             self.console.say(
                 f"{start.run_dir} is complete: {counted(like.step, 'step')}, {counted(like.epoch, 'epoch')}"
             )
@@ -212,7 +212,7 @@ class Desk:
             return "is another run's, of other data"
         wanted = self._journal.hash_of_best(epoch)
         if wanted is not None and best.parameters_sha256 != wanted:
-            return f"has the parameters {best.parameters_sha256[:16]}…, but {journal.FILE} says {wanted[:16]}…"
+            return f"has the parameters {best.parameters_sha256[:16]}…, but {journal.JOURNAL} says {wanted[:16]}…"
         return None
 
     def settle(self) -> str:
@@ -226,7 +226,8 @@ class Desk:
             self.saving.wait(GOODBYE_SECONDS)
         self.console.close()
         if self._journal.lost:
-            self.console.warn(f"{journal.FILE} lacks {counted(self._journal.lost, 'line')} that could not be written")
+            lines = counted(self._journal.lost, "line")
+            self.console.warn(f"{journal.JOURNAL} lacks {lines} that could not be written")
         if self._board is not None:
             with suppress(StorageError):
                 self._board.close()

@@ -18,7 +18,7 @@ from typing import Any
 from ddp_mlp.errors import StorageError
 from ddp_mlp.run_dir.lock import is_still_at
 
-FILE = "metrics.jsonl"
+JOURNAL = "metrics.jsonl"
 """The journal's name in a run's folder."""
 
 HISTORY = ("start", "interrupted", "final")

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from ddp_mlp.errors import RunInUse, StorageError
 
-FILE = "lock"
+LOCK = "lock"
 BEAT_SECONDS = 2.0
 """How often a holder touches the file."""
 LOOK_SECONDS = 7.0
@@ -40,7 +40,7 @@ class Lock:
 
         `warn` is told, from another thread, where the file is deleted or replaced while the lock is held.
         """
-        self._path, self._warn = folder / FILE, warn
+        self._path, self._warn = folder / LOCK, warn
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:

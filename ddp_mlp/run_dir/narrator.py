@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ddp_mlp.errors import printable
-from ddp_mlp.run_dir.journal import FILE, Event
+from ddp_mlp.run_dir.journal import JOURNAL, Event
 from ddp_mlp.summing.tree import automatic_shards
 from ddp_mlp.units import byte_size, counted
 
@@ -91,7 +91,7 @@ class Narrator:
         place = f"step {event['step']:>{len(f'{total:,}')},}/{total:,}"
         rate = f"{event['examples_per_second']:,.0f} examples/s"
         kept = [] if saved is None else [f"saved at {saved:,}"]
-        return fitted([place, *figures, f"{duration(self._seconds_left(event))} left", rate, *kept])
+        return fit_line([place, *figures, f"{duration(self._seconds_left(event))} left", rate, *kept])
 
     def _tell_epoch(self, event: Event) -> list[str]:
         epoch, epochs = event["epoch"], self._start["config"]["epochs"]
@@ -100,7 +100,7 @@ class Narrator:
             return []
         self._told_seconds = event["seconds"]
         place = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
-        line = fitted([place, *epoch_figures(event), f"{event['examples_per_second']:,.0f} examples/s"])
+        line = fit_line([place, *epoch_figures(event), f"{event['examples_per_second']:,.0f} examples/s"])
         return [line, *self._tell_crowding(event)]
 
     def _tell_crowding(self, event: Event) -> list[str]:
@@ -120,7 +120,7 @@ class Narrator:
         lines = [f"ended     by {event['ended']}: {counts}"]
         if "best_epoch" in event:
             lines.append(f"best      epoch {event['best_epoch']}")
-        return [*lines, f"kept      {run_dir}/checkpoints/{event['checkpoint']}", f"journal   {run_dir}/{FILE}"]
+        return [*lines, f"kept      {run_dir}/checkpoints/{event['checkpoint']}", f"journal   {run_dir}/{JOURNAL}"]
 
     def _seconds_left(self, event: Event) -> float:
         """Return the seconds that the steps to come will take, at the pace since the last start."""
@@ -130,7 +130,7 @@ class Narrator:
         return max(0.0, passed / max(1, done) * left)
 
 
-def fitted(parts: Sequence[str], columns: int = COLUMNS) -> str:
+def fit_line(parts: Sequence[str], columns: int = COLUMNS) -> str:
     """Return a line of the parts, the first of which matter most: those that do not fit are left out."""
     line = parts[0]
     for part in parts[1:]:

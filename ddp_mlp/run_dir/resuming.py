@@ -18,7 +18,7 @@ from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.schedules import Patience
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.run_dir.journal import FILE
+from ddp_mlp.run_dir.journal import JOURNAL
 from ddp_mlp.run_dir.saving import State
 from ddp_mlp.storage import checkpoints, weights
 from ddp_mlp.storage.atomic import sweep
@@ -139,7 +139,7 @@ def _in_words(arithmetic: Mapping[str, Any]) -> str:
 
 def _find_checkpoint(config: Config, run_dir: Path) -> Newest | None:
     """Return the checkpoint to go on from: the newest of run_dir, else the one that `resume` names, else None."""
-    folder, journal = run_dir / "checkpoints", run_dir / FILE
+    folder, journal = run_dir / "checkpoints", run_dir / JOURNAL
     used = any(folder.glob("*.h5")) or (journal.exists() and journal.stat().st_size > 0)
     if config.resume == "never" and used:
         raise ConfigError(f"resume = never, but {run_dir} has been used: choose another run_dir")

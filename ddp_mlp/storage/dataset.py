@@ -26,7 +26,7 @@ import numpy as np
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.storage.attributes import read_attribute
 from ddp_mlp.storage.hdf5 import check_extent, check_plain, follow, members, named_failures, open_hdf5, size_and_mtime
-from ddp_mlp.storage.variables import Variable, describe_variable, joined_dtype, names_of
+from ddp_mlp.storage.variables import Variable, describe_variable, joined_dtype, split_names
 from ddp_mlp.storage.variables import feature_names as variable_names
 
 SPLITS = ("train", "valid", "test")
@@ -315,7 +315,7 @@ def _inspect_split(
     group: h5py.Group, path: str, split: str, x_name: str, y_name: str, needs_labels: bool, any_labels: bool
 ) -> tuple[SplitInfo, FilePart]:
     """Return the split's description, and where its rows are in this file."""
-    x_names = names_of(x_name)
+    x_names = split_names(x_name)
     arrays: dict[str, h5py.Dataset] = {}
     for name in (*x_names, y_name, "w"):
         array = follow(group, name, path)

@@ -21,7 +21,7 @@ from ddp_mlp.storage.dataset import DatasetInfo
 from ddp_mlp.storage.regular import open_regular
 from ddp_mlp.storage.survey import NumberSurvey, Survey
 
-FILE = "data.json"
+SURVEY = "data.json"
 """The record's name in a run's folder."""
 FORMAT = 1
 LARGEST = 1 << 30

@@ -93,7 +93,7 @@ def _number(array: h5py.Dataset, attribute: str, where: str) -> float | None:
     return float(value.reshape(-1)[0])
 
 
-def names_of(text: str) -> tuple[str, ...]:
+def split_names(text: str) -> tuple[str, ...]:
     """Return the names of arrays in a list such as "T,q,ps"; where the first is from the root, all are."""
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if names and names[0].startswith("/"):

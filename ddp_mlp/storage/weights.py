@@ -38,7 +38,7 @@ MOST_BYTES, MOST_TIMES = 1 << 30, 50
 """An archive that would become more bytes than both, and than so many times itself, is no network."""
 
 
-class Weights(NamedTuple):
+class StoredNetwork(NamedTuple):
     """A network, with what belongs to it where the file knows."""
 
     parameters: Arrays
@@ -54,22 +54,24 @@ class Weights(NamedTuple):
     """The names of the n_0 features."""
 
 
-def of_checkpoint(found: Checkpoint) -> Weights:
+def of_checkpoint(found: Checkpoint) -> StoredNetwork:
     """Return the network in a checkpoint."""
     targets = Targets.from_dict(found.targets) if found.targets is not None else None
     functions = {name: str(found.config.get(name, default)) for name, default in PLAIN.items()}
     named = found.inputs.get("features")
     features = None if named is None else tuple(named)
-    return Weights(dict(found.parameters), found.standardization, found.classes or None, targets, functions, features)
+    return StoredNetwork(
+        dict(found.parameters), found.standardization, found.classes or None, targets, functions, features
+    )
 
 
 def arranged(
-    given: Weights,
+    given: StoredNetwork,
     classes: tuple[str, ...] | None,
     features: tuple[str, ...] | None,
     targets: tuple[str, ...],
     where: str,
-) -> Weights:
+) -> StoredNetwork:
     """Return a network whose outputs and inputs are in the order of these classes or targets, and features, by name.
 
     Names that are numbers 0, 1, … are none, nor are targets of which one has another name. Raises ConfigError,
@@ -112,7 +114,7 @@ def widths(parameters: Mapping[str, NDArray[Any]]) -> tuple[int, ...]:
     return (parameters["W1"].shape[1], *(len(parameters[f"b{l}"]) for l in range(1, layers + 1)))
 
 
-def read(path: str | Path) -> Weights:
+def read(path: str | Path) -> StoredNetwork:
     """Read .npz, .safetensors, or else a checkpoint file or run folder. Local.
 
     Raises StorageError where it cannot be read, DataError where it does not hold a network, ConfigError where the
@@ -140,7 +142,7 @@ def read(path: str | Path) -> Weights:
     named = names if names and len(names) == features else None
     targets = _targets(words, maps, len(parameters[f"b{len(parameters) // 2}"]), path)
     functions = {name: words[name][0] for name in PLAIN if words.get(name)} or None
-    return Weights(parameters, given or None, words.get("classes") or None, targets, functions, named)
+    return StoredNetwork(parameters, given or None, words.get("classes") or None, targets, functions, named)
 
 
 def _targets(
@@ -168,7 +170,7 @@ def _targets(
     return found
 
 
-def _words(weights: Weights) -> dict[str, tuple[str, ...]]:
+def _words(weights: StoredNetwork) -> dict[str, tuple[str, ...]]:
     """Return what is said of a network besides its numbers, as far as there is something to say."""
     targets, functions = weights.targets, dict(weights.functions or {})
     words = {"classes": weights.classes or (), "features": weights.features or ()}
@@ -178,7 +180,7 @@ def _words(weights: Weights) -> dict[str, tuple[str, ...]]:
     return {name: word for name, word in words.items() if word}
 
 
-def _maps(weights: Weights) -> Arrays:
+def _maps(weights: StoredNetwork) -> Arrays:
     """Return mean and scale of inputs and of targets, float64, as far as there are any."""
     found, targets = dict(weights.standardization or {}), weights.targets
     if targets is not None and targets.names and not targets.probabilities:
@@ -186,7 +188,7 @@ def _maps(weights: Weights) -> Arrays:
     return found
 
 
-def write_npz(path: Path, weights: Weights) -> None:
+def write_npz(path: Path, weights: StoredNetwork) -> None:
     """Write W1, b1, …, and what belongs to the network: mean, scale, target_mean, target_scale, and names as text.
 
     Atomically. Raises StorageError.
@@ -198,7 +200,7 @@ def write_npz(path: Path, weights: Weights) -> None:
     write_atomically(path, image.getvalue())
 
 
-def write_safetensors(path: Path, weights: Weights) -> None:
+def write_safetensors(path: Path, weights: StoredNetwork) -> None:
     """Write `0.weight`, `0.bias`, `2.weight`, …, and what belongs to the network: names as JSON in the metadata.
 
     The names are those of `torch.nn.Sequential(Linear, ReLU, Linear, …)`. Atomically. Raises StorageError, or

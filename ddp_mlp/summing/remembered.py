@@ -24,7 +24,7 @@ from ddp_mlp.nn import kernels
 from ddp_mlp.nn.buffers import Shortcuts
 from ddp_mlp.parallel.host import processor_model
 
-FOLDER = "DDP_MLP_CACHE"
+CACHE_VARIABLE = "DDP_MLP_CACHE"
 """The environment variable that names the folder."""
 DECIDING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES")
 """Environment variables on which kernels or their blocks depend."""
@@ -89,7 +89,7 @@ def remember(key: dict[str, str], proof: Proof) -> None:
 
 def cache_folder() -> Path | None:
     """Return the folder of proofs, which need not be there; None where none is to be kept."""
-    asked = os.environ.get(FOLDER)
+    asked = os.environ.get(CACHE_VARIABLE)
     if asked is not None:
         return Path(asked) / "proofs" if asked else None
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

@@ -11,7 +11,7 @@ from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.console import Console
 from ddp_mlp.run_dir.journal import Event, make_event
-from ddp_mlp.run_dir.narrator import epoch_figures, fitted
+from ddp_mlp.run_dir.narrator import epoch_figures, fit_line
 from ddp_mlp.run_dir.saving import Arrays, Snapshot, State
 from ddp_mlp.training.building import (
     build_batches,
@@ -23,11 +23,11 @@ from ddp_mlp.training.building import (
 )
 from ddp_mlp.training.interruption import Interruption
 from ddp_mlp.training.libraries import with_blas_chosen
-from ddp_mlp.training.loop import complete
+from ddp_mlp.training.loop import train_to_end
 from ddp_mlp.training.machine import settled
 from ddp_mlp.training.progress import Progress
 from ddp_mlp.training.saving_rules import Never
-from ddp_mlp.training.state import begin, gather_state
+from ddp_mlp.training.state import gather_state, initialize
 from ddp_mlp.training.trainer import Trainer
 from ddp_mlp.training.watchdog import Watchdog
 
@@ -73,7 +73,7 @@ def train_in_memory(
     ):
         check_validation_data(config, data)
         step = build_step(config, data, communicator)
-        begin(step, state is not None, state)
+        initialize(step, state is not None, state)
         with closing(build_batches(config, data, communicator, progress, earlier)) as batches:
             trainer = Trainer(
                 step,
@@ -91,7 +91,7 @@ def train_in_memory(
             start = make_event("start", 0, 0, 0.0, **start_values(config, data, machine, trainer), resumed_from=None)
             stopped = None
             try:
-                complete(trainer, signals)
+                train_to_end(trainer, signals)
             except Interrupted as error:
                 stopped = error
         parameters = step.layout.arrays(step.reduction.parameters.copy())
@@ -114,7 +114,7 @@ class Memory:
         """Keep the event, and tell an epoch's end."""
         self.events.append(event)
         if event["event"] == "epoch":
-            self._console.say(fitted([f"epoch {event['epoch']}/{self._epochs}", *epoch_figures(event)]))
+            self._console.say(fit_line([f"epoch {event['epoch']}/{self._epochs}", *epoch_figures(event)]))
 
     def save(self, take: Callable[[], Snapshot]) -> None:
         """Keep nothing: the caller takes what there is in the end."""

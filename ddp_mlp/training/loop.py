@@ -47,10 +47,10 @@ def train(config: Config, communicator: Communicator) -> dict[str, Any]:
         with claimed(config, ranks) as named, Interruption(ranks.abort) as signals:
             again = watchdog.again = signals.again = how_to_go_on(config, str(named.run_dir))
             with started(named, data, machine, ranks, watchdog, again=again) as trainer:
-                return {**complete(trainer, signals), "run_dir": named.run_dir}
+                return {**train_to_end(trainer, signals), "run_dir": named.run_dir}
 
 
-def complete(trainer: Trainer, signals: Signals) -> dict[str, Any]:
+def train_to_end(trainer: Trainer, signals: Signals) -> dict[str, Any]:
     """Do what is left of a run, unless a signal stops it, and return the final event. Collective."""
     while not trainer.ended:
         for batch in trainer.batches.epoch(trainer.progress.epoch, trainer.steps_into_epoch):

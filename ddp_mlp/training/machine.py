@@ -20,7 +20,7 @@ from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.arithmetic import PORTABLE, VERSION
 from ddp_mlp.nn.lines import Limbs, Lines, sample
 from ddp_mlp.nn.parameters import Layout
-from ddp_mlp.nn.portable import Pass, Weights
+from ddp_mlp.nn.portable import Pass, RoundedWeights
 from ddp_mlp.nn.threads import blas_threads, controller
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import cores, host_name, processor_quota
@@ -180,7 +180,7 @@ def _portable_canary() -> str:
     flat, gradient = np.zeros(layout.length, np.float32), np.zeros(layout.length)
     layout.initialize(flat, seed=0, arithmetic=PORTABLE)
     W, b = layout.views(flat)
-    weights, lines = Weights(layout.widths), Lines(layout.widths)
+    weights, lines = RoundedWeights(layout.widths), Lines(layout.widths)
     weights.set(W)
     weights.share()
     group = network.group([37], np.dtype(np.float64))

@@ -113,7 +113,7 @@ def needs(config: Config, info: DatasetInfo, network: Architecture, count: Rows,
 # ---- one rank's part of a sum ----------------------------------------------------------------------------------------
 
 
-class Part(NamedTuple):
+class SumPart(NamedTuple):
     """What one rank has to do with the sum of all gradients; in elements of the flat vector, but for tallies."""
 
     subtrees: list[Subtree]
@@ -130,7 +130,7 @@ class Part(NamedTuple):
     """Numbers (float64) that it sends for its node besides, in each step."""
 
 
-def exact_part(plan: Plan, communicator: Communicator) -> Part:
+def exact_part(plan: Plan, communicator: Communicator) -> SumPart:
     """Return this rank's part of an exact sum. Local."""
     nodes, node, column = communicator.nodes, communicator.node, communicator.local_rank
     own, others = plan.slices()[communicator.rank], len(nodes) - 1
@@ -151,13 +151,13 @@ def exact_part(plan: Plan, communicator: Communicator) -> Part:
     if column == 0:
         shards = sum(hi - lo for p in nodes[node] for lo, hi in plan.of_rank[p])
         tallies = WIDTH * (shards + len(nodes[node])) * others
-    return Part(plan.of_rank[communicator.rank], _length(own), exchanged, read, sent, tallies)
+    return SumPart(plan.of_rank[communicator.rank], _length(own), exchanged, read, sent, tallies)
 
 
-def plain_part(length: int, communicator: Communicator) -> Part:
+def plain_part(length: int, communicator: Communicator) -> SumPart:
     """Return this rank's part of an Allreduce, as a ring would do it. Local."""
     rank, P = communicator.rank, communicator.size
-    return Part([(rank, rank + 1)], length, exchanged=0, read=0, sent=2 * length * (P - 1) // P, tallies=0)
+    return SumPart([(rank, rank + 1)], length, exchanged=0, read=0, sent=2 * length * (P - 1) // P, tallies=0)
 
 
 def _length(part: slice) -> int:

@@ -25,7 +25,7 @@ from ddp_mlp.nn.arithmetic import PORTABLE
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.lines import Limbs, Lines
 from ddp_mlp.nn.optimizers import Optimizer
-from ddp_mlp.nn.portable import Pass, Weights
+from ddp_mlp.nn.portable import Pass, RoundedWeights
 from ddp_mlp.nn.products import Array
 from ddp_mlp.nn.randomness import Purpose, kept
 from ddp_mlp.parallel.communicator import Communicator
@@ -47,7 +47,7 @@ def portable_sum(communicator: Communicator, length: int) -> ExactSum:
     return ExactSum(communicator, length, FLOAT32, K=communicator.size, sum_dtype=FLOAT64)
 
 
-class Share(NamedTuple):
+class PortablePart(NamedTuple):
     """One rank's rows of one piece of a batch."""
 
     way: Pass
@@ -86,7 +86,7 @@ class PortableStep:
         self.update = Update(communicator, self.layout, reduction, optimizer, regularization, FLOAT32, PORTABLE)
         self.phases = Phases(trace)
         widths = self.layout.widths
-        self._weights = Weights(widths, lambda count: communicator.share_one(count, FLOAT64))
+        self._weights = RoundedWeights(widths, lambda count: communicator.share_one(count, FLOAT64))
         self._lines = Lines(widths)
         self._agreement = Agreement(communicator, self._lines.table.shape)
         (self._partial,) = reduction.partials
@@ -121,7 +121,7 @@ class PortableStep:
         self._signal = signal
         self._totals, self._more = Totals(), None
 
-    def parts(self, batch: Batch) -> Iterator[Share]:
+    def parts(self, batch: Batch) -> Iterator[PortablePart]:
         """Yield this rank's rows of each piece of the batch, to be computed before the next. Collective.
 
         In between, all ranks agree on the lines of a piece, and add up its sums.
@@ -142,13 +142,13 @@ class PortableStep:
                 self._keep(len(piece), turn)
                 self.communicator.node_barrier()  # others may still be reading this rank's partial
 
-    def forward(self, part: Share) -> None:
+    def forward(self, part: PortablePart) -> None:
         """Compute z = W A_prev + b and A = f(z) of every layer. Local."""
         self.phases.enter("forward")
         drop = partial(self._drop, part) if self.regularization.dropout else None
         part.way.forward(self.b, drop)
 
-    def loss(self, part: Share) -> None:
+    def loss(self, part: PortablePart) -> None:
         """Turn the output z into dz, and note the size of losses and weights. Local."""
         group = part.way.group
         [(_, correct)] = self.architecture.output.gradient(group)
@@ -157,7 +157,7 @@ class PortableStep:
         high[0] = np.maximum.reduce(np.abs(group.losses))
         high[1] = 1.0 if group.w is None else np.maximum.reduce(group.w)
 
-    def backward(self, part: Share) -> None:
+    def backward(self, part: PortablePart) -> None:
         """Carry dz back through the layers, dz = dA ⊙ f′(z), and note the lines of the sums dz A_prevᵀ. Local."""
         self.phases.enter("backward")
         part.way.backward(part.sampled, self._keep_scale)
@@ -212,7 +212,7 @@ class PortableStep:
         self.communicator.node_barrier()
         self._weights.share()
 
-    def _share(self, batch: Batch, piece: range) -> Share | None:
+    def _share(self, batch: Batch, piece: range) -> PortablePart | None:
         """Return this rank's rows of a piece, in their buffers; None where it has none."""
         rank, m = self.communicator.rank, len(piece)
         mine = tree.rows((rank, rank + 1), m, self.communicator.size)
@@ -225,9 +225,9 @@ class PortableStep:
         way = self._ways[len(mine)]
         self.phases.enter("gather")
         self.source.gather(batch.rows[first : first + len(mine)], way.group)
-        return Share(way, batch.step, first, lines.sample(mine.start, len(mine), m))
+        return PortablePart(way, batch.step, first, lines.sample(mine.start, len(mine), m))
 
-    def _drop(self, part: Share, l: int, A: Array, slope: Array | None, examples: slice) -> None:
+    def _drop(self, part: PortablePart, l: int, A: Array, slope: Array | None, examples: slice) -> None:
         """Set some of a hidden layer's A, and of its slope, to zero, drawn row by row; scale the rest (dropout)."""
         rows = range(part.first + examples.start, part.first + examples.stop)
         found = kept(rows, len(A), self.regularization.dropout, self.seed, Purpose.DROPOUT, part.step, l).T

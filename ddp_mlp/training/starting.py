@@ -23,7 +23,7 @@ from ddp_mlp.training.building import (
 from ddp_mlp.training.machine import Machine
 from ddp_mlp.training.progress import Progress, why_ended
 from ddp_mlp.training.saving_rules import saving_rule
-from ddp_mlp.training.state import begin
+from ddp_mlp.training.state import initialize
 from ddp_mlp.training.trainer import Trainer
 from ddp_mlp.training.watchdog import Watchdog
 
@@ -47,16 +47,16 @@ def started(
     config = start.config
     check_validation_data(config, data)
     if data.record is not None and not aside:
-        communicator.on_rank_0(surveyed.save, start.run_dir / surveyed.FILE, data.record)
+        communicator.on_rank_0(surveyed.save, start.run_dir / surveyed.SURVEY, data.record)
     with communicator.in_agreement():
         progress = Progress() if start.progress is None else Progress.from_dict(start.progress)
-    complete = start.progress is not None and why_ended(config, progress) is not None
+    is_complete = start.progress is not None and why_ended(config, progress) is not None
     batches, step = build_batches(config, data, communicator, progress), build_step(config, data, communicator)
-    begin(step, start.is_given_a_state, state)
+    initialize(step, start.is_given_a_state, state)
     kernels: dict[str, Any] = {"kernels": list(start.kernels)} if start.kernels else {}
     versions = {**machine.versions, **machine.arithmetic, **kernels}
     like = what_checkpoints_share(config, data, versions, progress.step, progress.epoch)
-    with RunFolder(communicator, start, like, complete, aside, again) as outputs, closing(batches):
+    with RunFolder(communicator, start, like, is_complete, aside, again) as outputs, closing(batches):
         trainer = Trainer(
             step,
             batches,
@@ -71,7 +71,7 @@ def started(
             resumed=start.resumed_from is not None and not Path(start.resumed_from).is_absolute(),
             kernels=start.kernels,
         )
-        if not complete:
+        if not is_complete:
             trainer.tell(
                 "start",
                 **start_values(config, data, machine, trainer),

@@ -32,7 +32,7 @@ def gather_state(step: Step) -> tuple[Arrays, dict[str, Arrays]]:
     return parameters, optimizer
 
 
-def begin(step: Step, given: bool, state: State | None) -> None:
+def initialize(step: Step, given: bool, state: State | None) -> None:
     """Give all ranks the state that rank 0 has, if one is given, else parameters drawn at random. Collective."""
     if given:
         restore(step, *(state or (None, None)))

@@ -10,7 +10,7 @@ from ddp_mlp.parallel.terminal import terminal_of
 from ddp_mlp.run_dir.narrator import duration, listed, short_hash, wrapped
 from ddp_mlp.trials import files
 from ddp_mlp.trials.course import Course
-from ddp_mlp.trials.plan import Plan
+from ddp_mlp.trials.plan import SearchPlan
 from ddp_mlp.units import counted
 
 TELL_SECONDS = 2.0
@@ -20,7 +20,7 @@ TELL_SECONDS = 2.0
 class Bulletin:
     """Lines on stderr, unless quiet, and the result on stdout; and the clock of this start."""
 
-    def __init__(self, plan: Plan, course: Course, size: int) -> None:
+    def __init__(self, plan: SearchPlan, course: Course, size: int) -> None:
         self._plan, self._course, self._size = plan, course, size
         self._began = time.monotonic()
         self.busy_seconds = 0.0
@@ -86,7 +86,7 @@ class Bulletin:
         self._say(f"best      trial {best}: {settings}")
         counts = f"{counted(result['trials'], 'trial')}, {result['failed']:,} failed, {duration(times['seconds'])}"
         self._say(f"ended     {counts}; ranks idle {100 * times['idle_share']:.1f} % of the time")
-        self._say(f"kept      {result['run_dir']}/{files.BEST}, {result['run_dir']}/checkpoints")
+        self._say(f"kept      {result['run_dir']}/{files.BEST_SETTINGS}, {result['run_dir']}/checkpoints")
         figures = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in members[0].items() if "test_" in name]
         score = f"{result['monitor'].replace('_', ' ')} {result['score']:.6g}"
         words, sha256 = [f"trial {best}", score, *figures], members[0]["parameters_sha256"]

@@ -30,20 +30,22 @@ from ddp_mlp.trials.crew import Post, Summons, take_part
 from ddp_mlp.trials.dispatcher import Dispatcher
 from ddp_mlp.trials.groups import make_groups
 from ddp_mlp.trials.office import Office, RankPost
-from ddp_mlp.trials.plan import Asked, Plan, make_plan
+from ddp_mlp.trials.plan import SearchOptions, SearchPlan, plan_search
 from ddp_mlp.trials.rows import SearchRows
 from ddp_mlp.trials.sampling import draw
 from ddp_mlp.trials.training import train_unit
 
 
-def search(config: Config, space: Mapping[str, Any], asked: Asked, communicator: Communicator) -> dict[str, Any]:
+def search(
+    config: Config, space: Mapping[str, Any], asked: SearchOptions, communicator: Communicator
+) -> dict[str, Any]:
     """Search as asked, from the start or from where run_dir's search stands; return what `search.jsonl` ends with.
 
     Collective. Raises a ProgramError on all ranks, such as Interrupted after a signal or at the time limit, with all
     trainings saved; or TrainingFailed where every trial failed.
     """
     config = with_blas_chosen(config, communicator)
-    plan = communicator.on_rank_0(make_plan, config, space, asked)
+    plan = communicator.on_rank_0(plan_search, config, space, asked)
     groups = communicator.on_rank_0(make_groups, communicator.nodes, asked.ranks_per_trial)
     with (
         sharing(communicator, config.shared_memory == "auto") as communicator,
@@ -84,7 +86,7 @@ def search(config: Config, space: Mapping[str, Any], asked: Asked, communicator:
             return result
 
 
-def _stand(plan: Plan, data: Data) -> tuple[Plan, Course]:
+def _stand(plan: SearchPlan, data: Data) -> tuple[SearchPlan, Course]:
     """Return the plan and where the search in its folder stands; begin it where there is none. On rank 0 alone."""
     assert plan.base.run_dir is not None, "claimed"
     run_dir = Path(plan.base.run_dir)
@@ -104,19 +106,19 @@ def _stand(plan: Plan, data: Data) -> tuple[Plan, Course]:
                 raise ConfigError(f"{words}, and its space so few points that more change them: choose another run_dir")
             files.forget_members(run_dir)
             files.begin(run_dir, plan, data.fingerprint)
-    rows = table.read(run_dir / table.FILE)
+    rows = table.read(run_dir / table.TABLE)
     for trial, row in rows.items():
         is_known = 0 <= trial < len(plan.settings) and row["settings"] == plan.settings[trial]
         fits = len(row["rungs"]) <= len(plan.rungs) and all(len(e["folds"]) == plan.asked.folds for e in row["rungs"])
         if not (is_known and fits):
-            raise DataError(f"{run_dir / table.FILE}: trial {trial} is not one of this search: remove its line")
+            raise DataError(f"{run_dir / table.TABLE}: trial {trial} is not one of this search: remove its line")
     if before is not None:
-        table.write(run_dir / table.FILE, rows.values())  # without what a crash has torn: lines are appended now
+        table.write(run_dir / table.TABLE, rows.values())  # without what a crash has torn: lines are appended now
     largest = files.is_largest_best(plan.base.monitor)
     return plan, Course(plan.settings, plan.rungs, plan.asked.folds, largest, rows)
 
 
-def _check_scores(plan: Plan, data: Data) -> None:
+def _check_scores(plan: SearchPlan, data: Data) -> None:
     """Raise ConfigError unless every training has the figures that it is judged by."""
     monitor, folds = plan.base.monitor, plan.asked.folds
     _check_targets(plan, data)
@@ -139,7 +141,7 @@ def _check_scores(plan: Plan, data: Data) -> None:
                 )
 
 
-def _check_targets(plan: Plan, data: Data) -> None:
+def _check_targets(plan: SearchPlan, data: Data) -> None:
     """Raise ConfigError or DataError unless the rows are what every trial takes them for, and its score is a figure."""
     settled: set[str] = set()
     streamed = data.access is not None and data.access.kind == "stream"

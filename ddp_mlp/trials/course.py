@@ -148,7 +148,7 @@ class Course:
 
     def scores(self, rung: int) -> dict[int, float]:
         """Return the scores of the trials that have completed a rung without failing."""
-        return scores_of(self.rows, rung)
+        return scores_at_rung(self.rows, rung)
 
     def order(self) -> list[int]:
         """Return the trials with a score, the best first: those that came further before those that did not."""
@@ -160,7 +160,7 @@ class Course:
         return next(iter(self.order()), None)
 
 
-def scores_of(rows: Iterable[Row], rung: int) -> dict[int, float]:
+def scores_at_rung(rows: Iterable[Row], rung: int) -> dict[int, float]:
     """Return the scores of the trials that have completed a rung without failing."""
     return {
         row["trial"]: row["rungs"][rung]["score"]
@@ -173,5 +173,5 @@ def order_of(rows: Collection[Row], largest: bool) -> list[int]:
     """Return the trials with a score, the best first: those that came further before those that did not."""
     found: dict[int, None] = {}
     for rung in reversed(range(max((len(row["rungs"]) for row in rows), default=0))):
-        found |= dict.fromkeys(trial for trial in ranked(scores_of(rows, rung), largest) if trial not in found)
+        found |= dict.fromkeys(trial for trial in ranked(scores_at_rung(rows, rung), largest) if trial not in found)
     return list(found)

@@ -3,7 +3,7 @@
 Letters go between rank 0's dispatcher and the ranks; nobody waits in MPI for a letter, so that a rank that has nothing
 to do leaves its core to others and hears signals.
 
-    rank → dispatcher    Ready, Done, Stopped, Failed (a group's first rank); AskedToStop (any rank)
+    rank → dispatcher    Ready, Done, TrainingStopped, Failed (a group's first rank); AskedToStop (any rank)
     dispatcher → rank    Train (all ranks of a group), Stop (a group's first rank), End (all ranks)
 """
 
@@ -33,7 +33,7 @@ class Done(NamedTuple):
     outcome: Outcome
 
 
-class Stopped(NamedTuple):
+class TrainingStopped(NamedTuple):
     """A training was interrupted, with a checkpoint."""
 
     group: int
@@ -146,11 +146,11 @@ def take_part(
             return letter.result
         assert isinstance(letter, Train), letter
         assert group is not None, "idle ranks are told to train nothing"
-        answer: Done | Stopped | Failed
+        answer: Done | TrainingStopped | Failed
         try:
             answer = Done(group, letter.unit, train(letter.unit))
         except Interrupted:
-            answer = Stopped(group, letter.unit)
+            answer = TrainingStopped(group, letter.unit)
         except ProgramError as error:
             if error.found_by is None:  # met by this rank alone: nobody else of the group comes to know
                 raise

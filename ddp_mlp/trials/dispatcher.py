@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ddp_mlp.errors import Interrupted, ProgramError, StorageError, TrainingFailed
-from ddp_mlp.run_dir.journal import FILE as JOURNAL
+from ddp_mlp.run_dir.journal import JOURNAL
 from ddp_mlp.run_dir.saving import GO_ON
 from ddp_mlp.storage.atomic import write_atomically
 from ddp_mlp.trials import files
 from ddp_mlp.trials.bulletin import Bulletin
 from ddp_mlp.trials.course import Course, Outcome, Unit
-from ddp_mlp.trials.crew import AskedToStop, Done, End, Failed, Ready, Stop, Stopped, Train
-from ddp_mlp.trials.plan import MEMBER, Plan
+from ddp_mlp.trials.crew import AskedToStop, Done, End, Failed, Ready, Stop, Train, TrainingStopped
+from ddp_mlp.trials.plan import MEMBER, SearchPlan
 from ddp_mlp.trials.table import Table
 
 
@@ -27,7 +27,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: SearchPlan,
         course: Course,
         groups: Sequence[Sequence[int]],
         size: int,
@@ -83,11 +83,11 @@ class Dispatcher:
         self._free.append(letter.group)
         if isinstance(letter, Ready):
             return
-        assert isinstance(letter, Done | Stopped | Failed), letter
+        assert isinstance(letter, Done | TrainingStopped | Failed), letter
         del self._going[letter.group]
         if isinstance(letter, Failed):
             raise letter.error
-        if isinstance(letter, Stopped):
+        if isinstance(letter, TrainingStopped):
             seconds = self.bulletin.seconds() - self._since[letter.group]
             self.bulletin.busy_seconds += seconds * len(self.groups[letter.group])
         if isinstance(letter, Done):

@@ -22,11 +22,11 @@ from ddp_mlp.inference.metrics import DIRECTIONS
 from ddp_mlp.run_dir import journal
 from ddp_mlp.run_dir.journal import utc_now
 from ddp_mlp.storage.atomic import write_atomically
-from ddp_mlp.trials.plan import DECIDES, Plan, member_folder
+from ddp_mlp.trials.plan import DECIDES, SearchPlan, member_folder
 from ddp_mlp.units import counted
 
 FORMAT = "ddp_mlp search 1"
-SEARCH, EVENTS, BEST = "search.json", "search.jsonl", "best.toml"
+SEARCH, SEARCH_EVENTS, BEST_SETTINGS = "search.json", "search.jsonl", "best.toml"
 
 
 def stored(run_dir: Path) -> dict[str, Any] | None:
@@ -71,17 +71,17 @@ def trained_members(run_dir: Path) -> list[Path]:
 def _has_ended(folder: Path) -> bool:
     """Tell whether the run in a folder has come to its end, as its journal says."""
     try:
-        events, _ = journal.parse((folder / journal.FILE).read_bytes())
+        events, _ = journal.parse((folder / journal.JOURNAL).read_bytes())
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise StorageError(f"{folder / journal.FILE}: cannot be read ({error.strerror})") from error
+        raise StorageError(f"{folder / journal.JOURNAL}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise DataError(f"{folder / journal.FILE}: {error}") from error
+        raise DataError(f"{folder / journal.JOURNAL}: {error}") from error
     return bool(events) and events[-1].get("event") == "final"
 
 
-def agree(run_dir: Path, before: Mapping[str, Any], plan: Plan, fingerprint: Mapping[str, str]) -> None:
+def agree(run_dir: Path, before: Mapping[str, Any], plan: SearchPlan, fingerprint: Mapping[str, str]) -> None:
     """Raise ConfigError or DataError unless a stored search is the one that is asked for."""
     now = plan.described()
     if grows(before, plan):
@@ -105,7 +105,7 @@ def agree(run_dir: Path, before: Mapping[str, Any], plan: Plan, fingerprint: Map
             )
 
 
-def grows(before: Mapping[str, Any], plan: Plan) -> bool:
+def grows(before: Mapping[str, Any], plan: SearchPlan) -> bool:
     """Tell whether a stored search is asked for again with more trials; the rungs of halving allow no more."""
     kept, asked = before["trials"], plan.asked.trials
     return None not in (kept, asked) and kept < asked and before["halving"] is plan.asked.halving is None
@@ -114,7 +114,7 @@ def grows(before: Mapping[str, Any], plan: Plan) -> bool:
 def forget_members(run_dir: Path) -> None:
     """Remove what was trained with the best settings, which more trials may change. Raises StorageError."""
     try:
-        for path in [*(run_dir / "checkpoints").glob("*.h5"), run_dir / journal.FILE, run_dir / BEST]:
+        for path in [*(run_dir / "checkpoints").glob("*.h5"), run_dir / journal.JOURNAL, run_dir / BEST_SETTINGS]:
             path.unlink(missing_ok=True)
         if (run_dir / "members").exists():
             shutil.rmtree(run_dir / "members")
@@ -122,7 +122,7 @@ def forget_members(run_dir: Path) -> None:
         raise StorageError(f"{run_dir}: cannot be written: {error.strerror}") from error
 
 
-def begin(run_dir: Path, plan: Plan, fingerprint: Mapping[str, str]) -> None:
+def begin(run_dir: Path, plan: SearchPlan, fingerprint: Mapping[str, str]) -> None:
     """Write search.json. Raises StorageError."""
     text = json.dumps({"format": FORMAT, **plan.described(), "fingerprint": fingerprint}, indent=1)
     write_atomically(run_dir / SEARCH, text.encode() + b"\n")
@@ -130,7 +130,7 @@ def begin(run_dir: Path, plan: Plan, fingerprint: Mapping[str, str]) -> None:
 
 def tell(folder: Path, event: str, **values: Any) -> None:
     """Append an event to search.jsonl. Raises StorageError."""
-    path = folder / EVENTS
+    path = folder / SEARCH_EVENTS
     line = json.dumps({"event": event, "time": utc_now(), **values}).encode() + b"\n"
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -149,7 +149,7 @@ def write_best(run_dir: Path, config: Config, words: str) -> None:
     for name, value in configuration.to_dict(config).items():
         if value != usual[name] and value is not None and name not in ("run_dir", "quiet", "debug", "max_seconds"):
             lines.append(f"{name} = {_toml(value)}")
-    write_atomically(run_dir / BEST, ("\n".join(lines) + "\n").encode())
+    write_atomically(run_dir / BEST_SETTINGS, ("\n".join(lines) + "\n").encode())
 
 
 def is_largest_best(monitor: str) -> bool:

@@ -15,7 +15,7 @@ def read(folder: Path) -> SearchLog | None:
     stored = files.stored(folder)
     if stored is None:
         return None
-    path = folder / files.EVENTS
+    path = folder / files.SEARCH_EVENTS
     try:
         text = path.read_text() if path.exists() else ""
         events = [_event(line) for line in text[: text.rfind("\n") + 1].splitlines()]
@@ -23,7 +23,7 @@ def read(folder: Path) -> SearchLog | None:
         raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise DataError(f"{path}: is not a search's: {error}") from error
-    rows = table.read(folder / table.FILE)
+    rows = table.read(folder / table.TABLE)
     monitor = stored["config"]["monitor"]
     largest = files.is_largest_best(monitor)
     return SearchLog(folder, monitor, largest, order_of(rows.values(), largest), rows, events)

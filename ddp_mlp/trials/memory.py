@@ -22,7 +22,7 @@ from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import free_memory, host_name
 from ddp_mlp.trials.groups import Groups
-from ddp_mlp.trials.plan import Plan
+from ddp_mlp.trials.plan import SearchPlan
 from ddp_mlp.units import byte_size
 
 GROUPS = 4
@@ -50,7 +50,9 @@ def training_bytes(config: Config, features: int, outputs: int, rows: int, ranks
     return (sums + kept + activations + blocks + ranks * widest) * itemsize
 
 
-def check(plan: Plan, data: Data, groups: Groups, nodes: Sequence[range], free: Sequence[tuple[str, int]]) -> None:
+def check(
+    plan: SearchPlan, data: Data, groups: Groups, nodes: Sequence[range], free: Sequence[tuple[str, int]]
+) -> None:
     """Raise EnvironmentMismatch unless each node has room for its groups' trainings, the largest of them all at once.
 
     `free` is the name of every rank's host, and what it has free. On rank 0.

@@ -26,7 +26,7 @@ DECIDES = ("epochs", "max_steps", "patience", "restore_best")
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchOptions:
     """What a search is told beside its configuration and its space. Raises ConfigError for what cannot be."""
 
     trials: int | None = key(None, at_least=1, at_most=MOST_TRIALS)
@@ -48,12 +48,12 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """A search, checked."""
 
     base: Config
     """The configuration, with its shards chosen."""
-    asked: Asked
+    asked: SearchOptions
     space: Space
     settings: list[Settings]
     """Of each trial."""
@@ -110,7 +110,7 @@ def member_folder(top: Path, number: int) -> Path:
     return top / "members" / str(number) if number else top
 
 
-def make_plan(config: Config, table: Mapping[str, Any], asked: Asked) -> Plan:
+def plan_search(config: Config, table: Mapping[str, Any], asked: SearchOptions) -> SearchPlan:
     """Settle and check a search whole. Raises ConfigError, one line, before anything is opened or started."""
     for problem in _problems(config, asked):
         raise ConfigError(problem)
@@ -119,10 +119,10 @@ def make_plan(config: Config, table: Mapping[str, Any], asked: Asked) -> Plan:
         base = replace(config, shards=automatic_shards(asked.ranks_per_trial))
     space = spaces.parse(table, base, asked.halving is not None)
     settings = draw(space, asked.sampler, config.seed, asked.trials)
-    return Plan(base, asked, space, settings, rungs(len(settings), config.epochs, asked.halving))
+    return SearchPlan(base, asked, space, settings, rungs(len(settings), config.epochs, asked.halving))
 
 
-def _problems(config: Config, asked: Asked) -> Iterator[str]:
+def _problems(config: Config, asked: SearchOptions) -> Iterator[str]:
     """Yield what cannot be, in the order in which it is best told."""
     if asked.folds > 1 and config.valid_fraction:
         yield f"folds = {asked.folds}: every row is held out once: drop valid_fraction"

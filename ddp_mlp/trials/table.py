@@ -16,7 +16,7 @@ from typing import Any
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.storage.atomic import write_atomically
 
-FILE = "trials.jsonl"
+TABLE = "trials.jsonl"
 PASSING = ("seconds", "host")
 """What may differ between two runs of the same search."""
 COUNTED = ("epochs", "seconds")

@@ -14,21 +14,21 @@ from ddp_mlp.config import Config
 from ddp_mlp.errors import DataError, Diverged, StorageError
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import host_name
-from ddp_mlp.run_dir.journal import FILE as JOURNAL
+from ddp_mlp.run_dir.journal import JOURNAL
 from ddp_mlp.storage import checkpoints
 from ddp_mlp.training.interruption import Signals
-from ddp_mlp.training.loop import complete
+from ddp_mlp.training.loop import train_to_end
 from ddp_mlp.training.machine import Machine
 from ddp_mlp.training.starting import started
 from ddp_mlp.training.trainer import watched_value
 from ddp_mlp.training.watchdog import Watchdog
 from ddp_mlp.trials.course import Outcome, Unit
-from ddp_mlp.trials.plan import MEMBER, Plan
+from ddp_mlp.trials.plan import MEMBER, SearchPlan
 from ddp_mlp.trials.rows import SearchRows
 
 
 def train_unit(
-    plan: Plan, unit: Unit, rows: SearchRows, group: Communicator, machine: Machine, signals: Signals
+    plan: SearchPlan, unit: Unit, rows: SearchRows, group: Communicator, machine: Machine, signals: Signals
 ) -> Outcome:
     """Train, or go on training, and return what came of it. A loss that is not finite is an outcome, too.
 
@@ -43,7 +43,7 @@ def train_unit(
         with Watchdog(group, config.stall_seconds) as watchdog, group:
             data = rows.of(unit, config, group)
             with started(config, data, machine, group, watchdog, aside=True) as trainer:
-                final = complete(trainer, signals)
+                final = train_to_end(trainer, signals)
             score = watched_value(config.monitor, final)
             if score is None and unit.rung != MEMBER:
                 score = group.on_rank_0(_monitored, config)

@@ -22,7 +22,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from ddp_mlp.exporting.description import describe  # noqa: E402 # from this checkout, installed or not
+from ddp_mlp.exporting.description import describe_network  # noqa: E402 # from this checkout, installed or not
 from ddp_mlp.exporting.formats import write  # noqa: E402
 from ddp_mlp.exporting.onnx_graph import onnx_graph  # noqa: E402
 from ddp_mlp.inference.network import Network  # noqa: E402
@@ -96,7 +96,7 @@ class Programs:
             raise SystemExit(f"{weights}: cannot be used")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(onnx_graph(describe(network)), options)
+        self._session = onnxruntime.InferenceSession(onnx_graph(describe_network(network)), options)
 
     def calls(self, rows: int) -> list[tuple[Callable[[int], Any], int]]:
         """Return, for each program, a function that calls it a number of times, and a first guess of that number."""

@@ -135,7 +135,7 @@ def optuna(asked: argparse.Namespace) -> None:
         search(2, run_dir, "--trials", str(asked.trials), "--sampler", "random", *FLAGS)
         final = last_event(run_dir)
         print(f"search, 2 ranks: best {final['score']:.6f}, {final['seconds']:.1f} s", flush=True)
-        best, seconds = same_trials_with_optuna(list(table.read(run_dir / table.FILE).values()))
+        best, seconds = same_trials_with_optuna(list(table.read(run_dir / table.TABLE).values()))
         same = "the same" if best == final["score"] else "ANOTHER"
         print(f"Optuna, 1 process, the same trials: best {best:.6f} ({same}), {seconds:.1f} s", flush=True)
         best, seconds = objective_with_optuna(asked.trials, 0)
@@ -156,7 +156,7 @@ def idle_share(stages: Sequence[Sequence[float]], ranks: int) -> float:
 
 def simulate(asked: argparse.Namespace) -> None:
     """Play a search of many trials on many ranks, with the times that a real one has measured, again and again."""
-    rows = list(table.read(asked.search / table.FILE).values())
+    rows = list(table.read(asked.search / table.TABLE).values())
     rungs = max(len(row["rungs"]) for row in rows)
     measured = [
         [fold["seconds"] for row in rows if len(row["rungs"]) > rung for fold in row["rungs"][rung]["folds"]]

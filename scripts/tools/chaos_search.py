@@ -74,7 +74,7 @@ def ranks_of(run_dir: Path) -> list[int]:
 
 def result(run_dir: Path) -> Any:
     """Return all that a search must give again."""
-    rows = [table.lasting(row) for row in table.read(run_dir / table.FILE).values()]
+    rows = [table.lasting(row) for row in table.read(run_dir / table.TABLE).values()]
     final = json.loads((run_dir / "search.jsonl").read_text().splitlines()[-1])
     members = [{name: value for name, value in m.items() if name != "folder"} for m in final["members"]]
     return rows, [final[name] for name in ("best", "settings", "score", "failed")], members
@@ -114,7 +114,7 @@ def main() -> int:
             except subprocess.TimeoutExpired:
                 victim = kill(process, choice, run_dir)
                 killed += 1
-                done = len(table.read(run_dir / table.FILE)) if (run_dir / table.FILE).exists() else 0
+                done = len(table.read(run_dir / table.TABLE)) if (run_dir / table.TABLE).exists() else 0
                 print(
                     f"{killed:>3}  {words}: {victim} killed after {until:.1f} s, {done} trials in the table", flush=True
                 )

@@ -4,12 +4,12 @@ import pytest
 
 from ddp_mlp.examination import judging
 from ddp_mlp.examination.judging import Place
-from ddp_mlp.parallel.host import Room
+from ddp_mlp.parallel.host import FileSystemSize
 
 
 def place(host: str = "a", cores: str = "0123", quota: float = 4.0, free: int = 1 << 30) -> Place:
     """Make up what a rank says about itself; one digit per core."""
-    return Place(host, frozenset(map(int, cores)), quota, Room(free, 1 << 30))
+    return Place(host, frozenset(map(int, cores)), quota, FileSystemSize(free, 1 << 30))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_reduction_rates() -> None:
 
 def test_numbers() -> None:
     """Runs of numbers are drawn together."""
-    assert judging.numbers([8, 0, 1, 2, 3]) == "0-3,8"
+    assert judging.core_ranges([8, 0, 1, 2, 3]) == "0-3,8"
 
 
 def test_what_ranks_of_a_node_cost_one_another() -> None:

@@ -45,7 +45,7 @@ def test_the_lesson_of_another_loss(run_python: Program, loss: str) -> None:
     total, mean, _ = re.split(r"\nTHE ONE DIVISION|\nA MEAN OF", rest)
     W = {l: teach.PARAMETERS[f"W{l}"] for l in (1, 2)}
     b = {l: teach.PARAMETERS[f"b{l}"][:, None] for l in (1, 2)}
-    Y = teach.targets_of(loss, range(M))
+    Y = teach.example_targets(loss, range(M))
     expected, dW, db = reference.loss_and_gradient(W, b, teach.INPUTS.T, Y, loss=loss)
     gradient = {name: array for l in (1, 2) for name, array in ((f"W{l}", dW[l]), (f"b{l}", db[l]))}
     assert_gradient(total, {name: M * array for name, array in gradient.items()})

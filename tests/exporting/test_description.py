@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddp_mlp.exporting.description import describe, example_rows
+from ddp_mlp.exporting.description import describe_network, example_rows
 from ddp_mlp.inference.network import Network
 from ddp_mlp.nn.targets import LOSSES, Targets
 from tests.exported import Compiled, answers, difference
@@ -35,7 +35,7 @@ def network(loss: str, activation: str = "tanh,relu", output_activation: str = "
 def test_every_loss(loss: str, tmp_path: Path) -> None:
     """The description, the code made of it, and predict give the same, in the targets' own units."""
     trained = network(loss)
-    described = describe(trained)
+    described = describe_network(trained)
     assert described.activations == ("tanh", "relu")
     assert described.output_names == trained.targets.output_names
     assert described.classes == (loss == "cross_entropy")
@@ -52,7 +52,7 @@ def test_every_loss(loss: str, tmp_path: Path) -> None:
 def test_outputs_that_are_never_negative(names: str, tmp_path: Path) -> None:
     """An output activation, of all numbers or of each its own."""
     trained = network("squared_error", output_activation=names)
-    described = describe(trained)
+    described = describe_network(trained)
     assert described.outputs == (("softplus", "identity") if "," in names else (names, names))
     X = np.random.default_rng(4).normal(size=(40, 5)) * 20
     found = Compiled(described, tmp_path, "c", "gcc", "-O2").many(X)
@@ -62,11 +62,11 @@ def test_outputs_that_are_never_negative(names: str, tmp_path: Path) -> None:
 
 def test_what_changes_nothing_is_left_out() -> None:
     """No map of inputs or outputs where there is none."""
-    described = describe(network("poisson"))
+    described = describe_network(network("poisson"))
     assert described.target_mean is None
     assert described.target_scale is None
     trained = network("cross_entropy")
-    raw = describe(Network(trained.parameters, trained.classes))
+    raw = describe_network(Network(trained.parameters, trained.classes))
     assert raw.mean is None
     assert raw.scale is None
 
@@ -74,7 +74,7 @@ def test_what_changes_nothing_is_left_out() -> None:
 def test_examples_are_predicts_answers() -> None:
     """Few rows for many features, and always the same ones, within ±√3 standard deviations."""
     trained = network("huber")
-    X, Y = describe(trained).examples or (np.empty(0), np.empty(0))
+    X, Y = describe_network(trained).examples or (np.empty(0), np.empty(0))
     np.testing.assert_array_equal(Y, trained.predictions(X))
     mean, scale = trained.standardization.mean, trained.standardization.scale
     assert np.abs((X - mean) / scale).max() <= np.sqrt(3) + 1e-12

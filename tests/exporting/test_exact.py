@@ -8,7 +8,7 @@ import pytest
 
 from ddp_mlp.exporting import exact
 from ddp_mlp.exporting.c_code import c_source
-from ddp_mlp.exporting.description import describe
+from ddp_mlp.exporting.description import describe_network
 from ddp_mlp.exporting.fortran_code import fortran_selftest, fortran_source
 from ddp_mlp.inference.network import Network
 from ddp_mlp.nn.arithmetic import PORTABLE
@@ -62,7 +62,7 @@ def trained(activation: str, output: str, standardized: bool = True) -> Network:
 def test_the_bits_are_this_programs(activation: str, output: str, how: tuple[str, ...], tmp_path: Path) -> None:
     """With every compiler, optimized or not, contracted or not; one by one and together."""
     network = trained(activation, output)
-    exported = describe(network)
+    exported = describe_network(network)
     assert exported.exact
     X = np.random.default_rng(1).normal(size=(50, 7)) * 30
     expected = network.predictions(X)
@@ -84,7 +84,7 @@ def test_lines_of_any_size(how: tuple[str, ...], tmp_path: Path) -> None:
     X[4, 1:] *= 1e-12
     with np.errstate(all="ignore"):
         expected = network.predictions(X)
-    compiled = Compiled(describe(network), tmp_path, how[0], how[1], *how[2:])
+    compiled = Compiled(describe_network(network), tmp_path, how[0], how[1], *how[2:])
     np.testing.assert_array_equal(compiled.many(X), expected)
     assert np.isfinite(expected[:6]).all()
     for bad in (np.nan, np.inf, -np.inf):
@@ -109,7 +109,7 @@ def test_fast_math_is_refused(activation: str, output: str, flag: str, tmp_path:
 @pytest.mark.parametrize(("language", "cc"), [("c", "gcc"), ("f90", "gfortran")])
 def test_the_selftest_wants_the_bits(language: str, cc: str, tmp_path: Path) -> None:
     """The planted fault: one answer is the next number of float64 to predict's."""
-    exported = describe(trained("tanh", "identity"))
+    exported = describe_network(trained("tanh", "identity"))
     assert exported.examples is not None
     X, Y = exported.examples
     off = Y.copy()

@@ -69,6 +69,6 @@ def test_strings_of_fortran_have_short_lines() -> None:
 
 def test_a_place_without_a_value_is_an_error() -> None:
     """A template never leaves a mark behind; what a value contains is no mark."""
-    assert literals.fill("a @b@ c", {"b": "@d@"}) == "a @d@ c"
+    assert literals.fill_template("a @b@ c", {"b": "@d@"}) == "a @d@ c"
     with pytest.raises(KeyError):
-        literals.fill("a @b@ c", {})
+        literals.fill_template("a @b@ c", {})

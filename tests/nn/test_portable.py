@@ -17,7 +17,7 @@ from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.lines import Limbs, Lines, sample
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy, create
 from ddp_mlp.nn.parameters import Layout
-from ddp_mlp.nn.portable import Pass, Weights
+from ddp_mlp.nn.portable import Pass, RoundedWeights
 
 FLOAT64 = np.dtype(np.float64)
 Array = NDArray[Any]
@@ -41,7 +41,7 @@ class Batch:
         """Take some rows forward and back, and return what is left."""
         layout = self.network.layout
         W, b = layout.views(self.flat)
-        weights, lines = Weights(layout.widths), Lines(layout.widths)
+        weights, lines = RoundedWeights(layout.widths), Lines(layout.widths)
         for part in range(3):  # as three ranks of a node would
             weights.set(W, part, 3)
         weights.share()
@@ -98,7 +98,7 @@ def test_weights_are_rounded_as_rows_are_in_any_shares(widths: tuple[int, ...]) 
     layout.initialize(flat, 3, arithmetic=PORTABLE)
     W, _ = layout.views(flat)
     for parts in (1, 2, 3, 7, 203):
-        weights = Weights(widths)
+        weights = RoundedWeights(widths)
         for part in range(parts):
             weights.set(W, part, parts)
         weights.share()
@@ -177,7 +177,7 @@ def product(dz: Array, A: Array) -> tuple[Array, int]:
     (n, m), n_prev = dz.shape, len(A)
     group, lines = Group((n_prev, n), (m,), FLOAT64), Lines((n_prev, n))
     group.A[0].whole[...], group.A[1].whole[...] = A, dz
-    way = Pass(group, Weights((n_prev, n)), lines)
+    way = Pass(group, RoundedWeights((n_prev, n)), lines)
     lines.begin()
     for line, x in ((lines.dz[1], dz), (lines.A[0], A)):
         line.high[...] = np.abs(x).max(axis=1)

@@ -15,7 +15,7 @@ from ddp_mlp.nn.arithmetic import PORTABLE
 from ddp_mlp.nn.lines import Limbs, Lines, sample
 from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
-from ddp_mlp.nn.portable import Pass, Weights
+from ddp_mlp.nn.portable import Pass, RoundedWeights
 from ddp_mlp.nn.randomness import Purpose, kept, words
 
 LAYOUT = Layout((64, 48, 32, 10))
@@ -33,7 +33,7 @@ def trained() -> str:
         (drawn[:, :64] >> np.uint64(40)).astype(np.float64) * 2.0**-23 - 1,
         (drawn[:, 64] % np.uint64(10)).astype(int),
     )
-    weights = Weights(LAYOUT.widths)
+    weights = RoundedWeights(LAYOUT.widths)
     momentum = optimizers.create("momentum", power=PORTABLE.power)
     state, scratch = momentum.init(LAYOUT.length, np.dtype(np.float32)), np.empty(LAYOUT.length, np.float32)
     for step in range(1, STEPS + 1):

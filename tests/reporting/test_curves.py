@@ -130,7 +130,7 @@ def test_spread_over_seeds() -> None:
 )
 def test_times_in_words(seconds: float, words: str) -> None:
     """A time has two units at most."""
-    assert figures.in_words(seconds) == words
+    assert figures.duration_in_words(seconds) == words
 
 
 def test_cards_begin_with_the_result() -> None:

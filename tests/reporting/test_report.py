@@ -239,7 +239,7 @@ def test_per_class_figures() -> None:
     y, predicted = random.integers(0, 4, (2, 200))
     confusion = Confusion(5)
     confusion.add(y, predicted)
-    rows = outcome.Outcome(tuple("abcde"), confusion, [], 1, "").per_class()
+    rows = outcome.ClassOutcome(tuple("abcde"), confusion, [], 1, "").per_class()
     expected = metrics.precision_recall_fscore_support(y, predicted, labels=range(4))
     np.testing.assert_allclose(np.array([row[2:] for row in rows[:4]], float), np.transpose(expected[:3]))
     assert [row[1] for row in rows] == [*expected[3], 0]

@@ -71,16 +71,16 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path, holder: subprocess.Popen[
     """After SIGKILL the folder is free at once, although the file still names the dead one."""
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    assert json.loads((tmp_path / lock.FILE).read_text())["pid"] == holder.pid
+    assert json.loads((tmp_path / lock.LOCK).read_text())["pid"] == holder.pid
     Lock(tmp_path).release()
 
 
 def test_released_means_free_and_empty(tmp_path: Path) -> None:
     """After `with`, the file stays, for nobody, and the next one can have it."""
     with Lock(tmp_path):
-        assert json.loads((tmp_path / lock.FILE).read_text())["pid"] == os.getpid()
-    assert (tmp_path / lock.FILE).read_bytes() == b""
-    assert (tmp_path / lock.FILE).stat().st_mode & 0o777 == 0o600
+        assert json.loads((tmp_path / lock.LOCK).read_text())["pid"] == os.getpid()
+    assert (tmp_path / lock.LOCK).read_bytes() == b""
+    assert (tmp_path / lock.LOCK).stat().st_mode & 0o777 == 0o600
     Lock(tmp_path).release()
 
 
@@ -89,7 +89,7 @@ def test_a_holder_elsewhere_that_beats_is_alive(tmp_path: Path, flock: bool, req
     """A file that another host touches is in use, even where this host's flock is granted."""
     if not flock:
         request.getfixturevalue("no_flock")
-    path = tmp_path / lock.FILE
+    path = tmp_path / lock.LOCK
     path.write_text(json.dumps(SOMEWHERE))
     done = threading.Event()
 
@@ -109,7 +109,7 @@ def test_a_holder_elsewhere_that_beats_is_alive(tmp_path: Path, flock: bool, req
 
 def test_a_holder_elsewhere_that_does_not_beat_is_dead(tmp_path: Path) -> None:
     """A file that stands still while it is looked at belongs to nobody, whatever any clock says."""
-    path = tmp_path / lock.FILE
+    path = tmp_path / lock.LOCK
     path.write_text(json.dumps(SOMEWHERE))
     os.utime(path, (time.time() + 9999, time.time() + 9999))
     Lock(tmp_path).release()
@@ -121,7 +121,7 @@ def test_without_flock_the_process_decides(tmp_path: Path) -> None:
     held = Lock(tmp_path)
     with pytest.raises(RunInUse, match=f"process {os.getpid()}"):
         Lock(tmp_path)
-    path = tmp_path / lock.FILE
+    path = tmp_path / lock.LOCK
     path.write_text(json.dumps({**json.loads(path.read_text()), "started": "1"}))
     Lock(tmp_path).release()
     held.release()
@@ -130,13 +130,13 @@ def test_without_flock_the_process_decides(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\0" * 100, b'{"host": null}'])
 def test_a_torn_line_is_nobodys(tmp_path: Path, content: bytes) -> None:
     """What a crash of the machine leaves in the file keeps nobody out."""
-    (tmp_path / lock.FILE).write_bytes(content)
+    (tmp_path / lock.LOCK).write_bytes(content)
     Lock(tmp_path).release()
 
 
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     """A link in the file's place is not followed."""
-    (tmp_path / lock.FILE).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / lock.LOCK).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StorageError, match="lock: cannot be written"):
         Lock(tmp_path)
     assert not (tmp_path / "elsewhere").exists()
@@ -145,9 +145,9 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> N
 def test_a_beating_holder_keeps_its_file_young(tmp_path: Path) -> None:
     """While the lock is held the file's time of modification moves."""
     with Lock(tmp_path):
-        first = (tmp_path / lock.FILE).stat().st_mtime_ns
+        first = (tmp_path / lock.LOCK).stat().st_mtime_ns
         time.sleep(0.35)
-        assert (tmp_path / lock.FILE).stat().st_mtime_ns > first
+        assert (tmp_path / lock.LOCK).stat().st_mtime_ns > first
 
 
 def test_a_lock_that_nobody_can_read_is_nobody_s(tmp_path: Path) -> None:

@@ -17,20 +17,20 @@ import pytest
 
 from ddp_mlp.errors import DataError, ProgramError
 from ddp_mlp.nn.targets import Targets
-from ddp_mlp.storage.weights import Weights, arranged, read, write_npz, write_safetensors
+from ddp_mlp.storage.weights import StoredNetwork, arranged, read, write_npz, write_safetensors
 
 MOST = 32 << 20
 """Bytes that reading a small file may take."""
 
 
-def network() -> Weights:
+def network() -> StoredNetwork:
     """Return a small network with all that can belong to it."""
     drawn = np.random.default_rng(0)
     parameters = {
         name: drawn.standard_normal(shape).astype(np.float32)
         for name, shape in {"W1": (5, 4), "b1": (5,), "W2": (3, 5), "b2": (3,)}.items()
     }
-    return Weights(parameters, {"mean": np.arange(4.0), "scale": np.ones(4)}, ("a", "b", "c"))
+    return StoredNetwork(parameters, {"mean": np.arange(4.0), "scale": np.ones(4)}, ("a", "b", "c"))
 
 
 def written(folder: Path, suffix: str) -> bytes:
@@ -107,7 +107,7 @@ def test_targets_are_put_in_order_by_name() -> None:
     """Rows of the last layer and the map go with their names, levels together; other names change nothing."""
     own = Targets("quantile", (), ("a", "b"), (1.0, 2.0), (3.0, 4.0), (0.2, 0.8))
     W = np.arange(8.0).reshape(4, 2)
-    given = Weights({"W1": W, "b1": W[:, 0]}, None, None, own)
+    given = StoredNetwork({"W1": W, "b1": W[:, 0]}, None, None, own)
     found = arranged(given, None, None, ("b", "a"), "x")
     assert found.targets == Targets("quantile", (), ("b", "a"), (2.0, 1.0), (4.0, 3.0), (0.2, 0.8))
     assert found.parameters["W1"].tolist() == W[[2, 3, 0, 1]].tolist()

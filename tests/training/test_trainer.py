@@ -18,10 +18,10 @@ from ddp_mlp.run_dir.saving import Arrays, Snapshot
 from ddp_mlp.training.building import build_batches, build_schedule, build_step, held_out
 from ddp_mlp.training.in_memory import train_in_memory
 from ddp_mlp.training.interruption import Interruption
-from ddp_mlp.training.loop import complete
+from ddp_mlp.training.loop import train_to_end
 from ddp_mlp.training.progress import Progress
 from ddp_mlp.training.saving_rules import EverySteps
-from ddp_mlp.training.state import begin
+from ddp_mlp.training.state import initialize
 from ddp_mlp.training.trainer import Trainer
 from ddp_mlp.training.watchdog import Watchdog
 
@@ -92,7 +92,7 @@ def train(outputs: Notebook, signals: Interruption | None = None, spoil: bool = 
     config, ranks = Config(**{**KEYS, "valid_fraction": 0.3, **keys}), SingleProcess()
     data, progress = data_of(config), Progress()
     step = build_step(config, data, ranks)
-    begin(step, False, None)
+    initialize(step, False, None)
     if spoil:
         step.reduction.parameters[...] = np.inf
     with (
@@ -113,7 +113,7 @@ def train(outputs: Notebook, signals: Interruption | None = None, spoil: bool = 
             resumed=False,
             targets=data.targets,
         )
-        return complete(trainer, signals or Interruption())
+        return train_to_end(trainer, signals or Interruption())
 
 
 def test_outputs_hear_everything_in_order() -> None:

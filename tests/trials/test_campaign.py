@@ -34,7 +34,7 @@ def command(digits: Path, space: Path, run_dir: Path, *options: str) -> list[str
 
 def lasting(run_dir: Path) -> tuple[list[Any], Any]:
     """Return all that a search must give again: its table, and what it ended with."""
-    rows = [table.lasting(row) for row in table.read(run_dir / table.FILE).values()]
+    rows = [table.lasting(row) for row in table.read(run_dir / table.TABLE).values()]
     final = json.loads((run_dir / "search.jsonl").read_text().splitlines()[-1])
     kept = {name: final[name] for name in ("event", "best", "settings", "score", "failed")}
     members = [{name: value for name, value in member.items() if name != "folder"} for member in final["members"]]
@@ -140,9 +140,9 @@ def test_a_line_that_is_lost_is_trained_again(
     """From the beginning, where its checkpoint is beyond the rung: at each rung its score is what it was there."""
     run_dir = tmp_path / "run"
     shutil.copytree(undisturbed[0], run_dir)
-    rows = [row for row in table.read(run_dir / table.FILE).values() if row["state"] != lost]
-    table.write(run_dir / table.FILE, rows)
-    with (run_dir / table.FILE).open("ab") as file:
+    rows = [row for row in table.read(run_dir / table.TABLE).values() if row["state"] != lost]
+    table.write(run_dir / table.TABLE, rows)
+    with (run_dir / table.TABLE).open("ab") as file:
         file.write(b'{"trial": 1, "sett')  # torn
     outcome = run_python(*command(digits, space, run_dir, *HALVED), timeout=60)
     assert outcome.returncode == 0, outcome.stderr
@@ -152,7 +152,7 @@ def test_a_line_that_is_lost_is_trained_again(
 
 def lines(run_dir: Path) -> int:
     """Return how many lines the table has."""
-    path = run_dir / table.FILE
+    path = run_dir / table.TABLE
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
@@ -361,7 +361,7 @@ def test_a_trial_maps_the_rows_in_its_own_way(
     run_dir = tmp_path / "run"
     found = run_python(*command(numbers, space, run_dir, "--trials", "5", *base))
     assert found.returncode == 0, found.stderr
-    rows = table.read(run_dir / table.FILE)
+    rows = table.read(run_dir / table.TABLE)
     for key in ("standardize", "dtype", "loss"):
         assert len({row["settings"][key] for row in rows.values()}) > 1
     for trial, row in rows.items():

@@ -7,7 +7,7 @@ import pytest
 
 from ddp_mlp.errors import DataError, Interrupted, StorageError, by_all_ranks
 from ddp_mlp.trials.course import Outcome, Unit
-from ddp_mlp.trials.crew import AskedToStop, Done, End, Failed, Ready, Stop, Stopped, Summons, Train, take_part
+from ddp_mlp.trials.crew import AskedToStop, Done, End, Failed, Ready, Stop, Summons, Train, TrainingStopped, take_part
 
 UNIT, OUTCOME = Unit(0, 3, 1), Outcome(0.5, None, 1, 9, "x", 0.1, "here", {})
 
@@ -59,7 +59,7 @@ def test_interruptions_and_errors_are_told_apart() -> None:
 
     post = Letters(Train(UNIT), Train(Unit(0, 0, 0)), End({}, None))
     take_part(0, True, post, summons_of(post), train)
-    assert post.told == [Ready(0), Stopped(0, UNIT), Failed(0, Unit(0, 0, 0), full)]
+    assert post.told == [Ready(0), TrainingStopped(0, UNIT), Failed(0, Unit(0, 0, 0), full)]
 
     def fail(unit: Unit) -> Outcome:
         raise DataError("on this rank alone")

@@ -10,9 +10,9 @@ from ddp_mlp.config import Config
 from ddp_mlp.errors import Interrupted, StorageError
 from ddp_mlp.trials import table
 from ddp_mlp.trials.course import Course, Outcome, Unit
-from ddp_mlp.trials.crew import AskedToStop, Done, End, Failed, Ready, Stop, Stopped, Train
+from ddp_mlp.trials.crew import AskedToStop, Done, End, Failed, Ready, Stop, Train, TrainingStopped
 from ddp_mlp.trials.dispatcher import Dispatcher
-from ddp_mlp.trials.plan import MEMBER, Asked, make_plan
+from ddp_mlp.trials.plan import MEMBER, SearchOptions, plan_search
 
 GROUPS = [[0, 1], [2, 3], [4, 5]]
 
@@ -23,8 +23,8 @@ class Ranks:
     def __init__(self, run_dir: Path, seed: int) -> None:
         (run_dir / "checkpoints").mkdir(parents=True)
         config = Config(run_dir=str(run_dir), epochs=4, quiet=True)
-        asked = Asked(trials=6, halving=2, folds=2, members=3, ranks_per_trial=2)
-        plan = make_plan(config, {"seed": {"int": [0, 99]}}, asked)
+        asked = SearchOptions(trials=6, halving=2, folds=2, members=3, ranks_per_trial=2)
+        plan = plan_search(config, {"seed": {"int": [0, 99]}}, asked)
         self.course = Course(plan.settings, plan.rungs, 2, largest=False)
         self.letters: dict[int, list[Any]] = {rank: [] for rank in range(7)}
         self.random = random.Random(seed)
@@ -74,7 +74,7 @@ def test_all_is_trained_once_and_everybody_hears_of_the_end(
     result = ranks.ends()[0].result
     assert result is not None, end
     assert (result["best"], len(result["members"])) == (0, 3)
-    assert len(table.read(tmp_path / table.FILE)) == 6
+    assert len(table.read(tmp_path / table.TABLE)) == 6
     assert capsys.readouterr().out.startswith("trial 0, valid loss 0.5, test loss 1.0000, parameters_sha256 hash")
 
 
@@ -89,7 +89,7 @@ def test_a_signal_stops_all_groups_and_waits_for_them(tmp_path: Path) -> None:
         assert (ranks.letters[first].count(Stop()), ranks.letters[second].count(Stop())) == (number in going, 0)
     for number, unit in going.items():
         assert not ranks.dispatcher.ended
-        ranks.tell(Stopped(number, unit))
+        ranks.tell(TrainingStopped(number, unit))
     error = ranks.ends()[0].error
     assert isinstance(error, Interrupted)
     assert str(error).startswith("stopped by SIGTERM; 0 of 6 trials are done")
@@ -102,7 +102,7 @@ def test_an_error_ends_the_search_and_is_told_rather_than_a_signal(tmp_path: Pat
     ranks.tell(AskedToStop("SIGTERM"))
     ranks.tell(Failed(1, ranks.going[1], StorageError("full")))
     for number in (0, 2):
-        ranks.tell(Stopped(number, ranks.going[number]))
+        ranks.tell(TrainingStopped(number, ranks.going[number]))
     assert str(ranks.ends()[0].error) == "full"
 
 
@@ -117,5 +117,5 @@ def test_a_table_that_cannot_be_written_ends_the_search(tmp_path: Path, monkeypa
     ranks.finish_one()
     for number in list(ranks.going):
         if not ranks.dispatcher.ended:
-            ranks.tell(Stopped(number, ranks.going[number]))
+            ranks.tell(TrainingStopped(number, ranks.going[number]))
     assert str(ranks.ends()[0].error) == "table full"

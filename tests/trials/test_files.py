@@ -14,7 +14,7 @@ from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.trials import files, log
-from ddp_mlp.trials.plan import Asked, Plan, make_plan
+from ddp_mlp.trials.plan import SearchOptions, SearchPlan, plan_search
 
 SPACE: dict[str, Any] = {"learning_rate": {"log": [1e-4, 1e-1]}}
 
@@ -35,13 +35,13 @@ def test_the_best_configuration_is_read_back(
         learning_rate=rate, hidden=tuple(hidden), class_weight=weight, patience=patience, restore_best=True, shards=8
     )
     files.write_best(folder, replace(config, run_dir="elsewhere", quiet=True), "trial 0 of 1")
-    assert configuration.parse(["--config", str(folder / files.BEST)]) == config
+    assert configuration.parse(["--config", str(folder / files.BEST_SETTINGS)]) == config
 
 
-def plan_of(run_dir: Path, asked: Asked | None = None, **changes: Any) -> Plan:
+def plan_of(run_dir: Path, asked: SearchOptions | None = None, **changes: Any) -> SearchPlan:
     """Return the plan of a small search."""
     config = Config(run_dir=str(run_dir), **{"valid_fraction": 0.2, **changes})
-    return make_plan(config, SPACE, asked or Asked(trials=4))
+    return plan_search(config, SPACE, asked or SearchOptions(trials=4))
 
 
 def test_a_search_goes_on_only_as_it_was(tmp_path: Path) -> None:
@@ -50,15 +50,15 @@ def test_a_search_goes_on_only_as_it_was(tmp_path: Path) -> None:
     before = files.stored(tmp_path)
     assert before is not None
     for plan in (
-        plan_of(tmp_path, Asked(trials=4, ranks_per_trial=3)),
-        plan_of(tmp_path, Asked(trials=5)),
+        plan_of(tmp_path, SearchOptions(trials=4, ranks_per_trial=3)),
+        plan_of(tmp_path, SearchOptions(trials=5)),
         plan_of(tmp_path, max_seconds=3.0, keep=7, data="elsewhere.h5", quiet=True, shards=8),
     ):
         files.agree(tmp_path, before, plan, {"train": "a"})
     for plan, problem in (
-        (plan_of(tmp_path, Asked(trials=3)), "trials = 3, but the search in"),
-        (plan_of(tmp_path, Asked(trials=4, sampler="random")), "sampler = random, but"),
-        (plan_of(tmp_path, Asked(trials=4, members=2)), "members = 2, but"),
+        (plan_of(tmp_path, SearchOptions(trials=3)), "trials = 3, but the search in"),
+        (plan_of(tmp_path, SearchOptions(trials=4, sampler="random")), "sampler = random, but"),
+        (plan_of(tmp_path, SearchOptions(trials=4, members=2)), "members = 2, but"),
         (plan_of(tmp_path, seed=3), "seed = 3, but"),
         (plan_of(tmp_path, restore_best=True), "restore_best = True, but"),
         (plan_of(tmp_path, shards=16), "shards = 16, but"),
@@ -92,7 +92,7 @@ def test_an_event_is_an_object(tmp_path: Path) -> None:
     found = log.read(tmp_path)
     assert found is not None
     assert [event["event"] for event in found.events] == ["start"]
-    (tmp_path / files.EVENTS).write_text("[1]\n")
+    (tmp_path / files.SEARCH_EVENTS).write_text("[1]\n")
     with pytest.raises(DataError, match=r"search\.jsonl: is not a search's"):
         log.read(tmp_path)
 
@@ -114,6 +114,6 @@ def test_an_event_is_an_object(tmp_path: Path) -> None:
 def test_what_is_asked_has_the_type_of_a_key(options: dict[str, Any], problem: str) -> None:
     """Checked as a configuration's keys are; NumPy's whole numbers become Python's, which JSON takes."""
     with pytest.raises(ConfigError, match=problem):
-        Asked(**options)
+        SearchOptions(**options)
     three: Any = np.int64(3)
-    assert type(Asked(trials=three).trials) is int
+    assert type(SearchOptions(trials=three).trials) is int

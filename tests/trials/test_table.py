@@ -22,7 +22,7 @@ def row(trial: int, score: float | None = None) -> Row:
 
 def test_the_last_line_of_a_trial_holds(tmp_path: Path) -> None:
     """In whatever order trainings end; `compact` leaves one line each, by number."""
-    path = tmp_path / table.FILE
+    path = tmp_path / table.TABLE
     found = Table(path)
     for line in (row(2), row(0), row(2, 0.5), row(1), row(0, 0.25)):
         found.append(line)
@@ -37,7 +37,7 @@ def test_the_last_line_of_a_trial_holds(tmp_path: Path) -> None:
 
 def test_a_torn_end_is_not_read(tmp_path: Path) -> None:
     """At every length of the file, all whole lines are there and nothing else."""
-    path = tmp_path / table.FILE
+    path = tmp_path / table.TABLE
     found = Table(path)
     for trial in range(3):
         found.append(row(trial))
@@ -78,7 +78,7 @@ DAMAGED: list[dict[str, Any]] = [
 )
 def test_a_foreign_line_is_named(tmp_path: Path, line: bytes) -> None:
     """In the middle of the file: at its end, it may be what a crash has left."""
-    path = tmp_path / table.FILE
+    path = tmp_path / table.TABLE
     good = table._line(row(0))
     path.write_bytes(good + line + b"\n" + good)
     with pytest.raises(DataError, match=r"line 2 is not a trial of a search"):

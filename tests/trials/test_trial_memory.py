@@ -12,7 +12,7 @@ from ddp_mlp.explaining.describe import outline
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.trials import memory
 from ddp_mlp.trials.groups import make_groups
-from ddp_mlp.trials.plan import Asked, make_plan
+from ddp_mlp.trials.plan import SearchOptions, plan_search
 
 
 @pytest.mark.parametrize("batch_size", [64, "full"])
@@ -31,7 +31,7 @@ def test_the_largest_trials_are_taken_together() -> None:
     """Two groups on a node: the two largest must fit; in one group, the largest alone."""
     config = Config(valid_fraction=0.2, run_dir="none")
     space = {"hidden": {"choice": [[64], [128], [256]]}}
-    plan = make_plan(config, space, Asked(sampler="grid"))
+    plan = plan_search(config, space, SearchOptions(sampler="grid"))
     data = open_data(replace(plan.base, access="memory"), SingleProcess())
     sizes = [memory.training_bytes(plan.member(t, 0), 64, 10, data.train[0].m, 1) for t in range(3)]
     assert np.all(np.diff(sizes) > 0)

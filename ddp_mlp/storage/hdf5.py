@@ -50,17 +50,19 @@ def size_and_mtime(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-class _OpenFile(io.RawIOBase):
+class OpenFile(io.RawIOBase):
     """A file that HDF5 reads from. HDF5's own reads hold Python's lock, so that nothing else runs until they are over.
 
     So a file server that answers nothing would let nobody hear of a signal.
     """
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._position, self.size = 0, os.fstat(self._descriptor).st_size
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set where the next bytes are read from; return it, counted from the beginning."""
         self._position = offset + (
             0 if whence == os.SEEK_SET else self.size if whence == os.SEEK_END else self._position
         )
@@ -77,7 +79,12 @@ class _OpenFile(io.RawIOBase):
                 np.frombuffer(left, np.uint8)[:] = 0
         return wanted
 
+    def bytes_at(self, begin: int, end: int) -> bytes:
+        """Return bytes [begin, end), fewer where the file ends before."""
+        return os.pread(self._descriptor, end - begin, begin)
+
     def close(self) -> None:
+        """Close the file; once is enough."""
         if not self.closed:
             os.close(self._descriptor)
         super().close()
@@ -88,21 +95,26 @@ class _OpenFile(io.RawIOBase):
         return any(os.pread(self._descriptor, len(_SIGNATURE), at) == _SIGNATURE for at in places if at < self.size)
 
 
-def _opened(path: str) -> _OpenFile:
+def _opened(path: str) -> OpenFile:
     try:
-        return _OpenFile(path)
+        return OpenFile(path)
     except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def open_hdf5(path: str) -> h5py.File:
     """Open `path` with HDF5, read-only and without locks."""
+    return open_with_source(path)[0]
+
+
+def open_with_source(path: str) -> tuple[h5py.File, OpenFile]:
+    """Open `path` with HDF5, read-only and without locks; return what HDF5 reads from, too."""
     opened = _opened(path)
     with named_failures(path, "is damaged"):
         if not opened.is_hdf5():
             raise DataError(f"{path}: is not an HDF5 file; `python -m ddp_mlp.convert` makes one from other formats")
         try:
-            return h5py.File(opened, "r")
+            return h5py.File(opened, "r"), opened
         except OSError as error:
             if "truncated" in str(error):
                 raise DataError(f"{path}: is cut short ({one_line(error)}); copy it or make it again") from error

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError, ProgramError
+from ddp_mlp.storage.chunks import SMALL_CHUNK_BYTES, SmallChunks, small_chunks
 from ddp_mlp.storage.dataset import DatasetInfo, check_part_unchanged, check_unchanged
-from ddp_mlp.storage.hdf5 import CHUNK_BYTES_AT_MOST, named_failures, open_hdf5
+from ddp_mlp.storage.hdf5 import CHUNK_BYTES_AT_MOST, OpenFile, named_failures, open_with_source
 
 OPEN_FILES = 128  # of a data set of many, each with a cache of its own
 CHUNKS_AT_ONCE = 256  # HDF5 takes longer for each chunk, the more of them it is asked for together
-SMALL_CHUNK_BYTES = 64 << 10  # HDF5's own cache, of 1 MiB, has room for enough of them
 
 
 class Reader:
@@ -37,8 +37,9 @@ class Reader:
         self.dtype = np.dtype(info.splits[split].dtype)
         self._parts = info.splits[split].parts
         self._ends = np.cumsum([part.rows for part in self._parts])
-        self._files: dict[int, h5py.File] = {}
+        self._files: dict[int, tuple[h5py.File, OpenFile]] = {}
         self._arrays: dict[tuple[int, str], h5py.Dataset] = {}
+        self._small: dict[tuple[int, str], SmallChunks | None] = {}
         structure = info.splits[split]
         self._y_type = self._type_of(info.y_name) if structure.labelled else None
         self._weighted = structure.weighted
@@ -53,8 +54,9 @@ class Reader:
 
     def close(self) -> None:
         """Close the files; the reader cannot be used afterwards."""
-        for file in self._files.values():
+        for file, source in self._files.values():
             file.close()
+            source.close()
 
     def X(self, lo: int, hi: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Return rows [lo, hi) of X, (hi - lo, features) in the file's dtype; in `out` (C-contiguous) when given."""
@@ -156,7 +158,11 @@ class Reader:
             out = out.view(np.bool_)
         try:
             with named_failures(part.path, f"rows [{lo}, {hi}) of {source.name!r} cannot be read"):
-                for a, b in _pieces(source, lo, hi):
+                start = end = lo
+                small = self._small[number, name]
+                if small is not None and out.dtype == source.dtype.newbyteorder("="):
+                    start, end = small.read(lo, hi, out)
+                for a, b in (*_pieces(source, lo, start), *_pieces(source, end, hi)):
                     source.read_direct(out[a - lo : b - lo], np.s_[a:b])
         except ProgramError:
             check_part_unchanged(part)  # the better reason, if it is one
@@ -170,12 +176,15 @@ class Reader:
             if number not in self._files:
                 self._make_room()
                 try:
-                    self._files[number] = open_hdf5(part.path)
+                    self._files[number] = open_with_source(part.path)
                 except DataError:
                     check_part_unchanged(part)  # between the first look and this one
                     raise
+            file, source = self._files[number]
             with named_failures(part.path, "is damaged"):
-                self._arrays[number, name] = _with_chunk_cache(self._files[number][part.group][name])
+                array = _with_chunk_cache(file[part.group][name])
+                self._small[number, name] = small_chunks(array, source)
+            self._arrays[number, name] = array
         return self._arrays[number, name]
 
     def _type_of(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
@@ -187,8 +196,10 @@ class Reader:
         """Close the file that has been open longest where there are too many."""
         if len(self._files) >= OPEN_FILES:
             oldest = next(iter(self._files))
-            self._files.pop(oldest).close()
+            for opened in self._files.pop(oldest):
+                opened.close()
             self._arrays = {key: array for key, array in self._arrays.items() if key[0] != oldest}
+            self._small = {key: small for key, small in self._small.items() if key[0] != oldest}
 
     def refusal(self, name: str, what: str) -> DataError:
         """Return the error that says `what` is wrong in the array `name` of this split."""
@@ -216,7 +227,7 @@ def _with_chunk_cache(array: h5py.Dataset) -> h5py.Dataset:
     if not array.chunks:
         return array
     row_of_chunks = math.prod(array.chunks) * array.dtype.itemsize * _chunks_across(array)
-    if row_of_chunks <= SMALL_CHUNK_BYTES:
+    if row_of_chunks <= SMALL_CHUNK_BYTES:  # HDF5's own cache, of 1 MiB, has room for enough of them
         return array
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     access.set_chunk_cache(12_421, min(max(row_of_chunks, 8 << 20), CHUNK_BYTES_AT_MOST), 1.0)

@@ -200,8 +200,3 @@ def _has_header(path: Path, header: Header, cells: list[str], label: str | None)
 def is_index(text: str) -> bool:
     """Tell whether a text is a whole number, such as a column's index."""
     return text.removeprefix("-").isdecimal()
-
-
-def is_number(text: str, decimal: str = ".") -> bool:
-    """Tell whether a text is a finite number."""
-    return _NUMBER.fullmatch(text if decimal == "." else text.replace(decimal, ".")) is not None

@@ -70,10 +70,6 @@ class Course:
         """Return the next training of this rung, or None where all have been taken."""
         return self._waiting.pop(0) if self._waiting else None
 
-    def put_back(self, unit: Unit) -> None:
-        """Give a training back that was taken and not finished."""
-        self._waiting = sorted([*self._waiting, unit])
-
     @property
     def is_complete(self) -> bool:
         """Whether all rungs are."""

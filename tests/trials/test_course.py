@@ -1,6 +1,5 @@
 """The course of a search: whatever the order in which trainings end, and wherever it is cut, the rows are the same."""
 
-import copy
 import json
 import math
 import random
@@ -107,17 +106,6 @@ def test_all_trials_may_fail() -> None:
         course.record(unit, Outcome(None, "no", 0, 0, None, 0.0, "", {}))
     assert course.is_complete
     assert course.best is None
-
-
-def test_what_is_given_back_is_taken_again_first() -> None:
-    """A training that was interrupted."""
-    course = made(3, [Rung(0, 3)], 1, False)
-    first = course.take()
-    assert first is not None
-    course.take()
-    course.put_back(first)
-    assert course.take() == first
-    assert copy.deepcopy(course).take() == Unit(0, 2, 0)
 
 
 def test_a_score_beyond_every_float_ranks_last() -> None:

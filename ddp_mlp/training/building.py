@@ -1,8 +1,9 @@
-"""The parts of a trainer, built from a configuration and data: step, batches, schedule.
+"""The parts of a trainer, built from a configuration and data: step, batches, schedule; and the trainer.
 
 Collective, unless it says local.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,14 @@ from ddp_mlp.run_dir.journal import utc_now
 from ddp_mlp.summing import tree
 from ddp_mlp.summing.between import ExactSum, PlainSum
 from ddp_mlp.training.machine import Machine, agree_on_products
+from ddp_mlp.training.outputs import Outputs
 from ddp_mlp.training.portable_step import PortableStep, portable_sum
 from ddp_mlp.training.progress import Progress
+from ddp_mlp.training.saving_rules import SavingRule
 from ddp_mlp.training.step import Step, TrainingStep
 from ddp_mlp.training.trainer import Trainer
 from ddp_mlp.training.update import Regularization
+from ddp_mlp.training.watchdog import Watchdog
 
 
 def build_batches(
@@ -103,7 +107,37 @@ def _shard_sizes(config: Config, data: Data, K: int) -> tuple[int, ...]:
     return tuple(sorted(sizes - {0}))
 
 
-def build_schedule(config: Config) -> Schedule:
+def build_trainer(
+    config: Config,
+    data: Data,
+    step: Step,
+    batches: Batches,
+    outputs: Outputs,
+    *,
+    progress: Progress,
+    saving: SavingRule,
+    watchdog: Watchdog,
+    resumed: bool = False,
+    kernels: Sequence[str] = (),
+) -> Trainer:
+    """Return a trainer of these parts, the configuration's schedule and the splits that are held out. Local."""
+    return Trainer(
+        step,
+        batches,
+        _schedule(config),
+        outputs,
+        config=config,
+        progress=progress,
+        held_out=held_out(data),
+        saving=saving,
+        watchdog=watchdog,
+        resumed=resumed,
+        targets=data.targets,
+        kernels=kernels,
+    )
+
+
+def _schedule(config: Config) -> Schedule:
     """Return the learning rate's schedule. Local."""
     return schedules.create(
         config.schedule,

@@ -15,10 +15,9 @@ from ddp_mlp.run_dir.narrator import epoch_figures, fit_line
 from ddp_mlp.run_dir.saving import Arrays, Snapshot, State
 from ddp_mlp.training.building import (
     build_batches,
-    build_schedule,
     build_step,
+    build_trainer,
     check_validation_data,
-    held_out,
     start_values,
 )
 from ddp_mlp.training.interruption import Interruption
@@ -28,7 +27,6 @@ from ddp_mlp.training.machine import settled
 from ddp_mlp.training.progress import Progress
 from ddp_mlp.training.saving_rules import Never
 from ddp_mlp.training.state import gather_state, initialize
-from ddp_mlp.training.trainer import Trainer
 from ddp_mlp.training.watchdog import Watchdog
 
 
@@ -75,18 +73,8 @@ def train_in_memory(
         step = build_step(config, data, communicator)
         initialize(step, state is not None, state)
         with closing(build_batches(config, data, communicator, progress, earlier)) as batches:
-            trainer = Trainer(
-                step,
-                batches,
-                build_schedule(config),
-                outputs,
-                config=config,
-                progress=progress,
-                held_out=held_out(data),
-                saving=Never(),
-                watchdog=watchdog,
-                targets=data.targets,
-                resumed=False,
+            trainer = build_trainer(
+                config, data, step, batches, outputs, progress=progress, saving=Never(), watchdog=watchdog
             )
             start = make_event("start", 0, 0, 0.0, **start_values(config, data, machine, trainer), resumed_from=None)
             stopped = None

@@ -14,10 +14,9 @@ from ddp_mlp.run_dir.saving import GO_ON
 from ddp_mlp.storage import surveyed
 from ddp_mlp.training.building import (
     build_batches,
-    build_schedule,
     build_step,
+    build_trainer,
     check_validation_data,
-    held_out,
     start_values,
 )
 from ddp_mlp.training.machine import Machine
@@ -57,17 +56,15 @@ def started(
     versions = {**machine.versions, **machine.arithmetic, **kernels}
     like = what_checkpoints_share(config, data, versions, progress.step, progress.epoch)
     with RunFolder(communicator, start, like, is_complete, aside, again) as outputs, closing(batches):
-        trainer = Trainer(
+        trainer = build_trainer(
+            config,
+            data,
             step,
             batches,
-            build_schedule(config),
             outputs,
-            config=config,
             progress=progress,
-            held_out=held_out(data),
             saving=saving_rule(config.checkpoint_every),
             watchdog=watchdog,
-            targets=data.targets,
             resumed=start.resumed_from is not None and not Path(start.resumed_from).is_absolute(),
             kernels=start.kernels,
         )

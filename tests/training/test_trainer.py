@@ -15,14 +15,13 @@ from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.run_dir.journal import Event
 from ddp_mlp.run_dir.saving import Arrays, Snapshot
-from ddp_mlp.training.building import build_batches, build_schedule, build_step, held_out
+from ddp_mlp.training.building import build_batches, build_step, build_trainer
 from ddp_mlp.training.in_memory import train_in_memory
 from ddp_mlp.training.interruption import Interruption
 from ddp_mlp.training.loop import train_to_end
 from ddp_mlp.training.progress import Progress
 from ddp_mlp.training.saving_rules import EverySteps
 from ddp_mlp.training.state import initialize
-from ddp_mlp.training.trainer import Trainer
 from ddp_mlp.training.watchdog import Watchdog
 
 KEYS: dict[str, Any] = {"hidden": (5,), "batch_size": 20, "epochs": 2, "shards": 8, "quiet": True, "stall_seconds": 0}
@@ -100,18 +99,8 @@ def train(outputs: Notebook, signals: Interruption | None = None, spoil: bool = 
         Watchdog(ranks, 0) as watchdog,
         closing(build_batches(config, data, ranks, progress)) as batches,
     ):
-        trainer = Trainer(
-            step,
-            batches,
-            build_schedule(config),
-            outputs,
-            config=config,
-            progress=progress,
-            held_out=held_out(data),
-            saving=EverySteps(4),
-            watchdog=watchdog,
-            resumed=False,
-            targets=data.targets,
+        trainer = build_trainer(
+            config, data, step, batches, outputs, progress=progress, saving=EverySteps(4), watchdog=watchdog
         )
         return train_to_end(trainer, signals or Interruption())
 

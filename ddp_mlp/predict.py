@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ddp_mlp.parallel.communicator import Communicator
     from ddp_mlp.storage.dataset import DatasetInfo
 
-COLUMNS = 80
 """A confusion matrix is printed where its lines fit into this; else the most frequent confusions are listed."""
 CONFUSIONS = 20
 """The most confusions that are listed."""
@@ -238,7 +237,7 @@ def _describe_confusion(
     confusion: Sequence[Sequence[int]], support: Sequence[int], classes: Sequence[str]
 ) -> Iterator[str]:
     """Yield the matrix, or the most frequent confusions where it does not fit the screen."""
-    from ddp_mlp.parallel.terminal import display_width
+    from ddp_mlp.parallel.terminal import COLUMNS, display_width
 
     matrix = [["", *classes]]
     for i, (name, row) in enumerate(zip(classes, confusion, strict=True)):
@@ -260,6 +259,7 @@ def _describe_confusion(
 
 def describe_numbers(scores: "NumberScores") -> Iterator[str]:
     """Yield the scores as lines for people: the figures of all targets, and a table of each."""
+    from ddp_mlp.parallel.terminal import COLUMNS
     from ddp_mlp.run_dir.narrator import listed
 
     figures = [f"{name} {value:.6g}" for name, value in scores.figures.items()]
@@ -286,7 +286,7 @@ def _aligned(table: Sequence[Sequence[Any]]) -> Iterator[str]:
 
     Columns that do not fit the screen beside the first stand below, with the first again.
     """
-    from ddp_mlp.parallel.terminal import display_width
+    from ddp_mlp.parallel.terminal import COLUMNS, display_width
 
     shown = [[printable(str(cell)) for cell in row] for row in table]
     widths = [max(display_width(row[i]) for row in shown) for i in range(len(shown[0]))]

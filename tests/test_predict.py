@@ -141,10 +141,10 @@ def kernel_cannot_be_chosen(run_python: Program) -> bool:
 def test_small_slabs_change_nothing(
     model: Model, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that is larger than a slab is read, computed and written piece by piece, with the same bytes."""
+    """A file that is larger than a piece is read, computed and written piece by piece, with the same bytes."""
     info = inspect(digits)
     whole = classify(model.network, info, "train", SingleProcess(), tmp_path / "whole.h5")
-    monkeypatch.setattr(apply, "SLAB_BYTES", 1)
+    monkeypatch.setattr(apply, "PIECE_BYTES", 1)
     assert classify(model.network, info, "train", SingleProcess(), tmp_path / "pieces.h5") == whole
     assert (tmp_path / "pieces.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 

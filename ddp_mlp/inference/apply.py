@@ -1,8 +1,8 @@
 """The rows of a file, classified by all ranks together, and how well their labels were met.
 
-Ranks take turns with slabs of rows, each a whole number of the network's blocks, and rank 0 writes them in the order of
-the input. A block's numbers depend on the block alone, counts are integers, and the losses of blocks are added by
-`totals.total`: so output and scores are the same for any number of ranks. Only a few slabs are in memory at a time.
+Ranks take turns with pieces of the file, each a whole number of the network's blocks, and rank 0 writes them in the
+order of the input. A block's numbers depend on the block alone, counts are integers, and the losses of blocks are added
+by `totals.total`: so output and scores are the same for any number of ranks. Only a few pieces are in memory at a time.
 """
 
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ from ddp_mlp.storage.dataset import DatasetInfo, arranged
 from ddp_mlp.storage.predictions import PredictionsWriter
 from ddp_mlp.storage.reader import Reader
 
-SLAB_BYTES = 8 << 20
+PIECE_BYTES = 8 << 20
 """A rank holds about so many bytes of X, and of probabilities, at a time."""
 
 
-class Slab(NamedTuple):
+class Classified(NamedTuple):
     """Some consecutive rows, classified."""
 
     labels: NDArray[np.int64]
@@ -63,18 +63,18 @@ def classify(
     confusion, unseen = Confusion(n_L), np.zeros(len(numbers), np.int64)
     losses: list[tuple[float, float]] = []
     with reader, writer or nullcontext():
-        for bounds in rounds(structure.rows, slab_rows(network), communicator.size):
+        for bounds in rounds(structure.rows, piece_rows(network), communicator.size):
             with communicator.in_agreement():
-                slab = _classify_slab(network, reader, *bounds[communicator.rank], numbers)
+                piece = _classify_rows(network, reader, *bounds[communicator.rank], numbers)
             if structure.labelled:
-                seen = slab.y >= 0
-                confusion.add(slab.y[seen], slab.labels[seen])
-                unseen += slab.unseen
-                losses += slab.losses
+                seen = piece.y >= 0
+                confusion.add(piece.y[seen], piece.labels[seen])
+                unseen += piece.unseen
+                losses += piece.losses
             if out is not None:
                 sizes = [hi - lo for lo, hi in bounds]
-                labels = communicator.Gather(slab.labels, sizes)
-                probabilities = communicator.Gather(slab.probabilities.reshape(-1), [n_L * size for size in sizes])
+                labels = communicator.Gather(piece.labels, sizes)
+                probabilities = communicator.Gather(piece.probabilities.reshape(-1), [n_L * size for size in sizes])
                 communicator.on_rank_0(_append, writer, labels, probabilities)
         communicator.on_rank_0(_finish, writer)
     if not structure.labelled:
@@ -120,17 +120,17 @@ def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
 
 
-def rounds(m: int, slab_rows: int, size: int) -> Iterator[list[tuple[int, int]]]:
-    """Yield, round by round, the bounds [lo, hi) of each rank's slab of the rows [0, m)."""
-    for start in range(0, m, slab_rows * size):
-        bounds = [min(start + slab_rows * p, m) for p in range(size + 1)]
+def rounds(m: int, piece_rows: int, size: int) -> Iterator[list[tuple[int, int]]]:
+    """Yield, round by round, the bounds [lo, hi) of each rank's piece of the rows [0, m)."""
+    for start in range(0, m, piece_rows * size):
+        bounds = [min(start + piece_rows * p, m) for p in range(size + 1)]
         yield list(pairwise(bounds))
 
 
-def slab_rows(network: Network) -> int:
-    """Return how many rows a rank takes at a time, a whole number of blocks."""
+def piece_rows(network: Network) -> int:
+    """Return how many rows a piece has: what a rank takes at a time, a whole number of blocks."""
     row_bytes = network.dtype.itemsize * max(network.features, network.targets.outputs)
-    return EVALUATION_ROWS * max(1, SLAB_BYTES // (EVALUATION_ROWS * row_bytes))
+    return EVALUATION_ROWS * max(1, PIECE_BYTES // (EVALUATION_ROWS * row_bytes))
 
 
 class RowsRead(NamedTuple):
@@ -176,7 +176,7 @@ def read_rows(reader: Reader, lo: int, hi: int, numbers: NDArray[np.int64]) -> R
     return RowsRead(X, y, w, unseen)
 
 
-def _classify_slab(network: Network, reader: Reader, lo: int, hi: int, numbers: NDArray[np.int64]) -> Slab:
+def _classify_rows(network: Network, reader: Reader, lo: int, hi: int, numbers: NDArray[np.int64]) -> Classified:
     structure = reader.info.splits[reader.split]
     X, y, w, unseen = read_rows(reader, lo, hi, numbers)
     probabilities = np.empty((hi - lo, len(network.classes)), network.dtype)
@@ -185,7 +185,7 @@ def _classify_slab(network: Network, reader: Reader, lo: int, hi: int, numbers: 
         output.values(group, probabilities[block])
         if structure.labelled:
             losses.append(loss_totals(output, group, network.arithmetic)[:2])
-    return Slab(np.argmax(probabilities, axis=1), probabilities, losses, y, unseen)
+    return Classified(np.argmax(probabilities, axis=1), probabilities, losses, y, unseen)
 
 
 def _append(writer: PredictionsWriter, labels: NDArray[np.int64], probabilities: NDArray[Any]) -> None:

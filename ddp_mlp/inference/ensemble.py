@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError
-from ddp_mlp.inference.apply import check_features, class_numbers, read_rows, rounds, slab_rows
+from ddp_mlp.inference.apply import check_features, class_numbers, piece_rows, read_rows, rounds
 from ddp_mlp.inference.evaluate import EVALUATION_ROWS
 from ddp_mlp.inference.network import Network
 from ddp_mlp.inference.scores import Confusion, Scores, scores_of
@@ -149,7 +149,7 @@ def classify_together(
             writer = PredictionsWriter(out, structure.rows, ensemble.classes, ensemble.dtype, QUANTILES)
     confusion = Confusion(n_L)
     sums: list[_Sums] = []
-    at_once = max(EVALUATION_ROWS, slab_rows(ensemble.networks[0]) // len(ensemble.networks))
+    at_once = max(EVALUATION_ROWS, piece_rows(ensemble.networks[0]) // len(ensemble.networks))
     with reader, writer or nullcontext():
         for bounds in rounds(structure.rows, at_once // EVALUATION_ROWS * EVALUATION_ROWS, communicator.size):
             lo, hi = bounds[communicator.rank]

@@ -7,7 +7,7 @@ bins of labels' probabilities. Everything is the same for any number of ranks.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,16 @@ from numpy.typing import NDArray
 
 from ddp_mlp.data.memory import MemorySource
 from ddp_mlp.data.targets import standardization_of_targets
-from ddp_mlp.inference.apply import check_features, rounds, slab_rows
+from ddp_mlp.inference.apply import piece_rows, rounds
 from ddp_mlp.inference.ensemble import BINS, QUANTILES, Answer, Calibration, Ensemble, calibration_of
 from ddp_mlp.inference.evaluate import EVALUATION_ROWS, blocks
 from ddp_mlp.inference.metrics import nearest_to_half
-from ddp_mlp.inference.numbers import NumberRows, NumberScores, NumberTally, columns_of, predict_rows, read_numbers
+from ddp_mlp.inference.numbers import NumberRows, NumberScores, NumberTally, open_numbers, predict_rows, read_numbers
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.elementary import expm1, log, log1p
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.storage.dataset import DatasetInfo, arranged
+from ddp_mlp.storage.dataset import DatasetInfo
 from ddp_mlp.storage.predictions import PredictionsWriter
-from ddp_mlp.storage.reader import Reader
 from ddp_mlp.summing.totals import total
 
 NORMAL = {0.5: 0.6744897501960817, 0.8: 1.2815515655446004, 0.9: 1.6448536269514722, 0.95: 1.959963984540054}
@@ -64,18 +63,10 @@ def predict_together(
     Raises DataError, StorageError or ConfigError on all ranks.
     """
     first, targets = ensemble.networks[0], ensemble.targets
-    info, _ = communicator.on_rank_0(arranged, info, first.feature_names)
-    structure, n_L = info.splits[split], targets.outputs
-    writer = None
-    with communicator.in_agreement():
-        check_features(first, info)
-        order = columns_of(info, split, targets.names)
-        reader = Reader(replace(info, numbers=targets.count), split)
-        if out is not None and communicator.rank == 0:
-            names = targets.output_names
-            writer = PredictionsWriter(out, structure.rows, names, ensemble.dtype, QUANTILES, targets.loss)
+    reader, order, writer = open_numbers(first, info, split, communicator, out, ensemble.dtype, QUANTILES)
+    structure, n_L = reader.info.splits[split], targets.outputs
     tally = Tally(ensemble) if structure.labelled else None
-    at_once = max(EVALUATION_ROWS, slab_rows(first) // len(ensemble.networks))
+    at_once = max(EVALUATION_ROWS, piece_rows(first) // len(ensemble.networks))
     with reader, writer or nullcontext():
         for bounds in rounds(structure.rows, at_once // EVALUATION_ROWS * EVALUATION_ROWS, communicator.size):
             with communicator.in_agreement():

@@ -1,9 +1,10 @@
 """The numbers, or the yes and no of several labels, that a network predicts for a file's rows, by all ranks together.
 
-As `apply` does for classes: slabs of whole blocks in turn, written by rank 0 in the order of the input. What is written
-is in the targets' own units. The output and the figures are the same for any number of ranks.
+As `apply` does for classes: pieces of whole blocks in turn, written by rank 0 in the order of the input. What is
+written is in the targets' own units. The output and the figures are the same for any number of ranks.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError
-from ddp_mlp.inference.apply import check_features, finite_rows, rounds, slab_rows
+from ddp_mlp.inference.apply import check_features, finite_rows, piece_rows, rounds
 from ddp_mlp.inference.evaluate import ForwardPass, Totals, forward_blocks, loss_totals
 from ddp_mlp.inference.metrics import Figures, metrics_of
 from ddp_mlp.inference.network import Network
@@ -79,19 +80,11 @@ def predict_numbers(
 
     Raises DataError, StorageError or ConfigError on all ranks.
     """
-    info, _ = communicator.on_rank_0(arranged, info, network.feature_names)
-    structure, targets = info.splits[split], network.targets
-    writer = None
-    with communicator.in_agreement():
-        check_features(network, info)
-        order = columns_of(info, split, targets.names)
-        reader = Reader(replace(info, numbers=targets.count), split)
-        if out is not None and communicator.rank == 0:
-            writer = PredictionsWriter(out, structure.rows, targets.output_names, network.dtype, loss=targets.loss)
-
+    reader, order, writer = open_numbers(network, info, split, communicator, out, network.dtype)
+    structure, targets = reader.info.splits[split], network.targets
     tally = NumberTally(network) if structure.labelled else None
     with reader, writer or nullcontext():
-        for bounds in rounds(structure.rows, slab_rows(network), communicator.size):
+        for bounds in rounds(structure.rows, piece_rows(network), communicator.size):
             with communicator.in_agreement():
                 rows = read_numbers(reader, *bounds[communicator.rank], order)
                 found = predict_rows(network, rows, tally)
@@ -101,6 +94,32 @@ def predict_numbers(
                 communicator.on_rank_0(_append, writer, gathered, targets.outputs)
         communicator.on_rank_0(lambda: None if writer is None else writer.finish())
     return None if tally is None else tally.scores(structure.rows, communicator)
+
+
+def open_numbers(
+    network: Network,
+    info: DatasetInfo,
+    split: str,
+    communicator: Communicator,
+    out: Path | None,
+    dtype: np.dtype[Any],
+    levels: Sequence[float] = (),
+) -> tuple[Reader, list[int], PredictionsWriter | None]:
+    """Return a reader of a split's rows, its columns in the order of the targets, and rank 0's writer to `out`.
+
+    `levels` are the quantiles that are written besides. Collective. Raises DataError, StorageError or ConfigError on
+    all ranks.
+    """
+    info, _ = communicator.on_rank_0(arranged, info, network.feature_names)
+    targets, writer = network.targets, None
+    with communicator.in_agreement():
+        check_features(network, info)
+        order = columns_of(info, split, targets.names)
+        reader = Reader(replace(info, numbers=targets.count), split)
+        if out is not None and communicator.rank == 0:
+            rows, names = info.splits[split].rows, targets.output_names
+            writer = PredictionsWriter(out, rows, names, dtype, levels, targets.loss)
+    return reader, order, writer
 
 
 def columns_of(info: DatasetInfo, split: str, names: tuple[str, ...]) -> list[int]:

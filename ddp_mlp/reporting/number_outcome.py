@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from ddp_mlp.data.survey import survey
 from ddp_mlp.errors import ProgramError, StorageError
-from ddp_mlp.inference.evaluate import EVALUATION_ROWS
 from ddp_mlp.inference.metrics import RANKED_CLASSES, ScoreRanks
 from ddp_mlp.inference.network import Network
 from ddp_mlp.inference.numbers import NumberScores, columns_of, predict_numbers
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.single import SingleProcess
+from ddp_mlp.reporting.outcome import rows_at_once
 from ddp_mlp.reporting.runs import RunLog
 from ddp_mlp.storage import checkpoints
 from ddp_mlp.storage.dataset import DatasetInfo, arranged, inspect
@@ -27,7 +27,6 @@ from ddp_mlp.storage.reader import Reader
 from ddp_mlp.storage.survey import NumberRule
 
 POINTS = 5000
-READ_BYTES = 64 << 20
 
 
 class NumberOutcome(NamedTuple):
@@ -88,7 +87,7 @@ def _points(kept: Network, info: DatasetInfo) -> tuple[NDArray[np.float64], NDAr
     ranked = kept.targets.probabilities and n <= RANKED_CLASSES
     ranks = ScoreRanks(n) if ranked else None
     true, predicted = [], []
-    piece = max(1, READ_BYTES // (8 * info.features * EVALUATION_ROWS)) * EVALUATION_ROWS
+    piece = rows_at_once(info)
     with Reader(info, "test") as reader:
         for lo in range(0, rows, piece):
             X, Y = reader.X(lo, min(lo + piece, rows)), reader.y(lo, min(lo + piece, rows))[:, order]

@@ -108,14 +108,18 @@ def outcome_on_test(run: RunLog, data: Path | None, mistakes: int) -> ClassOutco
         return str(error)
 
 
+def rows_at_once(info: DatasetInfo) -> int:
+    """Return how many rows are read at a time: whole blocks, as training evaluates them."""
+    return max(1, READ_BYTES // (8 * info.features * EVALUATION_ROWS)) * EVALUATION_ROWS
+
+
 def _count(
     kept: Network, info: DatasetInfo, numbers: NDArray[np.int64], mistakes: int, ranks: ScoreRanks | None
 ) -> tuple[Confusion, list[tuple[int, int, int, float]]]:
     n, rows = len(kept.classes), info.splits["test"].rows
     confusion = Confusion(n, most=n)
     wrong: list[tuple[int, int, int, float]] = []
-    # whole blocks, as training evaluates them
-    piece = max(1, READ_BYTES // (8 * info.features * EVALUATION_ROWS)) * EVALUATION_ROWS
+    piece = rows_at_once(info)
     with Reader(info, "test") as reader:
         for lo in range(0, rows, piece):
             hi = min(lo + piece, rows)

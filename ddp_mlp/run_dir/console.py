@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from ddp_mlp.errors import printable
 from ddp_mlp.inference.evaluate import Totals
-from ddp_mlp.parallel.terminal import Terminal, painted, terminal_of
+from ddp_mlp.parallel.terminal import COLUMNS, Terminal, painted, terminal_of
 from ddp_mlp.run_dir.journal import Event
-from ddp_mlp.run_dir.narrator import COLUMNS, Narrator, fit_line, result, result_on_screen
+from ddp_mlp.run_dir.narrator import Narrator, fit_line, result, result_on_screen
 from ddp_mlp.streams import console
 
 DRAW_SECONDS = 0.1

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ddp_mlp.errors import printable
+from ddp_mlp.parallel.terminal import COLUMNS
 from ddp_mlp.run_dir.journal import JOURNAL, Event
 from ddp_mlp.summing.tree import automatic_shards
 from ddp_mlp.units import byte_size, counted
 
-COLUMNS = 80
 EPOCHS_TOLD = 40
 """Epochs told at most, where they are fast."""
 SILENT_SECONDS = 30.0

@@ -82,8 +82,7 @@ def check(checkpoint: Checkpoint) -> None:
     """Raise InvalidError where arrays do not fit together or are not finite (the optimizer's may be)."""
     check_arrays(checkpoint.parameters, checkpoint.optimizer, checkpoint.standardization)
     check_outputs(checkpoint.parameters, checkpoint.classes, checkpoint.targets)
-    check_functions(checkpoint)
-    check_scoring(checkpoint)
+    check_config(checkpoint)
     check_finite(checkpoint)
     if min(checkpoint.epoch, checkpoint.step) < 0:
         raise InvalidError(f"epoch {checkpoint.epoch}, step {checkpoint.step}: must not be negative")
@@ -148,8 +147,16 @@ def check_outputs(
         raise InvalidError(f"{targets.outputs} numbers and {len(classes)} classes for {outputs} outputs")
 
 
-def check_functions(checkpoint: Checkpoint) -> None:
-    """Raise InvalidError unless the configuration names functions and an arithmetic that such a network has."""
+def check_config(checkpoint: Checkpoint) -> None:
+    """Raise InvalidError unless the configuration names what such a network has.
+
+    That is: functions and an arithmetic, and of the loss of numbers, numbers.
+    """
+    _check_functions(checkpoint)
+    _check_scoring(checkpoint)
+
+
+def _check_functions(checkpoint: Checkpoint) -> None:
     named = {name: checkpoint.config.get(name, default) for name, default in FUNCTIONS.items()}
     if odd := [name for name, value in named.items() if not isinstance(value, str)]:
         raise InvalidError(f"config: {odd[0]} must be a text")
@@ -164,8 +171,7 @@ def check_functions(checkpoint: Checkpoint) -> None:
         ) from error
 
 
-def check_scoring(checkpoint: Checkpoint) -> None:
-    """Raise InvalidError unless what the configuration says of the loss of numbers are numbers."""
+def _check_scoring(checkpoint: Checkpoint) -> None:
     weights = checkpoint.config.get("target_weight")
     if not isinstance(weights, dict | None):
         raise InvalidError("config: target_weight must be by name")

@@ -33,10 +33,9 @@ from ddp_mlp.storage.checkpoint import (
     InvalidError,
     check,
     check_arrays,
+    check_config,
     check_finite,
-    check_functions,
     check_outputs,
-    check_scoring,
     parameter_names,
     sha256_in_order,
 )
@@ -234,8 +233,7 @@ def _read(file: h5py.File, file_size: int, version: int) -> Checkpoint:
         standardization=None if scaling is None else {name: array[()] for name, array in scaling.items()},
         **values,
     )
-    check_functions(checkpoint)
-    check_scoring(checkpoint)
+    check_config(checkpoint)
     check_finite(checkpoint)
     for name in ("epoch", "step"):
         if (found := checkpoint.progress.get(name, values[name])) != values[name]:

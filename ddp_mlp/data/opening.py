@@ -5,7 +5,6 @@ From a file, collectively, or from arrays in memory, on each rank for itself.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -35,7 +34,6 @@ from ddp_mlp.nn.standardization import Standardization, one_for_all
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage import checkpoints, weights
-from ddp_mlp.storage.checkpoint import Checkpoint
 from ddp_mlp.storage.dataset import DatasetInfo, SplitInfo, inspect
 from ddp_mlp.storage.reader import Reader
 from ddp_mlp.storage.survey import NumberSurvey, Survey
@@ -253,9 +251,9 @@ def _weight_sum(info: DatasetInfo, config: Config) -> float:
 
 def _given_with_init_from(config: Config, info: DatasetInfo, classes: tuple[str, ...]) -> StoredNetwork:
     """Return what came with init_from: a run that goes on has it, and needs the file no more."""
-    going_on = _checkpoint_to_go_on_from(config)
-    if going_on is not None:
-        source, found = going_on[0], weights.of_checkpoint(going_on[1])
+    begun = checkpoints.to_go_on_from(config.run_dir, config.resume)
+    if begun is not None:
+        source, found = str(begun.path), weights.of_checkpoint(begun.checkpoint)
     else:
         source, found = f"init_from = {config.init_from}", given_weights(config, classes or None, info)
     if found.standardization is not None and len(found.standardization["mean"]) != info.features:
@@ -274,8 +272,8 @@ def standardization_by(mode: Mode, found: Survey) -> Standardization:
 def _standardize_mode(config: Config, info: DatasetInfo) -> Mode:
     """Return how inputs are mapped: as a run that goes on has them, else as `standardize` says, or as the data are."""
     asked = config.standardize
-    going_on = _checkpoint_to_go_on_from(config) if asked == "auto" else None
-    return mode_of(asked if going_on is None else going_on[1].config.get("standardize", True), info)
+    begun = checkpoints.to_go_on_from(config.run_dir, config.resume) if asked == "auto" else None
+    return mode_of(asked if begun is None else begun.checkpoint.config.get("standardize", True), info)
 
 
 def mode_of(asked: str | bool, info: DatasetInfo) -> Mode:
@@ -321,16 +319,6 @@ def given_weights(config: Config, classes: tuple[str, ...] | None, info: Dataset
     found = weights.read(config.init_from)
     targets = names_of(info) if info.numbers else ()
     return weights.arranged(found, classes, info.names, targets, f"init_from = {config.init_from}")
-
-
-def _checkpoint_to_go_on_from(config: Config) -> tuple[str, Checkpoint] | None:
-    """Return the checkpoint that a run goes on from, and its name; None where it begins."""
-    newest = None if config.run_dir is None else checkpoints.newest(Path(config.run_dir) / "checkpoints")
-    if newest is not None:
-        return str(newest.path), newest.checkpoint
-    if config.resume not in ("auto", "never"):
-        return config.resume, checkpoints.load(Path(config.resume))
-    return None
 
 
 def class_weights(

@@ -145,17 +145,15 @@ def _find_checkpoint(config: Config, run_dir: Path) -> Newest | None:
         raise ConfigError(f"resume = never, but {run_dir} has been used: choose another run_dir")
     sweep(folder)
     sweep(run_dir)
-    newest = checkpoints.newest(folder)
-    if config.resume in ("auto", "never"):
-        return newest
+    found = checkpoints.to_go_on_from(str(run_dir), config.resume)
     asked = Path(config.resume)
-    if newest is None:
-        return Newest(checkpoints.load(asked), asked, [])
-    if asked.resolve().parent == folder.resolve() and asked.name != newest.path.name:
+    if found is None or config.resume in ("auto", "never") or found.path == asked:
+        return found
+    if asked.resolve().parent == folder.resolve() and asked.name != found.path.name:
         raise ConfigError(
-            f"resume = {asked}, but {run_dir} has gone on to {newest.path.name}: choose another run_dir to go back"
+            f"resume = {asked}, but {run_dir} has gone on to {found.path.name}: choose another run_dir to go back"
         )
-    return newest
+    return found
 
 
 def _check_names(checkpoint: Checkpoint, path: Path, data: Data) -> None:

@@ -160,6 +160,8 @@ def _check_functions(checkpoint: Checkpoint) -> None:
     named = {name: checkpoint.config.get(name, default) for name, default in FUNCTIONS.items()}
     if odd := [name for name, value in named.items() if not isinstance(value, str)]:
         raise InvalidError(f"config: {odd[0]} must be a text")
+    if not isinstance(checkpoint.config.get("standardize", True), bool | str):
+        raise InvalidError("config: standardize must be a text, true or false")
     widths = [len(checkpoint.parameters[f"b{layer}"]) for layer in range(1, len(checkpoint.parameters) // 2)]
     try:
         arithmetic.called(named["arithmetic"])

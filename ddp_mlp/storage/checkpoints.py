@@ -100,6 +100,17 @@ def newest(folder: Path) -> Newest | None:
     return None
 
 
+def to_go_on_from(run_dir: str | None, resume: str) -> Newest | None:
+    """Return the checkpoint that a run goes on from: its folder's newest, else the one that `resume` names.
+
+    None where the run begins. Raises as `newest` and `load` do.
+    """
+    found = None if run_dir is None else newest(Path(run_dir) / "checkpoints")
+    if found is None and resume not in ("auto", "never"):
+        return Newest(load(Path(resume)), Path(resume), [])
+    return found
+
+
 def find(path: Path) -> Checkpoint:
     """Return the checkpoint at `path`: of the file, or the one that a run's folder (or its `checkpoints`) has kept.
 

@@ -4,7 +4,6 @@ A run that goes on keeps the library that it began with: a package that was inst
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from ddp_mlp.config import Config
 from ddp_mlp.nn import blas, cblas
@@ -33,11 +32,5 @@ def with_blas_chosen(config: Config, communicator: Communicator) -> Config:
 
 def _begun_with(config: Config) -> str | None:
     """Return the library of the run that goes on, None where one begins; version 0.1 knew NumPy's alone. Local."""
-    newest = None if config.run_dir is None else checkpoints.newest(Path(config.run_dir) / "checkpoints")
-    if newest is not None:
-        stored = newest.checkpoint.config
-    elif config.resume not in ("auto", "never"):
-        stored = checkpoints.load(Path(config.resume)).config
-    else:
-        return None
-    return str(stored.get("blas", blas.NUMPYS))
+    begun = checkpoints.to_go_on_from(config.run_dir, config.resume)
+    return None if begun is None else str(begun.checkpoint.config.get("blas", blas.NUMPYS))

@@ -365,14 +365,17 @@ def forged_config(whole: Checkpoint, changed: Checkpoint) -> bytes:
         *({"target_weight": {"a": value}} for value in (None, -1, 10**400, "1")),
         {"target_weight": [1.0]},
         {"huber_delta": "x", "target_weight": {"huber_delta": 1.0}},
+        {"standardize": {}},
+        {"standardize": None},
+        {"standardize": 1},
     ],
     ids=lambda keys: str(keys)[:40],
 )
-def test_a_loss_that_no_run_can_have_is_refused(keys: dict[str, Any]) -> None:
-    """Before predict forms a loss by it: where it is written, and where it is read."""
+def test_a_loss_or_map_that_no_run_can_have_is_refused(keys: dict[str, Any]) -> None:
+    """Before predict forms a loss by it, or a run its inputs: where it is written, and where it is read."""
     whole = make()
     changed = dataclasses.replace(whole, config={**whole.config, **keys})
-    with pytest.raises(ValueError, match=r"config: (huber_delta|a|target_weight) must be"):
+    with pytest.raises(ValueError, match=r"config: (huber_delta|a|target_weight|standardize) must be"):
         encode(changed)
     assert refusal(forged_config(whole, changed)).startswith("some.h5: not a valid checkpoint, config: ")
 

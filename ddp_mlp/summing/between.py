@@ -5,15 +5,14 @@ same bits for every number of ranks, and for every MPI library and network. `Pla
 MPI_Allreduce: equal to rounding.
 
 Invariants:
-- within a node the partials lie in shared memory and are added in place; between nodes only slices travel, among the
-  ranks of a column, as `plan.py` says;
+- within a node the partials lie in shared memory; a rank reads them all, and forms sums in its own (`forming.py`).
+  Between nodes only slices travel, among the ranks of a column, as `plan.py` says;
 - a step uses either sum in the same way, and every call is collective:
 
       write partials, tallies  →  collect(m)  →  sums(m): update one's own slice, block by block  →  publish()
 """
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.parallel.communicator import Communicator
+from ddp_mlp.summing.forming import Blocks, Calls, do, forming
 from ddp_mlp.summing.plan import QUANTUM, make_plan
 from ddp_mlp.summing.tallies import Collected, Tallies
 from ddp_mlp.summing.tree import Additions, additions, rows
@@ -64,20 +64,14 @@ class ExactSum:
         self.slice = self.slices[communicator.rank]
 
         self._local = [row for array in local for row in array]
-        local_terms = [subtree for p in nodes[node] for subtree in plan.of_rank[p]]
-        all_terms = [subtree for subtrees in plan.of_node for subtree in subtrees]
-
-        @cache
-        def within_node(m: int) -> list[Additions]:
-            return [additions(subtree, local_terms, m, K) for subtree in plan.of_node[node]]
-
-        @cache
-        def overall(m: int) -> Additions:
-            return additions((0, K), local_terms if len(nodes) == 1 else all_terms, m, K)
-
-        self._within_node, self._overall = within_node, overall
-        self._blocks = list(_blocks(self.slice.start, self.slice.stop))
-        """Of this rank's slice."""
+        self._own = self.partials[0] if self.subtrees else np.empty(length, sum_dtype)
+        """(length,): where this rank forms sums over its slice or its range, which nobody else reads there."""
+        self._local_terms = [subtree for p in nodes[node] for subtree in plan.of_rank[p]]
+        self._all_terms = [subtree for subtrees in plan.of_node for subtree in subtrees]
+        self._room = Blocks(BLOCK, sum_dtype)
+        self._within_node: dict[int, Calls] = {}
+        self._overall: dict[int, list[tuple[Block, Calls]]] = {}
+        """Both by the rows of a batch, or K where there are more."""
         travels = len(nodes) > 1 and local_rank < len(plan.columns)
         self._range = plan.columns[local_rank] if travels else None
         """The bounds of the slices of this rank's column; None where it has nothing to do with other nodes."""
@@ -96,25 +90,14 @@ class ExactSum:
         """
         tallies = self.tallies.collect()
         if self._range is not None:
-            parts = self._within_node(min(m, self.K))
-            for lo, hi in _blocks(self._range[0], self._range[-1]):
-                for part in parts:
-                    _add(self._local, part, lo, hi)
+            if (key := min(m, self.K)) not in self._within_node:
+                self._within_node[key] = self._summing_within_node(key)
+            do(self._within_node[key])
             if self.plan.halving:
-                self._halve(self._place(m), m)
+                self._halve(self._own, m)
             else:
-                self._exchange(parts, self._range)
+                self.communicator.Exchange(self._send, self._sent, self._receive, self._received)
         return tallies
-
-    def _exchange(self, parts: list[Additions], bounds: list[int]) -> None:
-        """Send every node its slice of this node's partials, and receive one's own slice of all nodes' partials."""
-        position = 0
-        for lo, hi in pairwise(bounds):
-            for part in parts:
-                if part.result is not None:
-                    self._send[position : position + hi - lo] = self._local[part.result][lo:hi]
-                position += hi - lo
-        self.communicator.Exchange(self._send, self._sent, self._receive, self._received)
 
     def _halve(self, held: NDArray[Any], m: int) -> None:
         """Add up with one sibling after the other, in tree order, in place; half of the range is left each time."""
@@ -131,28 +114,44 @@ class ExactSum:
             else:
                 np.add(received, kept, out=kept)
 
-    def _place(self, m: int) -> NDArray[Any]:
-        """Return the array of the node's sum where halving is done; without rows, one that nobody reads."""
-        (part,) = self._within_node(min(m, self.K))
-        return self._local[part.result or 0]
-
     def sums(self, m: int) -> Iterator[Block]:
         """Yield this rank's slice of the global gradient sum, block by block; the arrays may be overwritten. Local."""
-        if self.plan.halving:
-            for lo, hi in self._blocks:
-                yield lo, hi, self._place(m)[lo:hi]
-            return
-        overall = self._overall(min(m, self.K))
-        assert overall.result is not None, "a batch has at least one row"
-        origin = 0 if len(self.communicator.nodes) == 1 else self.slice.start
-        terms = self._local if len(self.communicator.nodes) == 1 else self._receive.reshape(-1, self._width)
-        for lo, hi in self._blocks:
-            _add(terms, overall, lo - origin, hi - origin)
-            yield lo, hi, terms[overall.result][lo - origin : hi - origin]
+        if (key := min(m, self.K)) not in self._overall:
+            self._overall[key] = self._summing_overall(key)
+        for block, calls in self._overall[key]:
+            do(calls)
+            yield block
 
-    @property
-    def _width(self) -> int:
-        return max(1, int(self.slice.stop - self.slice.start))
+    def _summing_within_node(self, m: int) -> Calls:
+        """Return what sums up the node's partials in the column's range: to be halved, or to be sent slice by slice."""
+        assert self._range is not None, "asked where sums travel"
+        node = self.communicator.node
+        parts = [additions(subtree, self._local_terms, m, self.K) for subtree in self.plan.of_node[node]]
+        calls: Calls = []
+        position = 0
+        for start, stop in pairwise(self._range):
+            for part in parts:
+                out = self._own[start:stop] if self.plan.halving else self._send[position : position + stop - start]
+                position += stop - start
+                for lo, hi in _blocks(start, stop):
+                    calls += forming(part, _cut(self._local, lo, hi), out[lo - start : hi - start], self._room)
+        return calls
+
+    def _summing_overall(self, m: int) -> list[tuple[Block, Calls]]:
+        """Return the blocks of this rank's slice, and what forms the global sum of each."""
+        own, origin = self.slice, 0
+        if self.plan.halving:  # the sum is there
+            order, terms = Additions((), 0), [self._own]
+        elif len(self.communicator.nodes) > 1:
+            order = additions((0, self.K), self._all_terms, m, self.K)
+            terms, origin = list(self._receive.reshape(-1, max(1, own.stop - own.start))), own.start
+        else:
+            order, terms = additions((0, self.K), self._local_terms, m, self.K), self._local
+        blocks = [(lo, hi, self._own[lo:hi]) for lo, hi in _blocks(own.start, own.stop)]
+        return [
+            ((lo, hi, out), forming(order, _cut(terms, lo - origin, hi - origin), out, self._room))
+            for lo, hi, out in blocks
+        ]
 
     def publish(self) -> None:
         """Let every rank see the parameters that all have updated. Collective."""
@@ -198,10 +197,8 @@ class PlainSum:
 Reduction = ExactSum | PlainSum
 
 
-def _add(terms: Any, order: Additions, lo: int, hi: int) -> None:
-    """Form a sum in place over the elements [lo, hi) of its terms."""
-    for left, right in order.pairs:
-        np.add(terms[left][lo:hi], terms[right][lo:hi], out=terms[left][lo:hi])
+def _cut(terms: Sequence[NDArray[Any]], lo: int, hi: int) -> list[NDArray[Any]]:
+    return [term[lo:hi] for term in terms]
 
 
 def _blocks(lo: int, hi: int) -> Iterator[tuple[int, int]]:

@@ -2,7 +2,8 @@
 
 Invariants:
 - a row has three float64 numbers, whether it is a shard's or a rank's;
-- the rows of rank p, its shards' first and its own last, follow those of rank p − 1 in one array per node;
+- the rows of rank p, its shards' first and its own last, follow those of rank p − 1 in one array per node; where all
+  ranks share memory, so that nothing is sent, they start on a cache line of their own, which one rank alone writes;
 - sums over rows are formed with `totals.total`, whose result does not depend on the order.
 
 A rank writes its rows number by number, through memoryviews: those cost a third of what an array's numbers do.
@@ -10,6 +11,7 @@ A rank writes its rows number by number, through memoryviews: those cost a third
 
 from array import array
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +43,8 @@ class RankSignal(NamedTuple):
 WIDTH = len(ShardTally._fields)
 """Numbers of a row."""
 assert len(RankSignal._fields) == WIDTH
+APART = 8
+"""Rows that take a whole number of cache lines: ranks' rows start on multiples of so many."""
 
 
 class Collected(NamedTuple):
@@ -63,19 +67,25 @@ class Tallies:
 
     def __init__(self, communicator: Communicator, K: int) -> None:
         owned = cut(K, communicator.size)
-        rank = communicator.rank
+        rank, together = communicator.rank, APART if len(communicator.nodes) == 1 else 1
+        counts = [-(-(hi - lo + 1) // together) * together for lo, hi in pairwise(owned)]
+        starts = [0, *accumulate(counts)]
+        """Of the ranks' rows."""
         self._communicator, self._K = communicator, K
-        self._flat = communicator.share_one((K + communicator.size) * WIDTH, np.dtype(np.float64))
+        self._flat = communicator.share_one(starts[-1] * WIDTH, np.dtype(np.float64))
         self._bounds = [WIDTH * row for row in rows_by_node(K, communicator.nodes)]
         self._rows = self._flat.reshape(-1, WIDTH)
-        own = self._rows[owned[rank] + rank : owned[rank + 1] + rank + 1].reshape(-1).data.cast("B").cast("d")
         shards = range(owned[rank], owned[rank + 1])
+        rows = self._rows[starts[rank] : starts[rank] + len(shards) + 1]
+        own = rows.reshape(-1).data.cast("B").cast("d")
         self.of_shard = {shard: own[WIDTH * i : WIDTH * (i + 1)] for i, shard in enumerate(shards)}
         """This rank's shards' rows (WIDTH,), by shard."""
         self._own, self._of_rank = own, own[WIDTH * len(shards) :]
         self._nothing = array("d", bytes(own.nbytes))
-        shard_rows = [i + p for p in range(communicator.size) for i in range(owned[p], owned[p + 1])]
-        rank_rows = [owned[p + 1] + p for p in range(communicator.size)]
+        shard_rows = [
+            start + i for start, (lo, hi) in zip(starts, pairwise(owned), strict=False) for i in range(hi - lo)
+        ]
+        rank_rows = [start + hi - lo for start, (lo, hi) in zip(starts, pairwise(owned), strict=False)]
         self._order = np.array(shard_rows + rank_rows)
 
     def start(self, signal: RankSignal | Sequence[float]) -> None:

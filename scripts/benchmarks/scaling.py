@@ -2,7 +2,8 @@
 
 Nothing here starts MPI, but for `--measure`: the plan of `ddp_mlp/summing/plan.py` is made as the program makes it,
 and what every rank sends, receives, adds and updates is read off it. On the counts go costs: a message of n bytes takes
-α + nβ seconds (Hockney 1994), a node's ranks share its link and its memory, and matrix products have a rate per core.
+α + nβ seconds (Hockney 1994), a node's ranks share its link and its memory, a cache line costs its writer something if
+another core holds it, and matrix products have a rate per core.
 Beside it stands one flat MPI_Allreduce by the formulas of Thakur, Rabenseifner, Gropp, "Optimization of collective
 communication operations in MPICH", IJHPCA 19(1), 2005. Computing and sending do not overlap in either.
 
@@ -32,6 +33,8 @@ from ddp_mlp.summing.plan import Plan, make_plan  # noqa: E402
 from ddp_mlp.summing.tallies import WIDTH, rows_by_node  # noqa: E402
 from ddp_mlp.summing.tree import additions, automatic_shards, cut, rows  # noqa: E402
 
+LINE = 64
+"""Bytes of a cache line."""
 ITEM, WIDE = 4, 8
 """Bytes of a float32, and of a float64, in which portable arithmetic sums."""
 UPDATE_BYTES = 5 * ITEM
@@ -52,6 +55,9 @@ class Machine:
     """Bytes per second that one core moves when it adds blocks of a few megabytes, most of them from its caches."""
     node_memory: float = 204.8e9
     """Bytes per second that all cores of a node move: eight channels of DDR4-3200."""
+    line: float = 20e-9
+    """Seconds more to write a cache line that a core without a common cache has read: measured on an EPYC of chiplets.
+    `python -m ddp_mlp.doctor` measures it; ranks that share a cache pay next to nothing."""
     gflops: float = 75.0
     """GFLOP/s of one core's forward and backward on its shard, elementwise passes included."""
     portable: float = 2.4
@@ -140,6 +146,32 @@ def memory_bytes(plan: Plan, node: int, column: int, item: int = ITEM) -> int:
     return moved + item * own * _touched(additions((0, plan.K), every, m, plan.K).pairs)
 
 
+def shared_bytes(plan: Plan, node: int, local_rank: int, item: int = ITEM, in_place: bool = False) -> int:
+    """Count the bytes that a rank writes in a step to cache lines which another rank of its node reads or writes.
+
+    Its partials, but for the part that it sums itself, and the parameters that it gives its node; portable, also its
+    share of the node's rounded weights. With `in_place` as in version 0.1, which formed a sum in the memory of the term
+    on its left: the partial of whichever rank that is.
+    """
+    ranks = plan.nodes[node]
+    if len(ranks) == 1:
+        return 0
+    width = 0
+    if local_rank < len(plan.columns):
+        bounds = plan.columns[local_rank]
+        width = bounds[-1] - bounds[0]
+    own = len(plan.of_rank[ranks[local_rank]])
+    written = item * own * (plan.length - width) + ITEM * width
+    if item == WIDE:
+        written += WIDE * plan.length // len(ranks)
+    if in_place and width:
+        owners = [p for p in ranks for _ in plan.of_rank[p]]
+        local = [subtree for p in ranks for subtree in plan.of_rank[p]]
+        left = {left for s in plan.of_node[node] for left, _ in additions(s, local, plan.K, plan.K).pairs}
+        written += item * width * sum(owners[term] != ranks[local_rank] for term in left)
+    return written
+
+
 def _touched(pairs: Sequence[tuple[int, int]]) -> int:
     """Return how many terms these additions read, and how many they write."""
     return len({term for pair in pairs for term in pair}) + len({left for left, _ in pairs})
@@ -163,6 +195,8 @@ class Prediction(NamedTuple):
     """α per message, and barriers within the node."""
     bandwidth: float
     """β per byte of the node that sends or receives most."""
+    sharing: float = 0.0
+    """Writing cache lines that other ranks of the node hold."""
 
     @property
     def step(self) -> float:
@@ -193,8 +227,12 @@ class Case(NamedTuple):
         return 6 * sum(products) - 2 * products[0]
 
 
-def exact(case: Case, machine: Machine, halving: bool = True) -> tuple[Prediction, list[Traffic], bool]:
+def exact(
+    case: Case, machine: Machine, halving: bool = True, in_place: bool = False
+) -> tuple[Prediction, list[Traffic], bool]:
     """Predict a step with the exact sum; also return the worst rank's tallies, sum, publish, and if it is by halving.
+
+    With `in_place` sums within a node are formed as in version 0.1 (see `shared_bytes`).
 
     The worst of each figure over all ranks: nobody goes on before the last.
     """
@@ -216,6 +254,11 @@ def exact(case: Case, machine: Machine, halving: bool = True) -> tuple[Predictio
     # The last column's range is the longest; of the nodes with as many partials, the one with the longest piece counts.
     moved = max(memory_bytes(plan, node, columns[-1], item) for node in _busiest(plan, columns[-1]))
     per_node = max(map(len, plan.nodes))
+    lines = max(
+        shared_bytes(plan, node, local_rank, item, in_place) / LINE
+        for node in _busiest(plan, columns[-1])
+        for local_rank in range(len(plan.nodes[node]))
+    )
     rounds = (3 if N > 1 else 2) + case.portable * (3 if N > 1 else 2)  # of weights, and of exponents
     barriers = rounds * math.ceil(math.log2(per_node)) * machine.barrier
     return (
@@ -224,6 +267,7 @@ def exact(case: Case, machine: Machine, halving: bool = True) -> tuple[Predictio
             moved / _memory_rate(machine, per_node),
             machine.alpha * sum(part.messages for part in parts) + barriers,
             machine.beta * link_bytes,
+            machine.line * lines,
         ),
         parts,
         plan.halving,
@@ -234,7 +278,8 @@ def allreduce(case: Case, machine: Machine) -> Prediction:
     """Predict a step with one flat MPI_Allreduce of the gradient, and every rank updating all parameters.
 
     For powers of two Rabenseifner's, 2 log2 P α + 2 (P − 1)/P n β + (P − 1)/P n γ, its first rounds within the node,
-    where a message is a barrier's round and a byte is moved in memory; a ring, 2 (P − 1) α, otherwise.
+    where a message is a barrier's round, and a byte is moved in memory through lines that two ranks write and read in
+    turn; a ring, 2 (P − 1) α, otherwise.
     """
     nodes, per_node = case.nodes, max(map(len, case.nodes))
     N, n = len(nodes), ITEM * Layout(case.widths).length
@@ -251,6 +296,7 @@ def allreduce(case: Case, machine: Machine) -> Prediction:
         moved / _memory_rate(machine, per_node),
         latency,
         machine.beta * (2 * n * outer + tallies.received),
+        machine.line * 2 * n * inner / LINE,
     )
 
 
@@ -364,13 +410,14 @@ def describe(machine: Machine) -> str:
     return (
         f"α {1e6 * machine.alpha:.2f} µs, β⁻¹ {1e-9 / machine.beta:.2f} GB/s, "
         f"barrier round {1e6 * machine.barrier:.2f} µs, memory {machine.core_memory / 1e9:.1f} GB/s a core and "
-        f"{machine.node_memory / 1e9:.1f} GB/s a node, {machine.gflops:.0f} GFLOP/s a core"
+        f"{machine.node_memory / 1e9:.1f} GB/s a node, {1e9 * machine.line:.0f} ns a shared line, "
+        f"{machine.gflops:.0f} GFLOP/s a core"
     )
 
 
 HEADER = (
     f"{'P':>5} {'a node':>6} {'nodes':>5} {'K':>5} {'form':>8} {'messages':>12} {'MB sent':>8} {'compute':>8} "
-    f"{'step':>8} {'eff':>5} {'flat':>8} {'eff':>5} {'Allreduce':>9} {'eff':>5}"
+    f"{'lines':>7} {'step':>8} {'eff':>5} {'flat':>8} {'eff':>5} {'Allreduce':>9} {'eff':>5}"
 )
 
 
@@ -390,7 +437,8 @@ class Row(NamedTuple):
         sent = sum(part.sent for part in self.parts[1:]) / 1e6
         form = "halving" if self.halving else "flat" if len(self.case.nodes) > 1 else "memory"
         line = f"{self.case.P:5} {self.case.per_node:6} {len(self.case.nodes):5} {self.case.K:5} {form:>8} "
-        line += f"{messages:>12} {sent:8.3f} {1e3 * self.exact.compute:8.3f}"
+        line += f"{messages:>12} {sent:8.3f} {1e3 * self.exact.compute:8.3f} "
+        line += f"{1e3 * self.exact.sharing:7.3f}"
         for prediction, width in ((self.exact, 8), (self.flat, 8), (self.allreduce, 9)):
             line += f" {1e3 * prediction.step:{width}.3f} {efficiency(self, prediction):5.2f}"
         return line
@@ -465,6 +513,7 @@ def parse() -> argparse.Namespace:
     add("--barrier", type=float, default=costs.barrier, help="seconds per round in a node (default %(default)g)")
     add("--core_memory", type=float, default=costs.core_memory, help="bytes/s of a core (default %(default)g)")
     add("--node_memory", type=float, default=costs.node_memory, help="bytes/s of a node (default %(default)g)")
+    add("--line", type=float, default=costs.line, help="seconds more for a shared line's writing (default %(default)g)")
     add("--gflops", type=float, default=costs.gflops, help="GFLOP/s of a core (default %(default)g)")
     add("--portable", type=float, default=costs.portable, help="portable products / native ones (default %(default)g)")
     add("--measure", choices=["shared", "loopback"], help="measure the costs here, between two ranks")
@@ -491,7 +540,10 @@ def main() -> None:
     ]
     if asked.measure:
         machine = replace(
-            measure(cases[0], asked.measure == "loopback"), barrier=asked.barrier, portable=asked.portable
+            measure(cases[0], asked.measure == "loopback"),
+            barrier=asked.barrier,
+            line=asked.line,
+            portable=asked.portable,
         )
     else:
         costs = (
@@ -500,6 +552,7 @@ def main() -> None:
             asked.barrier,
             asked.core_memory,
             asked.node_memory,
+            asked.line,
             asked.gflops,
             asked.portable,
         )

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from ddp_mlp.summing.plan import QUANTUM, make_plan
 from ddp_mlp.training.portable_step import portable_sum
 from scripts.benchmarks.scaling import (
     ITEM,
+    LINE,
     WIDE,
     Case,
     Machine,
@@ -26,6 +28,7 @@ from scripts.benchmarks.scaling import (
     exact,
     play,
     publish_traffic,
+    shared_bytes,
     sum_traffic,
     tally_traffic,
 )
@@ -34,7 +37,7 @@ from tests.traffic import Count
 
 WIDTHS = (784, 512, 512, 10)
 LENGTH = 37 * QUANTUM + 11
-FREE = Machine(alpha=0, beta=0, barrier=0, core_memory=1e30, node_memory=1e30)
+FREE = Machine(alpha=0, beta=0, barrier=0, core_memory=1e30, node_memory=1e30, line=0)
 
 
 @pytest.mark.mpi
@@ -67,6 +70,90 @@ def test_counts_are_those_of_a_real_run(node_size: int | None, K: int, halving: 
             assert count.seen("Swap") == Traffic()
         if len(plan.nodes) > 1 and column == 0:
             assert count.seen("Complete", "float64").received == tally_traffic(plan, node).received
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("node_size", [None, 1, 2, 3])
+@pytest.mark.parametrize("K", [8, 2])
+def test_lines_of_others_are_written_where_the_count_says(node_size: int | None, K: int) -> None:
+    """Of all shared memory, compared line by line before and after: who sums writes in its own memory alone."""
+    from mpi4py import MPI
+
+    length = 37 * QUANTUM + 16
+    with MPIRanks(MPI.COMM_WORLD, node_size) as communicator:
+        reduction = ExactSum(communicator, length, np.dtype(np.float32), K)
+        node = Node(reduction)
+        values = 1 + np.arange(length, dtype=np.float32)
+        for partial in reduction.partials:
+            partial[...] = values
+        written = [node.written()]
+        reduction.collect(100)
+        for lo, hi, gradient in reduction.sums(100):
+            np.multiply(gradient, np.float32(0.3), out=gradient)  # as the division by m
+            reduction.parameters[lo:hi] += gradient
+        reduction.publish()
+        written.append(node.written())
+
+        plan, ranks = reduction.plan, communicator.nodes[communicator.node]
+        for local_rank, rank in enumerate(ranks):
+            bounds = plan.columns[local_rank] if local_rank < len(plan.columns) else [0, 0]
+            own = np.zeros(length, bool)
+            own[bounds[0] : bounds[-1]] = True
+            partials, sums = (of_rank[rank] for of_rank, _ in written)
+            assert len(partials) == len(plan.of_rank[rank])
+            assert all(lines.all() for lines in partials)
+            assert not any((lines & ~of_lines(own)).any() for lines in sums), "nobody writes what others sum"
+            read = sum(int((lines & of_lines(~own)).sum()) for lines in partials)
+            given = int((written[1][1] & of_lines(own)).sum())
+            expected = shared_bytes(plan, communicator.node, local_rank) if len(ranks) > 1 else LINE * (read + given)
+            assert LINE * (read + given) == expected
+
+
+class Node:
+    """All that the ranks of a node share of a sum, as it was when last looked at. Collective to make."""
+
+    def __init__(self, reduction: ExactSum) -> None:
+        self._communicator, self._plan = reduction.communicator, reduction.plan
+        self._arrays = [*reduction._local, reduction.parameters]
+        self._before = [array.copy() for array in self._arrays]
+        self._communicator.node_barrier()
+
+    def written(self) -> tuple[dict[int, list[Any]], Any]:
+        """Return which lines of every rank's partials, and of the parameters, have changed since. Collective."""
+        self._communicator.node_barrier()
+        found = [
+            of_lines(array.view(np.uint32) != before.view(np.uint32))
+            for array, before in zip(self._arrays, self._before, strict=True)
+        ]
+        self._before = [array.copy() for array in self._arrays]
+        self._communicator.node_barrier()
+        ranks = self._communicator.nodes[self._communicator.node]
+        lines = iter(found[:-1])
+        return {p: [next(lines) for _ in self._plan.of_rank[p]] for p in ranks}, found[-1]
+
+
+def of_lines(elements: Any) -> Any:
+    """Return which lines have one of these float32 elements at least."""
+    per_line = LINE // ITEM
+    return np.append(elements, np.zeros(-len(elements) % per_line, bool)).reshape(-1, per_line).any(axis=1)
+
+
+def test_shared_lines_by_hand() -> None:
+    """Two ranks of one shard each: both write half of a partial and half of the parameters for the other."""
+    n = ITEM * QUANTUM * QUANTUM
+    plan = make_plan(2, QUANTUM * QUANTUM, [range(2)])
+    assert [shared_bytes(plan, 0, rank) for rank in range(2)] == [n, n]
+    assert [shared_bytes(plan, 0, rank, in_place=True) for rank in range(2)] == [n, n + n // 2]
+    case = Case(2, 2, (1023, QUANTUM), 2, 2)
+    machine = replace(FREE, line=1.0)
+    assert exact(case, machine)[0].sharing == n / LINE
+    assert exact(case, machine, in_place=True)[0].sharing == 1.5 * n / LINE
+    assert allreduce(case, machine).sharing == n / LINE
+    assert exact(case._replace(portable=True), machine)[0].sharing == (WIDE // ITEM + 1 + WIDE // ITEM) * n / 2 / LINE
+    assert exact(case._replace(per_node=1), machine)[0].sharing == 0
+    four = make_plan(4, QUANTUM * QUANTUM, [range(4)])
+    before = [shared_bytes(four, 0, rank, in_place=True) - shared_bytes(four, 0, rank) for rank in range(4)]
+    assert before == [n // 4, n // 2, n // 4, n // 2]  # the sums of two pairs lie with ranks 0 and 2
 
 
 @pytest.mark.mpi

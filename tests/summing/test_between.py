@@ -105,6 +105,14 @@ def test_tallies_reach_every_rank(communicator: Communicator, plain: bool) -> No
         reduction.publish()
 
 
+def test_tallies_of_a_rank_begin_on_a_line_of_their_own(communicator: Communicator) -> None:
+    """Where all ranks share memory, none writes a line that another one writes."""
+    tallies = ExactSum(communicator, 8, np.dtype(np.float32), 5).tallies
+    start = np.asarray(tallies._own).ctypes.data % 64
+    if len(communicator.nodes) == 1:
+        assert start == 0
+
+
 def test_plain_sum_equals_the_exact_sum_to_rounding(communicator: Communicator) -> None:
     """MPI_Allreduce adds the same numbers in an order of its own."""
     values = shard_sums(communicator.size, 2 * QUANTUM, np.float64)

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,16 @@ from numpy.typing import NDArray
 
 from ddp_mlp.conversion.dialect import is_index
 from ddp_mlp.conversion.profiling import Profile
-from ddp_mlp.conversion.recipe import MISSING_CATEGORY, OTHER, Column, numbers
+from ddp_mlp.conversion.recipe import ISO_DATE, MISSING_CATEGORY, OTHER, Column, first_not_date, numbers
 from ddp_mlp.conversion.tables import ForeignTable, first_not_numbers, pyarrow
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.units import byte_size
 
 CATEGORIES_AT_MOST = 100
 MEDIAN_BYTES = 256 << 20
-_INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
-"""How pandas calls an index that it writes as a column."""
+_NAMELESS = re.compile(r"|Unnamed: [\d.]+")
+_INDEX = re.compile(r"__index_level_\d+__")
+"""How pandas calls an index that it writes as a column: to CSV, the first ones, and to Parquet."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +77,22 @@ def placed(table: ForeignTable, roles: Roles) -> Places:
     weight = None if roles.weight is None else find("--weight", roles.weight)
     dropped = [find("--drop", name) for name in roles.drop]
     keep = {find("--keep", name, exclusive=False) for name in roles.keep}
-    index = [
-        column
-        for column, name in enumerate(table.names)
-        if table.named and _INDEX.fullmatch(name) and column not in {*taken, *keep}
-    ]
+    index = [column for column in _index_of(table) if column not in {*taken, *keep}]
     features = [column for column in range(len(table.names)) if column not in {*taken, *index}]
     onehot = {find("--onehot", name) for name in roles.onehot or () if name != "auto"}
     dates = {find("--date", name): form for name, form in roles.dates}
     if not features:
         raise DataError(f"{table.path}: has no column left for features; found {_listed(table)}")
     said = [f"{table.names[column]!r} (an index, as pandas writes it; --keep takes it)" for column in index]
-    return Places(label, targets, weight, features, onehot, dates, keep, [*(table.names[c] for c in dropped), *said])
+    left_out = [*(table.names[column] or f"column {column}" for column in dropped), *said]
+    return Places(label, targets, weight, features, onehot, dates, keep, left_out)
+
+
+def _index_of(table: ForeignTable) -> list[int]:
+    """Return the columns that pandas has written its index to: the first ones, which have no name, or by its names."""
+    leading = list(takewhile(lambda column: _NAMELESS.fullmatch(table.names[column]), range(len(table.names))))
+    named = [column for column, name in enumerate(table.names) if _INDEX.fullmatch(name)]
+    return [*leading, *named] if table.named else []
 
 
 def _find(table: ForeignTable, flag: str, name: str) -> int:
@@ -125,7 +131,10 @@ def check(table: ForeignTable, roles: Roles, places: Places, found: Profile) -> 
     text = [c for c in places.features if found.kinds[c] == "text" and c not in places.onehot and c not in places.dates]
     faulty = [column for column in text if not onehot_all or column in found.ids]
     cells = first_not_numbers(table, faulty) if faulty else {}
-    rows = {c: first for c, (_, first) in found.missing.items()} | {c: cells[c][0] if c in cells else 0 for c in faulty}
+    undated = _not_dates(table, places, found)
+    cells |= {column: (row, cell, 0) for column, (row, cell) in undated.items()}
+    rows = {c: first for c, (_, first) in found.missing.items()}
+    rows |= {c: cells[c][0] if c in cells else 0 for c in (*faulty, *undated)}
     if found.label_missing is not None and places.label is not None:
         rows[places.label] = found.label_missing[1]
     where = dict(zip(rows, table.places(list(rows.values())), strict=True)) if rows else {}
@@ -135,7 +144,12 @@ def check(table: ForeignTable, roles: Roles, places: Places, found: Profile) -> 
     for column in places.features:
         name = _named(table, column)
         kind = found.kinds[column]
-        if column in faulty:
+        if not table.names[column]:
+            empty = " and is empty in every row" if kind == "empty" else ""
+            wrong.append(f"column {column} has no name{empty}: give it one, or --drop {column}")
+        elif column in undated:
+            wrong.append(_date_fault(table, name, column, cells[column][1], where[column], places.dates[column]))
+        elif column in faulty:
             wrong.append(_text_fault(table, name, column, cells, where[column], column in found.ids))
         elif kind == "empty":
             wrong.append(f"{name} is empty in every row: --drop {table.names[column]}")
@@ -149,7 +163,7 @@ def check(table: ForeignTable, roles: Roles, places: Places, found: Profile) -> 
             wrong.append(
                 f"{name} has another whole number in every row, like an ID: --drop {table.names[column]} or --keep it"
             )
-        if column in found.missing and kind != "empty" and column not in faulty and roles.impute is None:
+        if column in found.missing and kind != "empty" and column not in (*faulty, *undated) and roles.impute is None:
             count, _ = found.missing[column]
             wrong.append(f"{name} is missing in {_rows(count)} ({where[column]}): --impute mean, median or constant=V")
     if wrong:
@@ -169,8 +183,38 @@ def _text_fault(
         return f"{found}: the only such value; mend it, or --missing {cell[:40]!r} says that it is missing"
     if is_id:
         return f"{found}, another in every row: --drop {plain}"
+    if number := _badly_written(cell, table.decimal):
+        return f"{found}, {number}, or --onehot {plain}, or --drop {plain}"
     dates = [f"--date {plain}={form}" for form in _forms_of_date(cell)]
     return f"{found}: {' or '.join([*dates, f'--onehot {plain}'])}, or --drop {plain}"
+
+
+def _badly_written(cell: str, decimal: str) -> str:
+    """Say what keeps a text from being a number, and what helps; nothing where it is not one to anybody."""
+    other = "." if decimal == "," else ","
+    if re.fullmatch(rf"[-+]?\d+{re.escape(other)}\d+", cell):
+        return f"a number with {other!r}: --decimal {other}"
+    amount = re.fullmatch(r"[-+]?[$€£¥]?\s?[-+]?\d[\d.,'\s]*(%|[$€£¥]|[A-Z]{3})?", cell.strip())
+    return "a number with separated thousands or a unit: write it plainly" if amount else ""
+
+
+def _not_dates(table: ForeignTable, places: Places, found: Profile) -> dict[int, tuple[int, str]]:
+    """Return, of the columns that --date names, the row of the first text that is no date of its form, and the text."""
+    forms = {c: form or ISO_DATE for c, form in places.dates.items() if found.kinds[c] == "text"}
+    wrong: dict[int, tuple[int, str]] = {}
+    lo = 0
+    for batch in table.batches(imposed(table, places)) if forms else ():
+        for column in forms.keys() - wrong.keys():
+            if first := first_not_date(batch.column(column), forms[column]):
+                wrong[column] = lo + first[0], first[1]
+        lo += batch.num_rows
+    return wrong
+
+
+def _date_fault(table: ForeignTable, name: str, column: int, cell: str, place: str, form: str | None) -> str:
+    flags = [f"--date {table.names[column]}={found}" for found in _forms_of_date(cell) if found != form]
+    remedy = " or ".join(flags) or f"name the form of all, --date {table.names[column]}=FORMAT, or mend it"
+    return f"{name} is {cell[:40]!r} in {place}, which is no date of the form {form or ISO_DATE}: {remedy}"
 
 
 def _forms_of_date(cell: str) -> list[str]:
@@ -291,7 +335,7 @@ def told(table: ForeignTable, places: Places, found: Profile, columns: Sequence[
         if column.kind == "date":
             became = "days since 1970-01-01"
         if column.fill is not None:
-            became += f", missing ones {column.fill:g}"
+            became += f", missing ones {column.fill:g}{' and told by a feature' if column.indicator else ''}"
         if place in found.lowest and found.lowest[place] == found.highest[place] and place not in found.missing:
             became += ", constant"
         kinds.setdefault(became, []).append(column.name)

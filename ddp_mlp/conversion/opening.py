@@ -20,7 +20,7 @@ from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.storage import dataset, hdf5
 from ddp_mlp.storage.hdf5 import size_and_mtime
 
-_LABELS = re.compile(r"y\b|y_|.*(label|target)", re.IGNORECASE)
+_LABELS = re.compile(r"y(\b|_|\d|train|valid|test)|.*(label|target)", re.IGNORECASE)
 """Names of files of labels."""
 
 
@@ -152,7 +152,9 @@ def _pair(paths: Sequence[Path], kinds: Sequence[str], targets: tuple[str, ...])
         are_labels = [_LABELS.match(path.name) is not None for path in paths]
         if sum(are_labels) != 1:
             listed = " and ".join(f"{array.name} {array.shape}" for array in arrays)
-            raise ConfigError(f"{listed}: which are the labels? let the name of that file begin with y or labels")
+            raise ConfigError(
+                f"{listed}: which are the labels? call that file y.npy, or let its name have labels in it"
+            )
         X, y = sorted(arrays, key=lambda array: are_labels[arrays.index(array)])
     else:
         X, y = sorted(arrays, key=lambda array: -math.prod(array.shape[1:]))

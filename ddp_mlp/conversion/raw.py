@@ -13,7 +13,7 @@ from ddp_mlp.conversion.dialect import Asked, Header
 from ddp_mlp.conversion.labels import number_classes
 from ddp_mlp.conversion.opening import kind_of, open_table
 from ddp_mlp.conversion.profiling import label_text
-from ddp_mlp.conversion.recipe import Column, Recipe
+from ddp_mlp.conversion.recipe import Column, Recipe, first_not_date
 from ddp_mlp.conversion.source import Piece
 from ddp_mlp.conversion.table_rows import features_of
 from ddp_mlp.conversion.tables import pyarrow
@@ -138,6 +138,7 @@ class _RawTable:
         kept = np.dtype(self.recipe.dtype or np.float64)
         for batch in self._table.batches(self._types):
             for column, place in zip(self.recipe.columns, self._features, strict=True):
+                self._check_dates(column, batch.column(place), found.rows)
                 unseen = column.unseen(batch.column(place))
                 if unseen:
                     found.unseen[column.name] = found.unseen.get(column.name, 0) + unseen
@@ -170,6 +171,13 @@ class _RawTable:
         if encoded.null_count:
             raise DataError(f"{self.path}: {self.recipe.label!r} is missing in some rows: fill it, or leave it out")
         return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.intp)
+
+    def _check_dates(self, column: Column, cells: Any, lo: int) -> None:
+        is_text = column.kind == "date" and pyarrow().types.is_string(cells.type)
+        if wrong := first_not_date(cells, column.form) if is_text else None:
+            [place] = self._table.places([lo + wrong[0]])
+            found = f"{column.name!r} is {wrong[1][:40]!r} in {place}"
+            raise DataError(f"{self.path}: {found}: must be a date of the form {column.form}, as in training")
 
     def _check(self, X: NDArray[Any], lo: int) -> None:
         if X.dtype.kind != "f" or np.isfinite(X).all():

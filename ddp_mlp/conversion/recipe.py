@@ -23,6 +23,7 @@ from ddp_mlp.errors import DataError
 
 OTHER = "other"
 MISSING_CATEGORY = "missing"
+ISO_DATE = "%Y-%m-%d"
 DAY = 86_400_000_000
 """Microseconds."""
 
@@ -55,6 +56,11 @@ class Column:
     def plain(self) -> bool:
         """Whether its cells are its one feature as they are."""
         return self.kind == "number" and self.fill is None and not self.indicator
+
+    @property
+    def form(self) -> str:
+        """The form of a date that is text."""
+        return self.format or ISO_DATE
 
     def arrow_type(self) -> Any:
         """Return the type that Arrow reads the column as, where it is text: any number is a float64."""
@@ -90,13 +96,21 @@ def numbers(cells: Any, column: Column) -> NDArray[Any]:
     arrow = pyarrow()
     if column.kind == "date":
         if arrow.types.is_string(cells.type):
-            cells = arrow.compute.strptime(cells, format=column.format or "%Y-%m-%d", unit="us")
+            cells = arrow.compute.strptime(cells, format=column.form, unit="us")
         days = cells.cast(arrow.timestamp("us")).cast(arrow.int64())
         return np.asarray(days.to_numpy(zero_copy_only=False) / DAY)
     values = cells.to_numpy(zero_copy_only=False)
     if values.dtype == object:  # booleans of which some are missing
         values = np.array([np.nan if value is None else float(value) for value in values.tolist()])
     return np.asarray(values.view(np.uint8) if values.dtype == np.bool_ else values)
+
+
+def first_not_date(cells: Any, form: str) -> tuple[int, str] | None:
+    """Return the row of the first text that is no date of this form, and the text; None where all are, or missing."""
+    arrow = pyarrow()
+    parsed = arrow.compute.strptime(cells, format=form, unit="us", error_is_null=True)
+    row = int(arrow.compute.index(arrow.compute.and_(parsed.is_null(), cells.is_valid()), arrow.scalar(True)).as_py())
+    return None if row < 0 else (row, cells[row].as_py())
 
 
 def category_codes(cells: Any, categories: tuple[str, ...]) -> NDArray[np.int64]:

@@ -152,11 +152,11 @@ def test_splits_that_do_not_go_together_are_refused(tmp_path: Path, capsys: pyte
 def test_which_array_is_the_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The one with one column; where both have several, the name says it, and without one it is asked for."""
     y = np.eye(6)[LABELS]
-    for name, array in (("a", X), ("b", y), ("y", y), ("train-labels", y)):
+    for name, array in (("a", X), ("b", y), ("y", y), ("ytrain", y), ("train-labels", y)):
         np.save(tmp_path / f"{name}.npy", array)
     assert converted(tmp_path / "a.npy", tmp_path / "b.npy", tmp_path / "out.h5") == 2
     assert "which are the labels?" in capsys.readouterr().err
-    for first, second in (("a", "y"), ("y", "a"), ("train-labels", "a")):
+    for first, second in (("a", "y"), ("y", "a"), ("ytrain", "a"), ("train-labels", "a")):
         assert converted(tmp_path / f"{first}.npy", tmp_path / f"{second}.npy", tmp_path / f"{first}.h5") == 0
         with h5py.File(tmp_path / f"{first}.h5") as file:
             assert np.array_equal(file["train/X"], X)

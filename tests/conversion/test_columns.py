@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from ddp_mlp import convert
+from ddp_mlp.conversion.raw import write_raw
+from ddp_mlp.conversion.recipe import Column, Recipe
+from ddp_mlp.errors import DataError
 
 pd = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
@@ -136,3 +139,75 @@ def test_numbers_that_float32_would_merge_are_kept(step: int, dtype: Any, tmp_pa
     with h5py.File(tmp_path / "a.h5") as file:
         assert file["train/X"].dtype == dtype
         assert file["train/X"][:, 1].tolist() == seconds.tolist()
+
+
+@pytest.mark.parametrize(
+    ("cell", "flag", "said"),
+    [
+        ("05.10.2021", "d", "no date of the form %Y-%m-%d: --date d=%d.%m.%Y or --date d=%m.%d.%Y"),
+        ("25.10.2021", "d=%m.%d.%Y", "no date of the form %m.%d.%Y: --date d=%d.%m.%Y"),
+        ("soon", "d=%d.%m.%Y", "no date of the form %d.%m.%Y: name the form of all, --date d=FORMAT, or mend it"),
+    ],
+)
+def test_a_date_of_another_form_is_told(
+    cell: str, flag: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With its line, and beside what else is wrong."""
+    data = frame().assign(d="01.02.2021" if "=" in flag else "2021-02-01", t="x")
+    data.loc[7, "d"] = cell
+    data.to_csv(tmp_path / "a.csv", index=False)
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y", "--date", flag) == 65
+    error = capsys.readouterr().err
+    assert f"'d' is {cell!r} in line 9, which is {said}; 't' is 'x' in line 2" in error
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("1.692,48", "a number with separated thousands or a unit: write it plainly, or --onehot p, or --drop p"),
+        ("$12", "a number with separated thousands or a unit"),
+        ("-3 %", "a number with separated thousands or a unit"),
+        ("12 EUR", "a number with separated thousands or a unit"),
+        ("1,5", "a number with ',': --decimal ,, or --onehot p, or --drop p"),
+        ("A12", "which is text: --onehot p, or --drop p"),
+        ("12 main street", "which is text: --onehot p, or --drop p"),
+    ],
+)
+def test_what_keeps_a_text_from_being_a_number(
+    cell: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told before it is taken for categories."""
+    frame().assign(p=cell).to_csv(tmp_path / "a.csv", index=False, sep=";")
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y") == 65
+    assert said in capsys.readouterr().err
+
+
+def test_a_column_without_a_name_is_no_index_behind_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pandas writes its index first, of one or several columns; anything else without a name is asked about."""
+    data = frame()
+    data[["y", "a", "b"]].rename(columns={"a": ""}).to_csv(tmp_path / "a.csv", index=False)
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y") == 65
+    assert "column 1 has no name: give it one, or --drop 1" in capsys.readouterr().err
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y", "--drop", "1") == 0
+    assert "left out: column 1\n" in capsys.readouterr().out
+    assert features(tmp_path / "a.h5") == ["b"]
+    (tmp_path / "c.csv").write_text("a,y,\n" + "1.5,x,\n2.5,y,\n" * 9)
+    assert run(tmp_path / "c.csv", tmp_path / "c.h5", "--label", "y") == 65
+    assert "column 2 has no name and is empty in every row: give it one, or --drop 2" in capsys.readouterr().err
+    index = pd.DataFrame({"Unnamed: 0.1": np.arange(ROWS), "Unnamed: 0": np.arange(ROWS)})  # written and read twice
+    pd.concat([index, data], axis=1).to_csv(tmp_path / "d.csv", index=False)
+    assert run(tmp_path / "d.csv", tmp_path / "d.h5", "--label", "y") == 0
+    assert features(tmp_path / "d.h5") == ["a", "b"]
+
+
+def test_a_raw_table_with_dates_of_another_form(tmp_path: Path) -> None:
+    """One line that names the form that training had."""
+    recipe = Recipe((Column("d", "date", format="%d.%m.%Y"),), named=True)
+    (tmp_path / "new.csv").write_text("d\n01.02.2021\n\n2021-03-01\n")
+    said = r"new.csv: 'd' is '2021-03-01' in line 4: must be a date of the form %d.%m.%Y, as in training"
+    with pytest.raises(DataError, match=said):
+        write_raw(tmp_path / "new.csv", recipe.to_json(), None, tmp_path / "out.h5")
+    (tmp_path / "new.csv").write_text("d\n01.02.2021\n")
+    write_raw(tmp_path / "new.csv", recipe.to_json(), None, tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["test/X"][0, 0] == (np.datetime64("2021-02-01") - np.datetime64("1970-01-01")).astype(int)

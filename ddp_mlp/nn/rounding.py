@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn.buffers import aligned_empty
-from ddp_mlp.nn.products import ROUNDING, UNIT_LIMIT, Array
+from ddp_mlp.nn.products import EXACT, ROUNDING, UNIT_LIMIT, Array
 
 FLOAT64 = np.dtype(np.float64)
 BLOCK = 16 * 1024
@@ -26,6 +26,11 @@ EXPONENT = np.int64(0x7FF << 52)
 LEAST_UNIT = 2.0**-UNIT_LIMIT
 TO_INFINITY = 2.0 ** (1024 - UNIT_LIMIT)
 """Makes infinity, and so NaN, of what no unit within the limit serves; nothing else overflows."""
+
+LEAST_POWERS = [2.0 ** (bits - UNIT_LIMIT - 1) for bits in range(EXACT)]
+"""By the bits of a line: 2^(e − 1) where the line's unit is the smallest in use."""
+TO_CONSTANTS = [2.0 ** (1 - bits) / TO_INFINITY * ROUNDING for bits in range(EXACT)]
+"""By the bits of a line: what makes its constant of TO_INFINITY · 2^(e − 1)."""
 
 
 @dataclass(slots=True)
@@ -62,7 +67,7 @@ class Block:
         """Lay out, in `repeated`, the rounding constants of the examples of a magnitude (k n,), in this many bits."""
         np.maximum.reduceat(magnitude, self.starts, out=self.high)
         np.bitwise_and(self.high_bits, EXPONENT, self.constant_bits)
-        to_constants(self.constant, bits)
+        to_constants(self.constant, LEAST_POWERS[bits], TO_CONSTANTS[bits])
         np.copyto(self.repeated_rows, self.constant)
 
     def round_examples(self, bits: int, signed: bool) -> None:
@@ -99,19 +104,14 @@ class Block:
         np.maximum(high, several[0] if len(several) == 1 else np.maximum.reduce(several, axis=0), out=high)
 
 
-def to_constants(powers: Array, bits: int) -> None:
-    """Turn 2^(e − 1) of lines with values below 2^e, in place, into what rounds a line to its unit, in so many bits."""
-    np.maximum(powers, 2.0 ** (bits - UNIT_LIMIT - 1), out=powers)
+def to_constants(powers: Array, least: float | Array, factor: float | Array) -> None:
+    """Turn 2^(e − 1) of lines with values below 2^e, in place, into what rounds a line to its unit.
+
+    `least` and `factor` are those of LEAST_POWERS and TO_CONSTANTS for the bits that lines have.
+    """
+    np.maximum(powers, least, out=powers)
     np.multiply(powers, TO_INFINITY, powers)
-    np.multiply(powers, 2.0 ** (1 - bits) / TO_INFINITY * ROUNDING, powers)
-
-
-def constants(high: Array, bits: int) -> Array:
-    """Return what rounds lines to their units when it is added and taken away again; high (n,) is overwritten."""
-    powers = high.view(np.int64)
-    np.bitwise_and(powers, EXPONENT, powers)
-    to_constants(high, bits)
-    return high
+    np.multiply(powers, factor, powers)
 
 
 class Room:

@@ -111,6 +111,32 @@ def test_weights_are_rounded_as_rows_are_in_any_shares(widths: tuple[int, ...]) 
             assert np.array_equal(weights.inverse[l], 1 / unit[:, 0])
 
 
+def test_weights_of_all_magnitudes_are_rounded_in_float32_as_in_float64() -> None:
+    """Ties, values just below a power of two, subnormals, zeros, float32's largest, infinity and NaN; many rows each."""
+    random = np.random.default_rng(5)
+    n_prev, n = 784, 48
+    halves = random.integers(-(2**23), 2**23, (n, n_prev)).astype(np.float32)  # of 22 bits' units: every other one a tie
+    ordinary = random.standard_normal((n, n_prev)).astype(np.float32)
+    below = np.nextafter(np.float32(1), np.float32(0)) * np.sign(ordinary)
+    spread = ordinary * np.exp2(random.integers(-30, 1, (n, n_prev))).astype(np.float32)
+    some_zero, endless, none = ordinary.copy(), ordinary.copy(), ordinary.copy()
+    some_zero[3], endless[4, 9], none[5, 9] = -0.0, np.inf, np.nan
+    given = {"ties": halves, "below": below, "spread": spread, "zeros": some_zero, "infinity": endless, "NaN": none}
+    given |= {f"2^{e}": ordinary * np.float32(2.0**e) for e in (-149, -146, -140, -130, -110, 75, 100, 119, 125)}
+    for name, W in given.items():
+        for parts in (1, 3):
+            weights = RoundedWeights((n_prev, n))
+            assert weights.bits[1].W == 21
+            expected = W.astype(np.float64)
+            unit = products.units(products.exponents(products.largest(expected, 1)), 21)
+            with np.errstate(invalid="ignore"):
+                for part in range(parts):
+                    weights.set({1: np.asfortranarray(W)}, part, parts)
+                products.round_to(expected, unit, expected)
+            assert weights.W[1].tobytes() == expected.tobytes() or name in ("infinity", "NaN"), name
+            assert np.array_equal(weights.W[1], expected, equal_nan=True), name
+
+
 CUTS = ([0, 203], [0, 100, 203], [0, 0, 7, 7, 90, 203, 203], [0, 1, 2, 3, 203], [*range(0, 203, 29), 203])
 
 NETWORKS = {

@@ -71,8 +71,8 @@ class ForwardPass:
     def begin(self) -> None:
         """Take note of the parameters before a number of passes."""
         if self._weights is not None:
+            self._weights.look(self._W)
             self._weights.set(self._W)
-            self._weights.share()
 
     def __call__(self, source: Source, rows: NDArray[np.int64]) -> Group:
         """Compute a source's rows (m,) and return their group, with the output layer's z in A[L].

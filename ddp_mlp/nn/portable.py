@@ -17,7 +17,7 @@ Whatever is done to an array is done block by block while it is in cache: bias, 
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from ddp_mlp.nn.products import ROUNDING, Array, Bits
 from ddp_mlp.nn.rounding import BLOCK, EXPONENT, FLOAT64, LEAST_POWERS, TO_CONSTANTS, Block, Room, to_constants
 
 FLOAT32 = np.dtype(np.float32)
-WEIGHTS_BLOCK = 2 * BLOCK
+NARROW_BLOCK = 2 * BLOCK
 """Values of W of a block that is rounded in float32: half as many bytes each."""
 LOOKED_THROUGH = 8 * BLOCK
 """Values of W of which the largest are found at a time."""
@@ -44,145 +44,108 @@ NARROW_UNIT = 2.0**100
 Drop = Callable[[int, Array, Array | None, slice], None]
 
 
-class LayerRows(NamedTuple):
-    """Some rows of W[l] that are rounded at a time, with the memory that this takes; k of them."""
-
-    l: int
-    rows: slice
-    is_whole: bool
-    """Whether these are all rows."""
-    rounded: Array
-    """(n_{l-1}, k): what becomes of them, a row in each column."""
-    high: Array
-    """(k,): the largest magnitude, and then what rounds the row when it is added and taken away again."""
-    unit: Array
-    """(k,)."""
-    step: int
-    """Columns of a block."""
-    block: Array
-    """(step, k), as `tile`: room for a block, and the rows' constants for every column."""
-    tile: Array
-    narrow_block: NDArray[np.float32]
-    """The same for sums in float32: as many columns or more."""
-    narrow_tile: NDArray[np.float32]
-
-
-class RowsShare(NamedTuple):
-    """One share of all layers' rows, and what turns powers of two into constants for each of them."""
-
-    rows: list[LayerRows]
-    high: Array
-    """(count,): of all rows, as the three below."""
-    high_bits: NDArray[np.int64]
-    least: Array
-    factor: Array
-
-
 class RoundedWeights:
-    """All W[l] rounded row by row to whole units, as float64; memory that may be shared by the ranks of a node."""
+    """All W[l] rounded row by row to whole units, as float64; memory that may be shared by the ranks of a node.
 
-    def __init__(self, widths: Sequence[int], allocate: Callable[[int], Array] | None = None) -> None:
+    Each of `parts` ranks takes a share of every layer's columns, which lie side by side: all `look`, then all `set`.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], allocate: Callable[[int], Array] | None = None, part: int = 0, parts: int = 1
+    ) -> None:
         """`allocate(count)` returns zeros (count,)."""
         self.widths = tuple(widths)
         self.bits: dict[int, Bits] = {}
         self.W: dict[int, Array] = {}
         """{l: (n_l, n_{l-1})}, Fortran-ordered."""
         allocate = allocate or np.zeros
-        bounds = list(pairwise(np.cumsum([0, *widths[1:]]).tolist()))
+        self._columns: dict[int, slice] = {}
+        """{l: this part's share}."""
         for l, (n_prev, n) in enumerate(pairwise(widths), start=1):
             self.bits[l] = products.layer_bits(n_prev, n)
             self.W[l] = allocate(n * n_prev).reshape(n_prev, n).T
-        self._unit, self._inverse = allocate(bounds[-1][1]), np.zeros(bounds[-1][1])
-        self.unit = {l: self._unit[lo:hi] for l, (lo, hi) in enumerate(bounds, start=1)}
-        """{l: (n_l,)}: of each row."""
-        self.inverse = {l: self._inverse[lo:hi] for l, (lo, hi) in enumerate(bounds, start=1)}
-        """{l: (n_l,)}: 1 / unit."""
-        size = max(WEIGHTS_BLOCK, *widths[1:])  # of a block of any share of the rows
-        self._block, self._tile = aligned_empty(size, FLOAT64), aligned_empty(size, FLOAT64)
-        self._narrow_block, self._narrow_tile = aligned_empty(size, FLOAT32), aligned_empty(size, FLOAT32)
-        self._shares: dict[tuple[int, int], RowsShare] = {}
-
-    def set(self, W: dict[int, NDArray[Any]], part: int = 0, parts: int = 1) -> None:
-        """Round the part-th of `parts` shares of every layer's rows; W[l] (n_l, n_{l-1}) is float32."""
-        if (part, parts) not in self._shares:
-            self._shares[part, parts] = self._share(part, parts)
-        found, high, high_bits, least, factor = self._shares[part, parts]
-        for some in found:
-            largest_of_rows(W[some.l].T[:, some.rows], out=some.high)
-        np.bitwise_and(high_bits, EXPONENT, out=high_bits)
-        to_constants(high, least, factor)
-        for some in found:
-            np.divide(some.high, ROUNDING, out=some.unit)  # exact
-            given = W[some.l].T[:, some.rows]
-            if self.bits[some.l].W <= NARROW_BITS and np.maximum.reduce(some.unit) < NARROW_UNIT:
-                round_narrow(some, given)
-            else:
-                round_wide(some, given)
-
-    def share(self) -> None:
-        """Take note of what all parts have set. Local, once all are done."""
-        np.divide(1.0, self._unit, out=self._inverse)
-
-    def _share(self, part: int, parts: int) -> RowsShare:
-        """Return the part-th of `parts` shares, with its memory."""
-        slices = {l: slice(n * part // parts, n * (part + 1) // parts) for l, n in enumerate(self.widths[1:], start=1)}
-        counts = {l: rows.stop - rows.start for l, rows in slices.items()}
-        high = np.zeros(sum(counts.values()))
-        least, factor = (
-            np.repeat([of_bits[self.bits[l].W] for l in counts], list(counts.values()))
+            self._columns[l] = slice(n_prev * part // parts, n_prev * (part + 1) // parts)
+        bounds = np.cumsum([0, *widths[1:]]).tolist()
+        self._rows = {l: slice(lo, hi) for l, (lo, hi) in enumerate(pairwise(bounds), start=1)}
+        """{l: where the layer's rows lie among all}, as in what follows."""
+        self._highs = allocate(parts * bounds[-1]).reshape(parts, -1)
+        """The largest magnitude of every row in each part's columns."""
+        self._high = self._highs[part]
+        self._constants, self._unit, self._inverse = np.zeros((3, bounds[-1]))
+        self._constant_bits = self._constants.view(np.int64)
+        self._least, self._factor = (
+            np.repeat([of_bits[bits.W] for bits in self.bits.values()], widths[1:])
             for of_bits in (LEAST_POWERS, TO_CONSTANTS)
         )
-        found, start = [], 0
-        for l, k in counts.items():
-            if k:
-                found.append(self._rows(l, slices[l], high[start : start + k]))
-            start += k
-        return RowsShare(found, high, high.view(np.int64), least, factor)
+        self.unit = {l: self._unit[rows] for l, rows in self._rows.items()}
+        """{l: (n_l,)}: of each row."""
+        self.inverse = {l: self._inverse[rows] for l, rows in self._rows.items()}
+        """{l: (n_l,)}: 1 / unit."""
+        size = max(NARROW_BLOCK, *widths[1:])
+        self._tile, self._narrow = aligned_empty(size, FLOAT64), aligned_empty(2 * size, FLOAT32).reshape(2, size)
 
-    def _rows(self, l: int, rows: slice, high: Array) -> LayerRows:
-        (n, n_prev), k = self.W[l].shape, len(high)
-        step = min(n_prev, max(1, BLOCK // k))
-        wider = min(n_prev, max(1, WEIGHTS_BLOCK // k))
-        wide = (memory[: step * k].reshape(step, k) for memory in (self._block, self._tile))
-        narrow = (memory[: wider * k].reshape(wider, k) for memory in (self._narrow_block, self._narrow_tile))
-        return LayerRows(l, rows, k == n, self.W[l].T[:, rows], high, self.unit[l][rows], step, *wide, *narrow)
+    def look(self, W: dict[int, NDArray[Any]]) -> None:
+        """Note the largest magnitudes in this part's columns; W[l] (n_l, n_{l-1}) is float32."""
+        for l, columns in self._columns.items():
+            if columns.start < columns.stop:
+                largest_of_rows(W[l].T[columns], out=self._high[self._rows[l]])
+
+    def set(self, W: dict[int, NDArray[Any]]) -> None:
+        """Round this part's columns of what all have looked at."""
+        np.maximum.reduce(self._highs, axis=0, out=self._constants)
+        np.bitwise_and(self._constant_bits, EXPONENT, out=self._constant_bits)
+        to_constants(self._constants, self._least, self._factor)
+        np.divide(self._constants, ROUNDING, out=self._unit)  # exact
+        np.divide(1.0, self._unit, out=self._inverse)
+        for l, columns in self._columns.items():
+            given, rounded, constant = W[l].T[columns], self.W[l].T[columns], self._constants[self._rows[l]]
+            if self.bits[l].W <= NARROW_BITS and np.maximum.reduce(self.unit[l]) < NARROW_UNIT:
+                round_narrow(given, rounded, constant, self._narrow)
+            else:
+                round_wide(given, rounded, constant, self._tile)
 
 
 def largest_of_rows(W: NDArray[Any], out: Array) -> None:
-    """Set out (n_l,) to max |W| of each row; W (n_{l-1}, n_l) has them as columns, and is read once, in blocks."""
+    """Set out (n_l,) to max |W| of each row; W (k, n_l) has them as columns, and is read once, in blocks."""
     step = max(1, LOOKED_THROUGH // len(out))
-    high, low = (found.reduce(W[:step], axis=0) for found in (np.maximum, np.minimum))
+    high, low = np.maximum.reduce(W[:step], axis=0), np.minimum.reduce(W[:step], axis=0)
     for start in range(step, len(W), step):
         block = W[start : start + step]
         np.maximum(high, np.maximum.reduce(block, axis=0), out=high)
         np.minimum(low, np.minimum.reduce(block, axis=0), out=low)
-    np.copyto(out, np.maximum(high, np.negative(low, out=low), out=high))
+    np.negative(low, out=low)
+    np.copyto(out, np.maximum(high, low, out=high))
 
 
-def round_narrow(some: LayerRows, given: NDArray[Any]) -> None:
-    """Round rows (n_{l-1}, k) of float32 by sums in float32, to at most 2^NARROW_BITS units: the same bits, sooner."""
-    block, tile = some.narrow_block, some.narrow_tile
-    np.copyto(tile, some.high * TO_NARROW, casting="same_kind")
-    for start in range(0, len(given), len(tile)):
-        columns = given[start : start + len(tile)]
-        k = len(columns)
-        np.add(columns, tile[:k], out=block[:k])
+def round_narrow(given: NDArray[Any], rounded: Array, constant: Array, room: NDArray[np.float32]) -> None:
+    """Round rows, (k, n_l) of float32, by sums in float32, to at most 2^NARROW_BITS units: the same bits, sooner.
+
+    `constant` (n_l,) rounds in float64. Room is (2, n_l) or more.
+    """
+    n = len(constant)
+    step = max(1, min(len(given), NARROW_BLOCK // n))
+    block, tile = room[0, : step * n].reshape(step, n), room[1, : step * n].reshape(step, n)
+    np.copyto(tile, (constant * TO_NARROW).astype(np.float32))
+    for start in range(0, len(given), step):
+        some = given[start : start + step]
+        k = len(some)
+        np.add(some, tile[:k], out=block[:k])
         np.subtract(block[:k], tile[:k], out=block[:k])
-        np.copyto(some.rounded[start : start + k], block[:k])
+        np.copyto(rounded[start : start + k], block[:k])
 
 
-def round_wide(some: LayerRows, given: NDArray[Any]) -> None:
-    """Round rows (n_{l-1}, k) of float32 by sums in float64."""
-    np.copyto(some.tile, some.high)
-    for start in range(0, len(given), some.step):
-        target = some.rounded[start : start + some.step]
-        k = len(target)
-        block, tile = target if some.is_whole else some.block[:k], some.tile[:k]
+def round_wide(given: NDArray[Any], rounded: Array, constant: Array, room: Array) -> None:
+    """Round rows, (k, n_l) of float32, by sums in float64; room is (n_l,) or more."""
+    n = len(constant)
+    step = max(1, min(len(given), BLOCK // n))
+    tile = room[: step * n].reshape(step, n)
+    np.copyto(tile, constant)
+    for start in range(0, len(given), step):
+        block = rounded[start : start + step]
+        k = len(block)
         np.copyto(block, given[start : start + k])
-        np.add(block, tile, out=block)
-        np.subtract(block, tile, out=block)
-        if not some.is_whole:
-            np.copyto(target, block)
+        np.add(block, tile[:k], out=block)
+        np.subtract(block, tile[:k], out=block)
 
 
 class Pass:

@@ -181,8 +181,8 @@ def _portable_canary() -> str:
     layout.initialize(flat, seed=0, arithmetic=PORTABLE)
     W, b = layout.views(flat)
     weights, lines = RoundedWeights(layout.widths), Lines(layout.widths)
+    weights.look(W)
     weights.set(W)
-    weights.share()
     group = network.group([37], np.dtype(np.float64))
     group.A[0].whole[...] = (np.arange(19 * 37) % 101 - 50.0).reshape(19, 37) / 64
     group.y[...] = np.arange(37) % 11

@@ -86,7 +86,10 @@ class PortableStep:
         self.update = Update(communicator, self.layout, reduction, optimizer, regularization, FLOAT32, PORTABLE)
         self.phases = Phases(trace)
         widths = self.layout.widths
-        self._weights = RoundedWeights(widths, lambda count: communicator.share_one(count, FLOAT64))
+        here = communicator.nodes[communicator.node]
+        self._weights = RoundedWeights(
+            widths, lambda count: communicator.share_one(count, FLOAT64), communicator.local_rank, len(here)
+        )
         self._lines = Lines(widths)
         self._agreement = Agreement(communicator, self._lines.table.shape)
         (self._partial,) = reduction.partials
@@ -207,10 +210,10 @@ class PortableStep:
 
     def _set_weights(self) -> None:
         """Round the weights for this step's products, the ranks of a node together."""
-        here = self.communicator.nodes[self.communicator.node]
-        self._weights.set(self.W, self.communicator.local_rank, len(here))
+        self._weights.look(self.W)
         self.communicator.node_barrier()
-        self._weights.share()
+        self._weights.set(self.W)
+        self.communicator.node_barrier()
 
     def _share(self, batch: Batch, piece: range) -> PortablePart | None:
         """Return this rank's rows of a piece, in their buffers; None where it has none."""

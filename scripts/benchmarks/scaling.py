@@ -259,7 +259,7 @@ def exact(
         for node in _busiest(plan, columns[-1])
         for local_rank in range(len(plan.nodes[node]))
     )
-    rounds = (3 if N > 1 else 2) + case.portable * (3 if N > 1 else 2)  # of weights, and of exponents
+    rounds = (3 if N > 1 else 2) + case.portable * (4 if N > 1 else 3)  # two of weights, and of exponents
     barriers = rounds * math.ceil(math.log2(per_node)) * machine.barrier
     return (
         Prediction(

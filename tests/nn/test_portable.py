@@ -23,6 +23,29 @@ FLOAT64 = np.dtype(np.float64)
 Array = NDArray[Any]
 
 
+def rounded_by(parts: int, W: dict[int, NDArray[Any]], widths: tuple[int, ...]) -> RoundedWeights:
+    """Return the weights as one of `parts` ranks of a node has them, who share memory."""
+    memory: list[NDArray[np.float64]] = []
+
+    def weights_of(part: int) -> RoundedWeights:
+        taken = iter(memory.copy())
+
+        def allocate(count: int) -> NDArray[np.float64]:
+            if part == 0:
+                memory.append(np.zeros(count))
+                return memory[-1]
+            return next(taken)
+
+        return RoundedWeights(widths, allocate, part, parts)
+
+    ranks = [weights_of(part) for part in range(parts)]
+    for rank in ranks:
+        rank.look(W)
+    for rank in ranks:
+        rank.set(W)
+    return ranks[-1]
+
+
 class Batch:
     """A network with random parameters, and a batch of random examples for it."""
 
@@ -41,10 +64,7 @@ class Batch:
         """Take some rows forward and back, and return what is left."""
         layout = self.network.layout
         W, b = layout.views(self.flat)
-        weights, lines = RoundedWeights(layout.widths), Lines(layout.widths)
-        for part in range(3):  # as three ranks of a node would
-            weights.set(W, part, 3)
-        weights.share()
+        weights, lines = rounded_by(3, W, layout.widths), Lines(layout.widths)
         lines.begin()
         if lo == hi:
             lines.end()
@@ -98,10 +118,7 @@ def test_weights_are_rounded_as_rows_are_in_any_shares(widths: tuple[int, ...]) 
     layout.initialize(flat, 3, arithmetic=PORTABLE)
     W, _ = layout.views(flat)
     for parts in (1, 2, 3, 7, 203):
-        weights = RoundedWeights(widths)
-        for part in range(parts):
-            weights.set(W, part, parts)
-        weights.share()
+        weights = rounded_by(parts, W, widths)
         for l, W_l in W.items():
             wide = W_l.astype(np.float64)
             unit = products.units(products.exponents(products.largest(wide, 1)), weights.bits[l].W)
@@ -112,10 +129,10 @@ def test_weights_are_rounded_as_rows_are_in_any_shares(widths: tuple[int, ...]) 
 
 
 def test_weights_of_all_magnitudes_are_rounded_in_float32_as_in_float64() -> None:
-    """Ties, values just below a power of two, subnormals, zeros, float32's largest, infinity and NaN; many rows each."""
+    """Ties, values just below a power of two, subnormals, zeros, float32's largest, infinity and NaN."""
     random = np.random.default_rng(5)
     n_prev, n = 784, 48
-    halves = random.integers(-(2**23), 2**23, (n, n_prev)).astype(np.float32)  # of 22 bits' units: every other one a tie
+    halves = random.integers(-(2**23), 2**23, (n, n_prev)).astype(np.float32)  # many ties
     ordinary = random.standard_normal((n, n_prev)).astype(np.float32)
     below = np.nextafter(np.float32(1), np.float32(0)) * np.sign(ordinary)
     spread = ordinary * np.exp2(random.integers(-30, 1, (n, n_prev))).astype(np.float32)
@@ -125,13 +142,10 @@ def test_weights_of_all_magnitudes_are_rounded_in_float32_as_in_float64() -> Non
     given |= {f"2^{e}": ordinary * np.float32(2.0**e) for e in (-149, -146, -140, -130, -110, 75, 100, 119, 125)}
     for name, W in given.items():
         for parts in (1, 3):
-            weights = RoundedWeights((n_prev, n))
-            assert weights.bits[1].W == 21
             expected = W.astype(np.float64)
             unit = products.units(products.exponents(products.largest(expected, 1)), 21)
             with np.errstate(invalid="ignore"):
-                for part in range(parts):
-                    weights.set({1: np.asfortranarray(W)}, part, parts)
+                weights = rounded_by(parts, {1: np.asfortranarray(W)}, (n_prev, n))
                 products.round_to(expected, unit, expected)
             assert weights.W[1].tobytes() == expected.tobytes() or name in ("infinity", "NaN"), name
             assert np.array_equal(weights.W[1], expected, equal_nan=True), name

@@ -37,8 +37,8 @@ def trained() -> str:
     momentum = optimizers.create("momentum", power=PORTABLE.power)
     state, scratch = momentum.init(LAYOUT.length, np.dtype(np.float32)), np.empty(LAYOUT.length, np.float32)
     for step in range(1, STEPS + 1):
+        weights.look(W)
         weights.set(W)
-        weights.share()
         shares = []
         for rows in (slice(0, 23), slice(23, M)):
             group = network.group([rows.stop - rows.start], np.dtype(np.float64))

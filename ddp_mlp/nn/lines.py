@@ -19,10 +19,10 @@ from ddp_mlp.nn.products import NOT_FINITE, ROUNDING, UNIT_LIMIT, Array, exponen
 
 SAMPLED = 64  # examples, at least, whose exponents say what is usual in a row
 RESERVE = 16  # bits that a usual value keeps: its rounding error is below 10⁻⁵
-FRACTION_BITS, EXPONENT_BITS, BIAS = 20, 0x7FF, 1022
-"""Of a float64's upper half: a number x with 2^(e − 1) ≤ |x| < 2ᵉ has e + BIAS in the bits of its exponent."""
-UPPER = slice(1 if sys.byteorder == "little" else 0, None, 2)
-"""Where the upper halves lie among the halves."""
+FRACTION_BITS, EXPONENT_BITS, BIAS = 4, 0x7FF0, 1022
+"""Of a float64's first quarter: a number x with 2^(e − 1) ≤ |x| < 2ᵉ has e + BIAS in the bits of its exponent."""
+FIRST = slice(3 if sys.byteorder == "little" else 0, None, 4)
+"""Where the first quarters lie among the quarters."""
 
 
 NO_ROWS = np.zeros(0, np.int64)
@@ -65,7 +65,7 @@ class Lines:
         self.no_dz, self.no_A = dict.fromkeys(self.dz, NO_ROWS), dict.fromkeys(self.A, NO_ROWS)
         """What most batches have of rows that spread."""
         self._is_A = np.arange(bounds[-1]) < bounds[L]
-        self._samples = np.zeros((0, bounds[-2]), np.int32)
+        self._samples = np.zeros((0, bounds[-2]), np.uint16)
 
     def begin(self) -> None:
         """Forget what has been noted."""
@@ -78,14 +78,13 @@ class Lines:
         if not count:
             return
         if len(self._samples) < count:
-            self._samples = np.empty((count, self._samples.shape[1]), np.int32)
+            self._samples = np.empty((count, self._samples.shape[1]), np.uint16)
         e = self._samples[:count]
         for (lo, hi), x in zip(self._places[:-1], arrays, strict=True):
-            np.right_shift(x.T[sampled].view(np.int32)[:, UPPER], FRACTION_BITS, out=e[:, lo:hi])
+            np.copyto(e[:, lo:hi], x.T[sampled].view(np.uint16)[:, FIRST])
         np.bitwise_and(e, EXPONENT_BITS, out=e)  # 0 for zeros, and for what is subnormal
-        usual = np.add.reduce(e, axis=0, dtype=np.int32)
-        np.minimum(e, 1, out=e)
-        present = np.add.reduce(e, axis=0, dtype=np.int32)
+        present = np.add.reduce(np.not_equal(e, 0), axis=0, dtype=np.int32)
+        usual = np.right_shift(np.add.reduce(e, axis=0, dtype=np.int32), FRACTION_BITS)
         self.table[1, :-2] += usual - BIAS * present
         self.table[2, :-2] += present
 

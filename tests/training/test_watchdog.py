@@ -1,6 +1,7 @@
 """Tests of training/watchdog.py: jobs in which one rank stops, spins or is suspended, on real ranks."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 AT_STEP = Path(__file__).parents[1] / "programs" / "at_step.py"
 AT_START = AT_STEP.with_name("at_start.py")
 SHORT = ("--epochs", "3", "--hidden", "8", "--stall_seconds", "2", "--quiet")
+SECONDS = "[2-7]"
+"""What a line may say after a stall of two: it comes within five more."""
 
 SLOW = """
 import time
@@ -62,7 +65,7 @@ def test_a_stopped_rank_ends_the_job(mpirun: Any, tmp_path: Path, rank: int) -> 
     assert done.returncode == 75, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr
-    assert "no progress for 2 s in step 2" in lines[0]
+    assert re.search(f"no progress for {SECONDS} s in step 2", lines[0])
     assert f"rank {rank} (process " in lines[0]
     assert "in step 20, training" in lines[0]
     assert lines[0].count("does not run") == 1
@@ -74,10 +77,10 @@ def test_a_stopped_rank_ends_the_job(mpirun: Any, tmp_path: Path, rank: int) -> 
 @pytest.mark.parametrize(
     ("place", "rank", "event", "found"),
     [
-        ("connect", 1, "SIGSTOP", "MPI has not started (not for 2 s)"),
-        ("data", 0, "SIGSTOP", "was last seen 2 s ago in step 0, reading data and does not run"),
-        ("folder", 1, "SIGSTOP", "was last seen 2 s ago in step 0, start and does not run"),
-        ("folder", 0, "wait", "no progress for 2 s in step 0, start (started, training/starting.py:"),
+        ("connect", 1, "SIGSTOP", rf"MPI has not started \(not for {SECONDS} s\)"),
+        ("data", 0, "SIGSTOP", f"was last seen {SECONDS} s ago in step 0, reading data and does not run"),
+        ("folder", 1, "SIGSTOP", f"was last seen {SECONDS} s ago in step 0, start and does not run"),
+        ("folder", 0, "wait", rf"no progress for {SECONDS} s in step 0, start \(started, training/starting.py:"),
         ("leave", 1, "SIGSTOP", "all is done, but another rank has not come to the end"),
     ],
 )
@@ -90,7 +93,7 @@ def test_something_watches_from_the_start_to_the_last_line(
     assert done.returncode == 75, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr
-    assert found in lines[0]
+    assert re.search(found, lines[0])
     assert time.monotonic() - began < 40
     time.sleep(0.2)
     assert living(tmp_path) == []

@@ -113,7 +113,7 @@ class Opened(NamedTuple):
 
 
 def open_data(config: Config, communicator: Communicator, check: Callable[[Opened], None] | None = None) -> Data:
-    """Inspect, check and load the data set. Raises DataError, StorageError or ConfigError on all ranks.
+    """Inspect, check and load the data set. Collective. Raises DataError, StorageError or ConfigError on all ranks.
 
     `check` may raise another error, on all ranks, before rows are loaded.
     """

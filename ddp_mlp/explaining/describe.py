@@ -126,7 +126,7 @@ def _look(config: Config) -> tuple[DatasetInfo, Targets, NDArray[np.int64]]:
 
 
 def lines(config: Config, found: Outline, communicator: Communicator) -> Iterator[str]:
-    """Yield the description, line by line."""
+    """Yield the description, line by line. Local."""
     info, layout, nodes = found.info, found.layout, communicator.nodes
     splits = ", ".join(f"{split.rows:,} {name}" for name, split in info.splits.items())
     held_out = info.splits["train"].rows - found.rows

@@ -95,7 +95,7 @@ def check_features(network: Network, info: DatasetInfo) -> None:
 
 
 def class_numbers(info: DatasetInfo, classes: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return the network's number of each class of a file, by name, -1 for one that training never saw.
+    """Return the network's number of each class of a file (classes,), by name, -1 for one that training never saw.
 
     A file that names no classes has 0, 1, …: the network's own numbers where it has no such names itself. Raises
     DataError where both could be meant.
@@ -147,7 +147,7 @@ class RowsRead(NamedTuple):
 
 
 def finite_rows(reader: Reader, lo: int, hi: int) -> NDArray[Any]:
-    """Return the rows [lo, hi) of X; DataError where a number is not finite."""
+    """Return the rows [lo, hi) of X, (hi − lo, n_0), as in the file; DataError where a number is not finite."""
     X = reader.X(lo, hi)
     if X.dtype.kind == "f" and not np.isfinite(X).all():
         row, column = np.argwhere(~np.isfinite(X))[0]

@@ -299,7 +299,7 @@ class ScoreRanks:
 
 
 def bins_of(p: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the bin of each probability: by the bits of p below ½, of 1 − p above."""
+    """Return the bin of each probability, in their shape: by the bits of p below ½, of 1 − p above."""
     nearest = np.minimum(p, 1 - p).astype(np.float32)
     bits = np.maximum(nearest, np.float32(2.0**-64)).view(np.int32).astype(np.int64) >> 16
     bins: NDArray[np.int64] = np.where(p <= 0.5, bits - _LOWEST, BINS - 1 - (bits - _LOWEST))

@@ -28,12 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn import blas
-from ddp_mlp.nn.buffers import Group, Panel
+from ddp_mlp.nn.buffers import Group, GroupMatrix
 from ddp_mlp.nn.outputs import Output
 
 Weights = dict[int, NDArray[Any]]
 
-Drop = Callable[[int, Panel, Panel | None], None]
+Drop = Callable[[int, GroupMatrix, GroupMatrix | None], None]
 
 TILE = 64
 """Rows that are turned at a time: all at once, most memory is fetched again for every column."""
@@ -61,7 +61,7 @@ def forward(W: Weights, b: Weights, group: Group, drop: Drop | None = None) -> N
             np.add(A.whole, b[l], out=A.whole)  #                      z += b               (n_L, m)
 
 
-def backward(W: Weights, group: Group, keep_scale: float = 1.0) -> Iterator[tuple[int, Panel, Panel]]:
+def backward(W: Weights, group: Group, keep_scale: float = 1.0) -> Iterator[tuple[int, GroupMatrix, GroupMatrix]]:
     """Carry dz[L] back to dz[1]; yield every layer's (l, dz[l], A[l−1]), from which dW = dz A_prevᵀ and db = Σ dz.
 
     In the forward pass this was z = W A_prev + b, so now dA_prev = Wᵀ dz; and A_prev = f(z), so dz = dA ⊙ f′(z).
@@ -97,7 +97,7 @@ def gradient_sum(W: Weights, b: Weights, group: Group, output: Output, dW: Weigh
 # ---- its products ----------------------------------------------------------------------------------------------------
 
 
-def multiply(M: NDArray[Any], A: Panel, out: Panel, at_once: bool) -> None:
+def multiply(M: NDArray[Any], A: GroupMatrix, out: GroupMatrix, at_once: bool) -> None:
     """Set out = M A, (k, n) times (n, m), in one product or shard by shard: z = W A_prev, and back dA_prev = Wᵀ dz."""
     if at_once or len(A.shards) == 1:
         blas.multiply(M, A.whole, out.whole)
@@ -106,7 +106,7 @@ def multiply(M: NDArray[Any], A: Panel, out: Panel, at_once: bool) -> None:
             blas.multiply(M, A_k, out_k)
 
 
-def multiply_turned(M: NDArray[Any], A: Panel, out: Panel, scratch: NDArray[Any]) -> None:
+def multiply_turned(M: NDArray[Any], A: GroupMatrix, out: GroupMatrix, scratch: NDArray[Any]) -> None:
     """Set out = M A, (k, n) times (n, m), in one product that is formed C-ordered in the scratch, at least (k m,)."""
     turned = scratch[: out.whole.size].reshape(out.whole.shape)
     blas.multiply(M, A.whole, turned)

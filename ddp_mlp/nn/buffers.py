@@ -25,7 +25,7 @@ FEW = 64
 """Examples: up to this many, OpenBLAS forms Wᵀ dz of wide layers faster, by up to 2.6, if the result is C-ordered."""
 
 
-class Panel(NamedTuple):
+class GroupMatrix(NamedTuple):
     """One quantity of a group's examples, in one memory: (n, m) as a whole, and as views of parts."""
 
     whole: NDArray[Any]
@@ -119,10 +119,10 @@ class Group:
 
         runs = list(_runs(self.sizes))
 
-        def columns(n: int) -> Panel:
+        def columns(n: int) -> GroupMatrix:
             whole = aligned_empty(m * n, dtype).reshape(m, n).T
             stacks = [whole.T[start : start + k * size].reshape(k, size, n).swapaxes(-1, -2) for start, k, size in runs]
-            return Panel(whole, whole.T, [whole[:, s] for s in self.slices], stacks)
+            return GroupMatrix(whole, whole.T, [whole[:, s] for s in self.slices], stacks)
 
         self.A = {l: columns(n) for l, n in enumerate(widths)}
         self.dz = {l: columns(n) for l, n in enumerate(widths) if 0 < l < self.L}
@@ -189,10 +189,10 @@ class Group:
     @property
     def nbytes(self) -> int:
         """The bytes of all buffers, but for sample weights."""
-        panels = [*self.A.values(), *(self.dz[l] for l in range(1, self.L)), *self.slope.values(), self.Y]
+        matrices = [*self.A.values(), *(self.dz[l] for l in range(1, self.L)), *self.slope.values(), self.Y]
         others = [self.y, self._zeros, self._tile, self._positive, self._room, self.turned]
         others += [self._output, self._places, self._per_example, self._numbers]
-        return sum(array.nbytes for array in [*(panel.whole for panel in panels), *others])
+        return sum(array.nbytes for array in [*(matrix.whole for matrix in matrices), *others])
 
 
 def aligned_empty(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -202,7 +202,7 @@ def aligned_empty(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     return raw[start : start + count * dtype.itemsize].view(dtype)
 
 
-def _pairs(A: Panel, out: Panel, at_once: bool) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+def _pairs(A: GroupMatrix, out: GroupMatrix, at_once: bool) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Return the operands and results of a product, in one piece or stack by stack."""
     if at_once or len(A.shards) == 1:
         return [(A.whole, out.whole)]

@@ -156,13 +156,13 @@ class Pass:
         self.group, self.weights, self.lines = group, weights, lines
         L, widths = group.L, weights.widths
         self._room = room = Room(widths, group.m)
-        self._A = {l: room.blocks(panel.whole) for l, panel in group.A.items()}
+        self._A = {l: room.blocks(matrix.whole) for l, matrix in group.A.items()}
         self._signed = {0: True, **{l: f.name != RELU.name for l, f in group.activations.items()}}
         """Whether A[l] may have values below zero."""
         if lines is not None:
             self._ones = np.ones((1, group.m))
-            self._dz = {l: room.blocks(panel.whole) for l, panel in group.dz.items()}
-            largest = max((panel.whole.size for l, panel in group.dz.items() if l > 1), default=0)
+            self._dz = {l: room.blocks(matrix.whole) for l, matrix in group.dz.items()}
+            largest = max((matrix.whole.size for l, matrix in group.dz.items() if l > 1), default=0)
             self._memory = aligned_empty(largest, FLOAT64)
             dz = {l: group.dz[l].whole for l in range(2, L + 1)}
             self._rounded = {l: self._memory[: x.size].reshape(x.shape[::-1]).T for l, x in dz.items()}

@@ -51,7 +51,7 @@ def open_run(
 ) -> tuple[Start, State | None]:
     """Settle what the run resumes from or starts from, in its claimed folder; the state itself comes to rank 0 alone.
 
-    `arithmetic` is what this machine computes with, by name. Raises ConfigError, DataError, StorageError or
+    Collective. `arithmetic` is what this machine computes with, by name. Raises ConfigError, DataError, StorageError or
     EnvironmentMismatch on all ranks.
     """
     found: list[State] = []

@@ -29,7 +29,7 @@ from ddp_mlp.errors import EnvironmentMismatch
 from ddp_mlp.nn import blas
 from ddp_mlp.nn.backprop import multiply, multiply_turned, weight_gradient
 from ddp_mlp.nn.blas import add_product, can_add_products
-from ddp_mlp.nn.buffers import FEW, Group, Panel, Shortcuts, aligned_empty
+from ddp_mlp.nn.buffers import FEW, Group, GroupMatrix, Shortcuts, aligned_empty
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.summing import remembered
 from ddp_mlp.summing.remembered import Proof
@@ -163,7 +163,7 @@ def _check_dA(group: Group, l: int, turned: bool) -> Check:
     return _check_at_once(W_T, dz, dA, group.turned if turned else None)
 
 
-def _check_at_once(M: NDArray[Any], A: Panel, out: Panel, scratch: NDArray[Any] | None) -> Check:
+def _check_at_once(M: NDArray[Any], A: GroupMatrix, out: GroupMatrix, scratch: NDArray[Any] | None) -> Check:
     """Compare the product over the whole group, turned where there is a scratch for it, with the shards' own.
 
     All shards have the same examples, as many as each has, so that one product stands for all of that size.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ddp_mlp.nn import blas
 from ddp_mlp.nn.backprop import bias_gradient, weight_gradient
 from ddp_mlp.nn.blas import add_product, can_add_products
-from ddp_mlp.nn.buffers import Panel, Shortcuts, aligned_empty
+from ddp_mlp.nn.buffers import GroupMatrix, Shortcuts, aligned_empty
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.summing.proven import WIDE, column_blocks, small_blocks
 from ddp_mlp.summing.tree import Turn
@@ -43,7 +43,7 @@ class GradientSum:
         self.dW, self.db = layout.views(flat)
         self._scratch = scratch
 
-    def add_up(self, l: int, dz: Panel, A_prev: Panel, turns: Sequence[Turn], shortcuts: Shortcuts) -> None:
+    def add_up(self, l: int, dz: GroupMatrix, A_prev: GroupMatrix, turns: Sequence[Turn], shortcuts: Shortcuts) -> None:
         """Set dW[l] = Σ dz A_prevᵀ and db[l] = Σ dz: sums over the examples of each shard, added in tree order.
 
         The turns are the shards'; the shortcuts are those of layer l in their group.

@@ -17,7 +17,7 @@ from ddp_mlp.inference.evaluate import Totals
 from ddp_mlp.nn import backprop
 from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
-from ddp_mlp.nn.buffers import Group, Panel
+from ddp_mlp.nn.buffers import Group, GroupMatrix
 from ddp_mlp.nn.optimizers import Optimizer, State
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.randomness import Purpose, generator
@@ -269,7 +269,7 @@ class TrainingStep:
             if chunk:
                 np.add(out.flat, spare.flat, out=out.flat)
 
-    def _drop(self, part: Part, l: int, A: Panel, slope: Panel | None) -> None:
+    def _drop(self, part: Part, l: int, A: GroupMatrix, slope: GroupMatrix | None) -> None:
         """Set some of a hidden layer's A, and of its slope, to zero, drawn shard by shard; scale the rest (dropout)."""
         for i, (turn, A_i) in enumerate(zip(part.turns, A.shards, strict=True)):
             before = part.chunk * self.chunk_rows * len(A_i)  # drawn for the shard's earlier chunks

@@ -181,7 +181,7 @@ def test_activations_in_float32_are_those_of_float64(activation: str) -> None:
         group.A[1].whole[...], slope = z, group.slope.get(1)
         b = np.zeros((300, 1), kind)
         group.activations[1].forward(group.A[1].whole, b, slope and slope.whole, group.space[1])
-        found.append([panel.whole.copy() for panel in (group.A[1], slope) if panel is not None])
+        found.append([matrix.whole.copy() for matrix in (group.A[1], slope) if matrix is not None])
     np.testing.assert_allclose(found[1][0], reference.HIDDEN[activation](z), rtol=1e-13, atol=1e-15)
     for single, double in zip(*found, strict=True):
         np.testing.assert_allclose(single, double, rtol=1e-6, atol=2e-6)
@@ -263,8 +263,8 @@ def test_hidden_layers_of_a_shard_among_others_have_the_bits_of_a_shard_alone(
         slope = group.slope.get(1)
         f = group.activations[1]
         f.forward(group.A[1].whole, b, slope and slope.whole, group.space[1])
-        panels = [group.A[1]] if slope is None else [group.A[1], slope]
-        return [shard.tobytes() for panel in panels for shard in panel.shards]
+        matrices = [group.A[1]] if slope is None else [group.A[1], slope]
+        return [shard.tobytes() for matrix in matrices for shard in matrix.shards]
 
     found = run(together, slice(None))
     k = len(sizes)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddp_mlp.nn import backprop, blas, cblas
-from ddp_mlp.nn.buffers import Group, Panel
+from ddp_mlp.nn.buffers import Group, GroupMatrix
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.summing import proven
 from tests.orders import orders, orders_begun_elsewhere
@@ -20,7 +20,7 @@ def test_a_shape_that_changes_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -
     """Where one product over the group differs from the shards' own by one bit, it is not used."""
     exact = backprop.multiply
 
-    def one_bit_off(M: Any, A: Panel, out: Panel, at_once: bool) -> None:
+    def one_bit_off(M: Any, A: GroupMatrix, out: GroupMatrix, at_once: bool) -> None:
         exact(M, A, out, at_once)
         if at_once:
             out.whole[0, -1] = np.nextafter(out.whole[0, -1], F32.type(np.inf))
@@ -40,7 +40,7 @@ def test_a_single_number_added_up_in_another_order_is_refused(
     """Where one number of the product, the last row's and column's, is the sum of two parts, it is not used."""
     exact, kind = backprop.multiply, np.dtype(dtype)
 
-    def in_two_parts(M: Any, A: Panel, out: Panel, at_once: bool) -> None:
+    def in_two_parts(M: Any, A: GroupMatrix, out: GroupMatrix, at_once: bool) -> None:
         exact(M, A, out, at_once=False)
         products = M[-1] * A.whole[:, -1]
         orders = [functools.reduce(np.add, products)]
@@ -57,10 +57,10 @@ def test_a_turned_product_that_changes_bits_is_refused(monkeypatch: pytest.Monke
     widths = (20, 300, 300, 4)
     exact = backprop.multiply
 
-    def turned(M: Any, A: Panel, out: Panel, scratch: Any) -> None:
+    def turned(M: Any, A: GroupMatrix, out: GroupMatrix, scratch: Any) -> None:
         exact(M, A, out, at_once=False)
 
-    def one_bit_off(M: Any, A: Panel, out: Panel, scratch: Any) -> None:
+    def one_bit_off(M: Any, A: GroupMatrix, out: GroupMatrix, scratch: Any) -> None:
         exact(M, A, out, at_once=False)
         out.whole[0, -1] = np.nextafter(out.whole[0, -1], F32.type(np.inf))
 

@@ -225,6 +225,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
             self, X, y, reset=reset, dtype=DTYPES, order="C", accept_sparse="csr", multi_output=several
         )
         labels = dense(labels) if several else column_or_1d(labels, warn=True)
+        if several and not np.isin(labels, (0, 1)).all():
+            found = ", ".join(map(str, np.unique(labels).tolist()))
+            raise ValueError(f"y has {found}: several labels are an indicator matrix of 0 and 1")
         if kind not in ("binary", "multiclass", "multilabel-indicator"):
             check_classification_targets(labels)
         return self._weighted(dense(rows), labels, sample_weight)
@@ -259,6 +262,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
         if labels.ndim == 2:
             if self.class_weight is not None:
                 raise ValueError("class_weight: is for one class of several, but y has several labels")
+            if self.label_smoothing:
+                raise ValueError("label_smoothing: is for one class of several, but y has several labels")
             y: NDArray[Any] = labels.astype(np.float64)
         else:
             if self.class_weight is not None:

@@ -115,7 +115,7 @@ def loss_keys(estimator: Any) -> dict[str, Any]:
     if not hasattr(estimator, "loss"):
         return {}
     keys = {name: getattr(estimator, name) for name in ("loss", "output_activation", "huber_delta")}
-    keys["quantiles"] = tuple(estimator.quantiles)
+    keys["quantiles"] = tuple(estimator.quantiles) if np.iterable(estimator.quantiles) else estimator.quantiles
     keys["standardize_targets"] = estimator.standardize_targets
     return keys
 

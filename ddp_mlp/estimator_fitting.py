@@ -21,7 +21,8 @@ except ImportError as error:
     raise ImportError(f'ddp_mlp.MLPClassifier needs scikit-learn: pip install "ddp_mlp[sklearn]" ({error})') from error
 
 from ddp_mlp.config import Config
-from ddp_mlp.data.opening import Data, data_of_arrays, standardization_of
+from ddp_mlp.data.opening import Data, Mode, data_of_arrays, standardization_of
+from ddp_mlp.data.targets import check_keys
 from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch, TrainingFailed
 from ddp_mlp.estimator_config import (
     configuration,
@@ -32,6 +33,8 @@ from ddp_mlp.estimator_config import (
 )
 from ddp_mlp.model import Model
 from ddp_mlp.nn import arithmetic as arithmetics
+from ddp_mlp.nn.arithmetic import Arithmetic
+from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import free_memory
@@ -129,9 +132,8 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships
         """Return the attributes of an estimator that has learnt nothing, with targets and standardization."""
         if self._arithmetic not in ("native", "portable"):
             raise ValueError(f"arithmetic = {self._arithmetic!r}: must be native or portable")
-        standardization = standardization_of(
-            rows, weights, arithmetics.called(self._arithmetic), standardize_mode(self.standardize)
-        )
+        mode = standardize_mode(self.standardize)
+        standardization = spread_of(rows, weights, "X", arithmetics.called(self._arithmetic), mode)
         return {
             "loss_curve_": [],
             "best_loss_": None,
@@ -227,11 +229,30 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships
         return str(last["ended"])
 
 
+def spread_of(
+    values: NDArray[Any],
+    weights: NDArray[np.float64] | None,
+    name: str,
+    arithmetic: Arithmetic = arithmetics.NATIVE,
+    mode: Mode = "features",
+) -> Standardization:
+    """Return mean and scale of each column of values (m, n), as `standardization_of`. Raises ValueError on overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = standardization_of(values, weights, arithmetic, mode)
+    finite = np.isfinite(found.mean) & np.isfinite(found.scale)
+    if not finite.all():
+        column = int(np.argmin(finite))
+        raise ValueError(f"column {column} of {name} is too large for a standard deviation: rescale it")
+    return found
+
+
 def loss_configuration(estimator: Any) -> Config:
     """Return a configuration with a regressor's loss alone, checked. Raises ConfigError."""
     if estimator.loss in ("auto", "cross_entropy", "binary_cross_entropy"):
         raise ConfigError(f"loss = {estimator.loss}: is not for numbers; choose squared_error, poisson, huber, …")
-    return Config(**loss_keys(estimator))
+    config = Config(**loss_keys(estimator))
+    check_keys(config, config.loss)
+    return config
 
 
 def trains_in_parts(estimator: Any) -> bool:

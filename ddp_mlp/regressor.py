@@ -12,13 +12,13 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ddp_mlp.data.opening import standardization_of
 from ddp_mlp.data.targets import targets_of
 from ddp_mlp.errors import ConfigError
 from ddp_mlp.estimator_config import in_scikit_learns_words
-from ddp_mlp.estimator_fitting import DTYPES, Perceptron, dense, loss_configuration, trains_in_parts
-from ddp_mlp.nn.targets import Targets
+from ddp_mlp.estimator_fitting import DTYPES, Perceptron, dense, loss_configuration, spread_of, trains_in_parts
+from ddp_mlp.nn.targets import OWN_FUNCTIONS, Targets
 from ddp_mlp.run_dir.saving import State
+from ddp_mlp.units import counted
 
 
 class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc] # scikit-learn ships no annotations
@@ -124,9 +124,8 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc] # scikit-l
         """
         again = self.warm_start and hasattr(self, "_parameters")
         rows, numbers, weights = self._checked(X, y, sample_weight, reset=not again)
-        if again and numbers.shape[1] != self._targets.count:
-            raise ValueError(f"warm_start: y has {numbers.shape[1]} targets, the first fit had {self._targets.count}")
-        fitted = self._kept() if again else self._begun(np.asarray(y).ndim == 1, rows, numbers, weights)
+        single = np.asarray(y).ndim == 1
+        fitted = self._gone_on(numbers, "warm_start") if again else self._begun(single, rows, numbers, weights)
         fitted["n_iter_"] = 0
         state = State(self._parameters, None) if again else None
         self._warn_where_not_converged(self._train(fitted, rows, numbers, weights, self.max_iter, (0, 0), state, None))
@@ -142,11 +141,9 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc] # scikit-l
             raise ValueError("partial_fit does not support early_stopping=True")
         again = hasattr(self, "_parameters")
         rows, numbers, weights = self._checked(X, y, sample_weight, reset=not again)
-        fitted = (
-            self._kept() if again else {**self._begun(np.asarray(y).ndim == 1, rows, numbers, weights), "n_iter_": 0}
-        )
-        if numbers.shape[1] != fitted["_targets"].count:
-            raise ValueError(f"y has {numbers.shape[1]} targets, the first call had {fitted['_targets'].count}")
+        single = np.asarray(y).ndim == 1
+        fitted = self._gone_on(numbers, "partial_fit") if again else self._begun(single, rows, numbers, weights)
+        fitted.setdefault("n_iter_", 0)
         state = State(self._parameters, self._optimizer) if again else None
         self._train(fitted, rows, numbers, weights, None, (fitted["n_iter_"], fitted["_steps"]), state, None)
         return self
@@ -197,13 +194,47 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc] # scikit-l
         names = ("y",) if n == 1 else tuple(f"y{k}" for k in range(n))
         try:
             config = loss_configuration(self)
-            spread = standardization_of(numbers, weights)
+            spread = spread_of(numbers, weights, "y")
             targets = targets_of(config, config.loss, names, spread.mean, spread.scale)
         except ConfigError as error:
             raise ValueError(in_scikit_learns_words(str(error))) from error
-        weight = None if self.target_weight is None else tuple(map(float, self.target_weight))
-        if weight is not None and (len(weight) != n or min(weight) < 0 or not any(weight)):
-            raise ValueError(f"target_weight = {self.target_weight}: must be {n} weights, none negative, one above 0")
-        outputs = {"n_outputs_": targets.outputs, "_single": single, "_weight": weight}
-        out = {"poisson": "exp"}.get(self.loss, self.output_activation)
-        return {**self._nothing_learnt(rows, weights, targets), **outputs, "out_activation_": out}
+        outputs = {"n_outputs_": targets.outputs, "_single": single, "_weight": weight_of_each(self.target_weight, n)}
+        return {**self._nothing_learnt(rows, weights, targets), **outputs, "out_activation_": out_activation_of(self)}
+
+    def _gone_on(self, numbers: NDArray[np.float64], how: str) -> dict[str, Any]:
+        """Return the attributes to go on from, with target_weight as it is now.
+
+        Raises ValueError where y has another number of targets, or the parameters ask for other outputs.
+        """
+        kept, n = self._targets, numbers.shape[1]
+        if n != kept.count:
+            raise ValueError(f"{how}: y has {n} targets, the first call had {kept.count}")
+        levels = tuple(map(float, self.quantiles)) if self.loss == "quantile" else ()
+        for name, now, before in (
+            ("loss", self.loss, kept.loss),
+            ("quantiles", levels, kept.quantiles),
+            ("output_activation", out_activation_of(self), self.out_activation_),
+        ):
+            if now != before:
+                raise ValueError(f"{how}: {name} is {now!r}, the first call had {before!r}: make another estimator")
+        return self._kept() | {"_weight": weight_of_each(self.target_weight, n)}
+
+
+def out_activation_of(regressor: MLPRegressor) -> str:
+    """Return f_L, as a regressor's parameters have it."""
+    return OWN_FUNCTIONS.get(regressor.loss, regressor.output_activation)
+
+
+def weight_of_each(asked: Sequence[float] | None, n: int) -> tuple[float, ...] | None:
+    """Return target_weight (n,) as numbers, or None. Raises ValueError."""
+    if asked is None:
+        return None
+    try:
+        weight = np.asarray(asked, np.float64)
+    except (TypeError, ValueError):
+        weight = np.zeros(0)
+    if weight.shape != (n,) or not np.isfinite(weight).all() or weight.min() < 0 or not weight.any():
+        raise ValueError(
+            f"target_weight = {asked}: must be {counted(n, 'weight')}, all finite, none negative, one above 0"
+        )
+    return tuple(weight.tolist())

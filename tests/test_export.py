@@ -234,6 +234,42 @@ def test_weights_of_another_network_are_refused(
     assert "a network 64-128-64-10, but features, hidden and outputs ask for 64-20-10" in outcome.stderr
 
 
+KINDS: dict[Any, str] = {
+    "squared_error": "numbers",
+    "huber": "numbers",
+    "poisson": "exp",
+    "binary_cross_entropy": "labels",
+}
+
+
+@pytest.mark.parametrize("loss", KINDS)
+def test_weights_of_a_loss_of_another_kind_are_refused(loss: str, tmp_path: Path) -> None:
+    """Outputs that are logarithms, log-odds or scores of classes are no numbers: one line, and nothing is trained."""
+    random = np.random.default_rng(0)
+    data = tmp_path / "data.h5"
+    with h5py.File(data, "w") as file:
+        file["train/X"], file["train/y"] = random.standard_normal((40, 3)), random.integers(0, 2, (40, 2)) * 1.0
+    with h5py.File(tmp_path / "classes.h5", "w") as file:
+        file["train/X"], file["train/y"] = random.standard_normal((40, 3)), random.integers(0, 2, 40)
+    usual: dict[str, Any] = {"hidden": (4,), "epochs": 1, "quiet": True}
+
+    def trained(other: Any, init_from: str | None = None) -> str:
+        file, run = "classes.h5" if other == "cross_entropy" else "data.h5", f"{other}-{init_from is None}"
+        paths = {"data": str(tmp_path / file), "run_dir": str(tmp_path / run), "init_from": init_from}
+        return str(ddp_mlp.train(ddp_mlp.Config(loss=other, **paths, **usual))["run_dir"])
+
+    given = trained(loss)
+    source = tmp_path / "given.npz"
+    export(ddp_mlp.load(given), source)
+    for other in (*KINDS, "cross_entropy"):
+        if KINDS.get(other) == KINDS[loss]:
+            trained(other, given)
+            continue
+        for start in (given, str(source)):
+            with pytest.raises(ConfigError, match=f"loss = {other}, but init_from = .* was trained with loss = {loss}"):
+                trained(other, start)
+
+
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [

@@ -135,8 +135,62 @@ def test_non_negative_outputs_and_weights_of_targets() -> None:
     assert found.score(X, y) > 0.9
     one = MLPRegressor((32,), target_weight=(1, 0), max_iter=60, random_state=0).fit(X, y)
     assert one.score(X, y) < 0.6
-    with pytest.raises(ValueError, match="must be 2 weights"):
-        MLPRegressor(target_weight=(1,)).fit(X, y)
+    for wrong in ((1,), (1, -2), (1, np.nan), (1, np.inf), (0, 0), 2, {"y0": 1}):
+        with pytest.raises(ValueError, match="must be 2 weights"):
+            MLPRegressor(target_weight=wrong).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"quantiles": 0.5, "loss": "quantile"}, "quantiles = 0.5: expected a list of numbers"),
+        ({"loss": "poisson", "output_activation": "relu"}, "output_activation: is for squared_error"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(parameters: dict[str, Any], said: str) -> None:
+    """One line, before anything is trained."""
+    X, y = make_friedman1(50, noise=0, random_state=0)
+    with pytest.raises(ValueError, match=said):
+        MLPRegressor(**parameters).fit(X, y)
+
+
+@pytest.mark.parametrize("which", ["X", "y"])
+def test_numbers_too_large_for_a_standard_deviation_are_refused(which: str) -> None:
+    """As files of such numbers are; they would be scaled by infinity."""
+    X, y = make_friedman1(50, noise=0, random_state=0)
+    X, y = (X * 1e300, y) if which == "X" else (X, y * 1e300)
+    with pytest.raises(ValueError, match=f"column 0 of {which} is too large for a standard deviation"):
+        MLPRegressor().fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "name"),
+    [
+        ({}, {"loss": "poisson"}, "loss"),
+        ({"loss": "quantile"}, {"quantiles": (0.2, 0.5, 0.9)}, "quantiles"),
+        ({}, {"output_activation": "softplus"}, "output_activation"),
+    ],
+)
+def test_what_is_fitted_goes_on_with_its_own_outputs(first: dict[str, Any], then: dict[str, Any], name: str) -> None:
+    """Another loss, other levels or another output function of an estimator that goes on are refused."""
+    X, y = make_friedman1(60, noise=0, random_state=0)
+    found = MLPRegressor((4,), max_iter=2, warm_start=True, random_state=0, **first).fit(X, y).set_params(**then)
+    before = found.coefs_[0].copy()
+    for go_on in (found.fit, found.partial_fit):
+        with pytest.raises(ValueError, match=f"{name} is .*, the first call had"):
+            go_on(X, y)
+    np.testing.assert_array_equal(found.coefs_[0], before)
+
+
+def test_target_weight_may_change_when_an_estimator_goes_on() -> None:
+    """The weights of the call count, not those of the first: a target of weight 0 sends nothing back."""
+    X, y = make_friedman1(60, noise=0, random_state=0)
+    found = MLPRegressor((4,), max_iter=2, warm_start=True, random_state=0, target_weight=(1, 0))
+    found.fit(X, np.c_[y, y]).set_params(target_weight=(0, 1))
+    before = found.coefs_[-1].copy()
+    found.fit(X, np.c_[y, y])
+    moved = np.abs(found.coefs_[-1] - before).max(axis=0)
+    assert moved[0] == 0 < moved[1]
 
 
 def test_early_stopping_watches_r2() -> None:
@@ -167,5 +221,9 @@ def test_several_labels() -> None:
     assert found.predict_proba(X).shape == Y.shape
     assert found.out_activation_ == "logistic"
     assert found.model_.loss == "binary_cross_entropy"
-    with pytest.raises(ValueError, match="several labels"):
-        MLPClassifier(class_weight="balanced").fit(X, Y)
+    for parameters in ({"class_weight": "balanced"}, {"label_smoothing": 0.1}):
+        with pytest.raises(ValueError, match="several labels"):
+            MLPClassifier(**parameters).fit(X, Y)
+    for low, high in ((-1, 1), (0, 2)):
+        with pytest.raises(ValueError, match=f"y has {low}, {high}: several labels are an indicator matrix of 0 and 1"):
+            MLPClassifier().fit(X, np.where(Y, high, low))

@@ -19,7 +19,7 @@ from ddp_mlp.errors import printable
 from ddp_mlp.nn import architecture
 from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.parameters import Layout
-from ddp_mlp.nn.targets import Targets
+from ddp_mlp.nn.targets import OWN_FUNCTIONS, Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, inspect
 from ddp_mlp.storage.reader import Reader
@@ -30,8 +30,6 @@ from ddp_mlp.units import byte_size, counted
 
 LABELS = 1 << 20
 """Labels read at a time."""
-OUTPUT_FUNCTIONS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid", "poisson": "exp"}
-"""f_L of the losses that have one of their own."""
 LINES_AT_MOST = 16
 """Of a table with one line per rank; beyond that it shows the least and the most."""
 
@@ -138,7 +136,7 @@ def lines(config: Config, found: Outline, communicator: Communicator) -> Iterato
 
     yield "network    layer              weights     biases"
     shown = {**{f.name: f.name for f in network.activations}, "relu": "ReLU"}
-    last_function = OUTPUT_FUNCTIONS.get(targets.loss, config.output_activation)
+    last_function = OWN_FUNCTIONS.get(targets.loss, config.output_activation)
     functions = [*(shown[f.name] for f in network.activations), last_function]
     for l, (n_prev, n) in enumerate(pairwise(layout.widths), start=1):
         shape, start = f"{l}  {n_prev} → {n}", network.starts.get(l, "He")

@@ -250,12 +250,16 @@ def losses_of(group: Group, arithmetic: Arithmetic) -> NDArray[np.float64]:
 
 
 def loss_where_missing(parts: Sequence[Sequence[NDArray[np.float64]]]) -> Figures:
-    """Return the loss as the sum of every number's mean where it is observed; nothing where none is missing."""
+    """Return the loss as the sum of every number's mean where it is observed; nothing where none is missing.
+
+    Where none is observed, it is not defined.
+    """
     columns = np.array([block for blocks in parts for block in blocks])
     sums = [[total(column) for column in row.T.tolist()] for row in columns.swapaxes(0, 1)]
     if sums[1] == sums[2]:
         return {}
-    return {"loss": total(loss / w for loss, w in zip(sums[0], sums[1], strict=True) if w)}
+    means = [loss / w for loss, w in zip(sums[0], sums[1], strict=True) if w]
+    return {"loss": total(means) if means else math.nan}
 
 
 class ScoreRanks:

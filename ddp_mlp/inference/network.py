@@ -21,7 +21,7 @@ from ddp_mlp.nn.arithmetic import NATIVE, Arithmetic
 from ddp_mlp.nn.buffers import Group
 from ddp_mlp.nn.parameters import Layout, parameters_sha256
 from ddp_mlp.nn.standardization import Standardization
-from ddp_mlp.nn.targets import Targets
+from ddp_mlp.nn.targets import OWN_FUNCTIONS, Targets
 from ddp_mlp.nn.threads import blas_threads
 from ddp_mlp.storage import weights
 from ddp_mlp.storage.checkpoint import Checkpoint
@@ -131,9 +131,8 @@ class Network:
     @property
     def output_functions(self) -> tuple[str, ...]:
         """The name of f_L for each output (n_L,): softmax, sigmoid, exp, identity, softplus or relu."""
-        canonical = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid", "poisson": "exp"}
-        if self.targets.loss in canonical:
-            return (canonical[self.targets.loss],) * self.targets.outputs
+        if self.targets.loss in OWN_FUNCTIONS:
+            return (OWN_FUNCTIONS[self.targets.loss],) * self.targets.outputs
         names = architecture.one_for_each(self.output_activation, self.targets.count)
         return tuple(name for name in names for _ in range(len(self.targets.quantiles) or 1))
 

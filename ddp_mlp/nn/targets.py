@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error", "poisson", "huber", "absolute_error", "quantile")
 STANDARDIZED = ("squared_error", "huber", "absolute_error", "quantile")
 """The losses whose targets are standardized, unless told otherwise."""
+OWN_FUNCTIONS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid", "poisson": "exp"}
+"""f_L of the losses that have one of their own."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ddp_mlp.data.opening import Data, given_weights
 from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.schedules import Patience
+from ddp_mlp.nn.targets import OWN_FUNCTIONS, Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.journal import JOURNAL
 from ddp_mlp.run_dir.saving import State
@@ -25,6 +26,7 @@ from ddp_mlp.storage.atomic import sweep
 from ddp_mlp.storage.checkpoint import Checkpoint
 from ddp_mlp.storage.checkpoints import Newest
 from ddp_mlp.summing.tree import automatic_shards
+from ddp_mlp.units import counted
 
 
 class Start(NamedTuple):
@@ -191,6 +193,7 @@ def _starting_parameters(config: Config, data: Data) -> dict[str, NDArray[Any]]:
     assert config.init_from is not None, "asked by the caller"
     read = given_weights(config, data.targets.classes or None, data.info)
     found = read.parameters
+    _check_outputs(config, read, data.targets)
     for name, function in (read.functions or {}).items():
         if function != getattr(config, name):
             raise ConfigError(f"{name} = {getattr(config, name)}, but init_from = {config.init_from} has {function}")
@@ -201,3 +204,20 @@ def _starting_parameters(config: Config, data: Data) -> dict[str, NDArray[Any]]:
             f"ask for {'-'.join(map(str, widths))}: choose hidden, or another file"
         )
     return found
+
+
+def _check_outputs(config: Config, read: weights.StoredNetwork, targets: Targets) -> None:
+    """Raise ConfigError where the outputs of the file init_from are known to stand for something else."""
+    given = Targets(classes=read.classes) if read.targets is None and read.classes else read.targets
+    if given is None:
+        return
+    if OWN_FUNCTIONS.get(given.loss) != OWN_FUNCTIONS.get(targets.loss):
+        raise ConfigError(
+            f"loss = {targets.loss}, but init_from = {config.init_from} was trained with loss = {given.loss}: its "
+            "outputs stand for something else; choose a loss of its kind, or another file"
+        )
+    if given.count != targets.count:
+        raise ConfigError(
+            f"init_from = {config.init_from}: has {counted(given.count, 'target')}, but the data have {targets.count}: "
+            "choose another file"
+        )

@@ -155,6 +155,8 @@ def test_missing_numbers_count_for_nothing() -> None:
     seen = ~np.isnan(y[:, 0])
     assert of_each["a"]["rmse"] == pytest.approx(metrics.root_mean_squared_error(y[seen, 0], z[seen, 0]), rel=1e-12)
     assert found["loss"] == pytest.approx(np.nanmean((z - y) ** 2 / 2, axis=0).sum(), rel=1e-12)
+    nothing, _ = figures_of(Targets("squared_error", (), ("a", "b"), (0, 0), (1, 1)), z, y * np.nan)
+    assert math.isnan(nothing["loss"])  # and not 0, the best that there is
 
 
 def test_poisson_deviance() -> None:

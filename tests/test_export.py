@@ -255,7 +255,7 @@ def test_weights_of_a_loss_of_another_kind_are_refused(loss: str, tmp_path: Path
 
     def trained(other: Any, init_from: str | None = None) -> str:
         file, run = "classes.h5" if other == "cross_entropy" else "data.h5", f"{other}-{init_from is None}"
-        paths = {"data": str(tmp_path / file), "run_dir": str(tmp_path / run), "init_from": init_from}
+        paths: dict[str, Any] = {"data": str(tmp_path / file), "run_dir": str(tmp_path / run), "init_from": init_from}
         return str(ddp_mlp.train(ddp_mlp.Config(loss=other, **paths, **usual))["run_dir"])
 
     given = trained(loss)

@@ -135,7 +135,8 @@ def test_non_negative_outputs_and_weights_of_targets() -> None:
     assert found.score(X, y) > 0.9
     one = MLPRegressor((32,), target_weight=(1, 0), max_iter=60, random_state=0).fit(X, y)
     assert one.score(X, y) < 0.6
-    for wrong in ((1,), (1, -2), (1, np.nan), (1, np.inf), (0, 0), 2, {"y0": 1}):
+    several: list[Any] = [(1,), (1, -2), (1, np.nan), (1, np.inf), (0, 0), 2, {"y0": 1}]
+    for wrong in several:
         with pytest.raises(ValueError, match="must be 2 weights"):
             MLPRegressor(target_weight=wrong).fit(X, y)
 

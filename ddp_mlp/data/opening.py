@@ -123,7 +123,7 @@ def open_data(config: Config, communicator: Communicator, check: Callable[[Opene
     access = choose_access(config, info, communicator)
     loss, info = communicator.on_rank_0(settle, config, info)
     arithmetic = arithmetics.called(config.arithmetic)
-    looked_over = look_over(config, info, rule_of(config, loss), communicator)
+    looked_over = look_over(config, info, rule_of(loss, config.missing_targets), communicator)
     surveys, found = looked_over.surveys, looked_over.surveys["train"]
     for split, survey in surveys.items():
         _check_weights(survey.weight_sum, f"{config.data}: {split}", config)

@@ -123,9 +123,9 @@ def _refuse_classes_in_disguise(info: DatasetInfo) -> None:
     )
 
 
-def rule_of(config: Config, loss: str) -> NumberRule:
-    """Return what numbers may be with this loss."""
-    return NumberRule(config.missing_targets, loss == "poisson", loss == "binary_cross_entropy")
+def rule_of(loss: str, missing: bool) -> NumberRule:
+    """Return what numbers may be with this loss, where some may be missing or none."""
+    return NumberRule(missing, loss == "poisson", loss == "binary_cross_entropy")
 
 
 def names_of(info: DatasetInfo) -> tuple[str, ...]:

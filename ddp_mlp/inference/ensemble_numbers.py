@@ -70,7 +70,7 @@ def predict_together(
     with reader, writer or nullcontext():
         for bounds in rounds(structure.rows, at_once // EVALUATION_ROWS * EVALUATION_ROWS, communicator.size):
             with communicator.in_agreement():
-                rows = read_numbers(reader, *bounds[communicator.rank], order)
+                rows = read_numbers(reader, *bounds[communicator.rank], order, targets.loss)
                 each = []
                 for number, network in enumerate(ensemble.networks):
                     each.append(predict_rows(network, rows, None if tally is None else tally.members[number]))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.data.targets import rule_of
 from ddp_mlp.errors import DataError
 from ddp_mlp.inference.apply import check_features, finite_rows, piece_rows, rounds
 from ddp_mlp.inference.evaluate import ForwardPass, Totals, forward_blocks, loss_totals
@@ -23,6 +24,7 @@ from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage.dataset import DatasetInfo, arranged
 from ddp_mlp.storage.predictions import PredictionsWriter
 from ddp_mlp.storage.reader import Reader
+from ddp_mlp.storage.survey import check_numbers
 from ddp_mlp.summing.totals import total
 
 
@@ -86,7 +88,7 @@ def predict_numbers(
     with reader, writer or nullcontext():
         for bounds in rounds(structure.rows, piece_rows(network), communicator.size):
             with communicator.in_agreement():
-                rows = read_numbers(reader, *bounds[communicator.rank], order)
+                rows = read_numbers(reader, *bounds[communicator.rank], order, targets.loss)
                 found = predict_rows(network, rows, tally)
             if out is not None:
                 sizes = [targets.outputs * (hi - lo) for lo, hi in bounds]
@@ -135,14 +137,18 @@ def columns_of(info: DatasetInfo, split: str, names: tuple[str, ...]) -> list[in
     return [info.targets.index(name) for name in names]
 
 
-def read_numbers(reader: Reader, lo: int, hi: int, order: list[int]) -> NumberRows:
-    """Return the rows [lo, hi), the targets in this order of columns. Local. Raises DataError for what is no number."""
+def read_numbers(reader: Reader, lo: int, hi: int, order: list[int], loss: str) -> NumberRows:
+    """Return the rows [lo, hi), the targets in this order of columns; some may be missing. Local.
+
+    Raises DataError for what is no number, or none that the loss can take.
+    """
     structure = reader.info.splits[reader.split]
     X = finite_rows(reader, lo, hi)
-    y = reader.y(lo, hi)[:, order] if structure.labelled else np.zeros((hi - lo, len(order)))
-    if np.isinf(y).any():
-        row, column = np.argwhere(np.isinf(y))[0]
-        raise reader.refusal(reader.info.y_name, f"row {lo + row}, column {order[column]} is not finite")
+    y = np.zeros((hi - lo, len(order)))
+    if structure.labelled:
+        y = reader.y(lo, hi)
+        check_numbers(reader, y, lo, rule_of(loss, missing=True))
+        y = y[:, order]
     return NumberRows(X, y, reader.w(lo, hi) if structure.weighted else None)
 
 

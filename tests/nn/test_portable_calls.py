@@ -31,7 +31,7 @@ EXACT = {
     ),
     *("right_shift", "bitwise_and"),
     *("minimum", "maximum", "clip", "sign", "where", "isfinite", "fmax", "fmin"),
-    *("greater", "greater_equal", "less", "equal"),
+    *("greater", "greater_equal", "less", "equal", "not_equal"),
     # counts, places, shapes, memory
     *(
         "argsort",
@@ -63,7 +63,20 @@ EXACT = {
         "max",
     ),
     # names
-    *("ndarray", "dtype", "float32", "float64", "int32", "int64", "uint8", "uint64", "bool_", "integer", "floating"),
+    *(
+        "ndarray",
+        "dtype",
+        "float32",
+        "float64",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint64",
+        "bool_",
+        "integer",
+        "floating",
+    ),
     *("inf", "nan", "newaxis", "random", "generic"),
 }
 """Of NumPy: one rounding per element, whole numbers, or no arithmetic at all. `cumsum`, `prod` are of whole numbers."""

@@ -182,9 +182,10 @@ def _classify_rows(network: Network, reader: Reader, lo: int, hi: int, numbers: 
     probabilities = np.empty((hi - lo, len(network.classes)), network.dtype)
     losses, output = [], network.architecture.scoring
     for block, group in network.forward(network.source(X, np.maximum(y, 0), w)):
-        output.values(group, probabilities[block])
         if structure.labelled:
-            losses.append(loss_totals(output, group, network.arithmetic)[:2])
+            losses.append(loss_totals(output, group, network.arithmetic, probabilities[block])[:2])
+        else:
+            output.values(group, probabilities[block])
     return Classified(np.argmax(probabilities, axis=1), probabilities, losses, y, unseen)
 
 

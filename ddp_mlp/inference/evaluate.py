@@ -94,7 +94,7 @@ class ForwardPass:
 
     def values(self, group: Group) -> NDArray[Any]:
         """Return the outputs A (m, n_L) of a group's examples; its z stays."""
-        out = np.empty((group.m, self.architecture.layout.widths[-1]), self._dtype)
+        out = self._room(group)
         self.architecture.scoring.values(group, out)
         return out
 
@@ -102,13 +102,21 @@ class ForwardPass:
         """Return the sums over a group's examples; its z becomes dz."""
         return loss_totals(self.architecture.scoring, group, self.arithmetic)
 
+    def loss_and_values(self, group: Group) -> tuple[Totals, NDArray[Any]]:
+        """Return the sums over a group's examples, and their outputs A (m, n_L); its z becomes dz."""
+        values = self._room(group)
+        return loss_totals(self.architecture.scoring, group, self.arithmetic, values), values
 
-def loss_totals(output: Output, group: Group, arithmetic: Arithmetic) -> Totals:
-    """Return the sums over a group's examples, of one shard; its z becomes dz.
+    def _room(self, group: Group) -> NDArray[Any]:
+        return np.empty((group.m, self.architecture.layout.widths[-1]), self._dtype)
+
+
+def loss_totals(output: Output, group: Group, arithmetic: Arithmetic, values: NDArray[Any] | None = None) -> Totals:
+    """Return the sums over a group's examples, of one shard; its z becomes dz, and `values` (m, n_L) its outputs A.
 
     In portable arithmetic, a sum is that of `totals.total`, rounded once whatever the order.
     """
-    [(loss_sum, correct)] = output.gradient(group)
+    [(loss_sum, correct)] = output.gradient(group, values)
     weight_sum = float(group.m) if group.w is None else float(np.sum(group.w, dtype=np.float64))
     if arithmetic.is_portable:
         loss_sum = total(group.losses.tolist())
@@ -151,10 +159,12 @@ def evaluate(
         for block in every[share[communicator.rank] : share[communicator.rank + 1]]:
             numbers = np.arange(block.start, block.stop)
             group = forward(source, numbers if chosen is None else chosen[numbers])
-            values = None if metrics is None else forward.values(group)
-            found.append(forward.loss(group))
-            if metrics is not None and values is not None:
-                metrics.add(values, group)
+            if metrics is None:
+                found.append(forward.loss(group))
+                continue
+            totals, values = forward.loss_and_values(group)
+            found.append(totals)
+            metrics.add(values, group)
     everything = [totals for part in communicator.allgather(found) for totals in part]
     return Totals(
         total(totals.loss_sum for totals in everything),

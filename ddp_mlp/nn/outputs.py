@@ -50,8 +50,11 @@ class Output(Protocol):
     def has_classes(self) -> bool:
         """Whether a target is one class number, in `group.y`; otherwise numbers, in `group.Y`."""
 
-    def gradient(self, group: Group) -> ShardSums:
-        """Turn the output z into dz, in place; return each shard's loss sum and number of correct predictions."""
+    def gradient(self, group: Group, values: Array | None = None) -> ShardSums:
+        """Turn the output z into dz, in place; return each shard's loss sum and number of correct predictions.
+
+        Where `values` (m, n_L) are given, they become A = f_L(z), example by example.
+        """
 
     def values(self, group: Group, out: Array) -> None:
         """Set out (m, n_L) to A = f_L(z), example by example; z stays as it is."""
@@ -70,15 +73,15 @@ class SoftmaxCrossEntropy:
     loss: str = "cross_entropy"
     has_classes: bool = True
 
-    def gradient(self, group: Group) -> ShardSums:
+    def gradient(self, group: Group, values: Array | None = None) -> ShardSums:
         """Turn the output z into dz = A − Y, in place; return each shard's loss sum, in float64, and how many it got.
 
-        A prediction is correct where z is largest at the label; of equals, the first counts.
+        A prediction is correct where z is largest at the label; of equals, the first counts. `values` become A.
         """
         sums: ShardSums = []
         for stack in group.stacks:
             Z, loss = stack.Z, stack.loss
-            correct = self._gradient(stack)
+            correct = self._gradient(stack, None if values is None else values[stack.examples])
             if group.w is not None:
                 w = group.w[stack.examples].reshape(loss.shape)
                 np.multiply(Z, w, out=Z)
@@ -87,8 +90,8 @@ class SoftmaxCrossEntropy:
             sums += zip(_totals(loss), _counts(correct), strict=True)
         return sums
 
-    def _gradient(self, stack: Stack) -> Array:
-        """Set a stack's Z to dz, and its loss, (k, 1, m_i); return whether predictions are correct, (k, 1, m_i)."""
+    def _gradient(self, stack: Stack, A: Array | None) -> Array:
+        """Set a stack's Z to dz, its loss, (k, 1, m_i), and A (k m_i, n_L); return what is correct, (k, 1, m_i)."""
         _, z, Z, y, first, at_y, z_max, exp_sum, z_y, A_y, loss = stack
         smoothing, (k, n, m), f = self.label_smoothing, Z.shape, self.functions
         values = Z.reshape(-1)
@@ -109,6 +112,8 @@ class SoftmaxCrossEntropy:
         f.exp(Z, out=Z)
         f.sum(Z, out=exp_sum)
         np.divide(Z, exp_sum, out=Z)  #                     A = softmax(z)    (k, n_L, m_i)
+        if A is not None:
+            A[...] = Z.swapaxes(1, 2).reshape(-1, n)
 
         f.log(exp_sum, out=exp_sum)
         np.subtract(exp_sum, z_y, out=loss)  #              −Σ_k Y log A      (k, 1, m_i)
@@ -156,8 +161,13 @@ class Numbers:
     functions: Functions = STEADY
     has_classes: bool = False
 
-    def gradient(self, group: Group) -> ShardSums:
-        """Turn the output z into dz, in place; return each shard's loss sum, in float64, and 0 for correct ones."""
+    def gradient(self, group: Group, values: Array | None = None) -> ShardSums:
+        """Turn the output z into dz, in place; return each shard's loss sum, in float64, and 0 for correct ones.
+
+        `values` (m, n_L) become A.
+        """
+        if values is not None:
+            self.values(group, values)
         sums: ShardSums = []
         for stack, Y, L, room in group.numbers:
             Z, loss = stack.Z, stack.loss

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from ddp_mlp.nn.architecture import Architecture
 from ddp_mlp.nn.buffers import Group
-from ddp_mlp.nn.outputs import SoftmaxCrossEntropy
+from ddp_mlp.nn.outputs import SoftmaxCrossEntropy, create
+from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.steady import STEADY
+from ddp_mlp.nn.targets import LOSSES
 
 F64 = np.dtype(np.float64)
 
@@ -46,6 +49,29 @@ def test_values_are_probabilities_and_leave_z_alone() -> None:
     SoftmaxCrossEntropy().values(group, out)
     np.testing.assert_allclose(out, (np.exp(z) / np.exp(z).sum(axis=0)).T, rtol=1e-14)
     assert group.A[1].whole.tolist() == z.tolist()
+
+
+@pytest.mark.parametrize("portable", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_values_beside_the_loss_are_those_of_values_alone(loss: str, portable: bool) -> None:
+    """To the bit, for shards of several sizes; and neither dz nor the sums change."""
+    random = np.random.default_rng(0)
+    output = create(loss, n_L=4, label_smoothing=0.1, quantiles=(0.5,))
+    network = Architecture(Layout((1, 4)), output=output, targets=0 if output.has_classes else 4)
+    network = network.portable if portable else network
+    z = random.standard_normal((4, 12)) * 3
+    found = []
+    for beside in (False, True):
+        group = network.group((3, 3, 2, 4), F64)
+        group.A[1].whole[...], group.y[...], group.Y.whole[...] = z, np.arange(12) % 4, 1.5
+        values = np.empty((12, 4))
+        if beside:
+            sums = network.output.gradient(group, values)
+        else:
+            network.output.values(group, values)
+            sums = network.output.gradient(group)
+        found.append((sums, values.tobytes(), group.dz[1].whole.tobytes()))
+    assert found[0] == found[1]
 
 
 def test_of_equal_outputs_the_first_is_the_prediction() -> None:

@@ -183,9 +183,9 @@ def _text_fault(
         return f"{found}: the only such value; mend it, or --missing {cell[:40]!r} says that it is missing"
     if is_id:
         return f"{found}, another in every row: --drop {plain}"
-    if number := _badly_written(cell, table.decimal):
-        return f"{found}, {number}, or --onehot {plain}, or --drop {plain}"
     dates = [f"--date {plain}={form}" for form in _forms_of_date(cell)]
+    if (number := _badly_written(cell, table.decimal)) and not dates:
+        return f"{found}, {number}, or --onehot {plain}, or --drop {plain}"
     return f"{found}: {' or '.join([*dates, f'--onehot {plain}'])}, or --drop {plain}"
 
 
@@ -194,8 +194,12 @@ def _badly_written(cell: str, decimal: str) -> str:
     other = "." if decimal == "," else ","
     if re.fullmatch(rf"[-+]?\d+{re.escape(other)}\d+", cell):
         return f"a number with {other!r}: --decimal {other}"
-    amount = re.fullmatch(r"[-+]?[$€£¥]?\s?[-+]?\d[\d.,'\s]*(%|[$€£¥]|[A-Z]{3})?", cell.strip())
-    return "a number with separated thousands or a unit: write it plainly" if amount else ""
+    thousands, plain = r"\d{1,3}([.,'\s]\d{3})+([.,]\d+)?", r"\d+([.,]\d+)?"
+    before, behind = r"[$€£¥]\s?", r"\s?([%$€£¥]|[A-Z]{3})"
+    forms = (f"({before})?{thousands}({behind})?", f"{before}{plain}", f"{plain}{behind}")
+    if any(re.fullmatch(rf"[-+]?{form}", cell.strip()) for form in forms):
+        return "a number with separated thousands or a unit: write it plainly"
+    return ""
 
 
 def _not_dates(table: ForeignTable, places: Places, found: Profile) -> dict[int, tuple[int, str]]:

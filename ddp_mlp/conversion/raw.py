@@ -16,7 +16,7 @@ from ddp_mlp.conversion.profiling import label_text
 from ddp_mlp.conversion.recipe import Column, Recipe, first_not_date
 from ddp_mlp.conversion.source import Piece
 from ddp_mlp.conversion.table_rows import features_of
-from ddp_mlp.conversion.tables import pyarrow
+from ddp_mlp.conversion.tables import first_not_numbers, pyarrow
 from ddp_mlp.errors import DataError
 from ddp_mlp.storage.writer import DatasetWriter
 
@@ -134,6 +134,13 @@ class _RawTable:
 
     def survey(self) -> _Found:
         """Read the rows once: count them, and see whether their values can be used."""
+        try:
+            return self._surveyed()
+        except DataError:
+            self._refuse_text()
+            raise
+
+    def _surveyed(self) -> _Found:
         found = _Found()
         kept = np.dtype(self.recipe.dtype or np.float64)
         for batch in self._table.batches(self._types):
@@ -149,6 +156,19 @@ class _RawTable:
                 found.labels.setdefault(label, len(found.labels))
             found.rows += batch.num_rows
         return found
+
+    def _refuse_text(self) -> None:
+        """Raise DataError for a number's cell that is none, by name and line: Arrow has neither."""
+        names = {
+            place: c.name for place, c in zip(self._features, self.recipe.columns, strict=True) if c.kind == "number"
+        }
+        names |= {place: self._table.names[place] for place in (*self.targets, self.weight) if place is not None}
+        if not self._table.typed:
+            for column, (row, cell, _) in first_not_numbers(self._table, names).items():
+                [place] = self._table.places([row])
+                raise DataError(
+                    f"{self.path}: {names[column]!r} is {cell[:40]!r} in {place}: must be a number, as in training"
+                )
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the rows."""

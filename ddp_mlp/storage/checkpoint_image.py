@@ -193,10 +193,18 @@ def check_user_block(block: bytes, file_size: int, name: str) -> int:
 
 def _foreign(block: bytes) -> str:
     """Say what a file is that does not begin as a checkpoint does."""
-    for magic, kind in _FOREIGN.items():
-        if block.startswith(magic):
-            return f"is no checkpoint of ddp_mlp but {kind}; init_from takes .safetensors, .npz and checkpoints"
+    kinds = [kind for magic, kind in _FOREIGN.items() if block.startswith(magic)]
+    if not kinds and _is_text(block):
+        kinds = ["text, such as a table or a configuration"]
+    if kinds:
+        return f"is no checkpoint of ddp_mlp but {kinds[0]}; init_from takes .safetensors, .npz and checkpoints"
     return f"not a ddp_mlp checkpoint, or damaged in its first line; {REMEDY}"
+
+
+def _is_text(block: bytes) -> bool:
+    """Tell whether a file begins with text: a checkpoint's first lines are filled up with zeros."""
+    text = block.decode(errors="replace").rstrip("\ufffd")  # cut within a character
+    return bool(text) and all(character.isprintable() or character.isspace() for character in text)
 
 
 _FOREIGN = {

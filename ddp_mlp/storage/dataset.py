@@ -199,12 +199,14 @@ def _check_alike(first: DatasetInfo, info: DatasetInfo) -> None:
         raise DataError(f"{info.path}: has {', '.join(info.splits)}, but {first.path} {', '.join(first.splits)}")
     for what, theirs, ours in (
         ("features", info.features, first.features),
-        ("features called", info.names, first.names),
         ("classes", info.classes, first.classes),
         ("targets", info.targets, first.targets),
     ):
         if theirs != ours:
             raise DataError(f"{info.path}: has {_short(theirs)} {what}, but {first.path} {_short(ours)}")
+    if info.names != first.names:
+        called, there = (_short(names) if names else "no names" for names in (info.names, first.names))
+        raise DataError(f"{info.path}: its features are called {called}, but those of {first.path} {there}")
     for split, structure in info.splits.items():
         other = first.splits[split]
         kinds, others = ([(v.tail, v.dtype) for v in one.parts[0].variables] for one in (structure, other))

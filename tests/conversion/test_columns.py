@@ -170,6 +170,7 @@ def test_a_date_of_another_form_is_told(
         ("12 EUR", "a number with separated thousands or a unit"),
         ("1,5", "a number with ',': --decimal ,, or --onehot p, or --drop p"),
         ("A12", "which is text: --onehot p, or --drop p"),
+        ("28.13.2025", "which is text: --onehot p, or --drop p"),
         ("12 main street", "which is text: --onehot p, or --drop p"),
     ],
 )
@@ -211,3 +212,17 @@ def test_a_raw_table_with_dates_of_another_form(tmp_path: Path) -> None:
     write_raw(tmp_path / "new.csv", recipe.to_json(), None, tmp_path / "out.h5")
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["test/X"][0, 0] == (np.datetime64("2021-02-01") - np.datetime64("1970-01-01")).astype(int)
+
+
+def test_a_raw_table_with_text_among_numbers(tmp_path: Path) -> None:
+    """Named by column and line."""
+    recipe = Recipe((Column("a", "number"), Column("b", "number")), named=True, weight="w")
+    (tmp_path / "new.csv").write_text("b,a,w\n1,2,1\n\n1,oops,1\n")
+    with pytest.raises(DataError, match=r"new.csv: 'a' is 'oops' in line 4: must be a number, as in training"):
+        write_raw(tmp_path / "new.csv", recipe.to_json(), None, tmp_path / "out.h5")
+    (tmp_path / "new.csv").write_text("b,a,w\n1,2,heavy\n")
+    with pytest.raises(DataError, match=r"new.csv: 'w' is 'heavy' in line 2: must be a number, as in training"):
+        write_raw(tmp_path / "new.csv", recipe.to_json(), None, tmp_path / "out.h5")
+    (tmp_path / "new.csv").write_text("b,a,w\n1,2,3\n1,2\n")
+    with pytest.raises(DataError, match="Expected 3 columns, got 2"):
+        write_raw(tmp_path / "new.csv", recipe.to_json(), None, tmp_path / "out.h5")

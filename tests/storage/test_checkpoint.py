@@ -300,7 +300,7 @@ def test_steps_are_ordered_as_numbers(tmp_path: Path) -> None:
 
 def test_a_damaged_newer_file_does_not_push_out_a_good_one(tmp_path: Path) -> None:
     """After a resume from an older step, `keep = 1` keeps what was just written, not the damaged later step."""
-    (tmp_path / "step-00000009.h5").write_bytes(b"damaged")
+    (tmp_path / "step-00000009.h5").write_bytes(b"damaged\0")
     save(tmp_path, make(step=7), keep=1)
     save(tmp_path, make(step=8), keep=1)
     found = found_in(tmp_path)

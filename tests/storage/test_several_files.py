@@ -137,7 +137,11 @@ def write(path: Path, X: NDArray[Any], split: str = "train", **attributes: Any) 
         (np.zeros((3, 5), "f4"), {}, "has 5 features, but .*a.h5 4"),
         (np.zeros((3, 4), "f8"), {}, "train is X .*float64, but that of .*a.h5 is X .*float32"),
         (np.zeros((3, 4), "f4"), {"classes": ["a", "b"]}, "has 'a', 'b' classes, but .*a.h5 no names of"),
-        (np.zeros((3, 4), "f4"), {"features": [*"abcd"]}, "has 'a', 'b', 'c', 'd' features called"),
+        (
+            np.zeros((3, 4), "f4"),
+            {"features": [*"abcd"]},
+            "its features are called 'a', 'b', 'c', 'd', but those of .*a.h5 no names",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path, X: NDArray[Any], attributes: Any, said: str) -> None:

@@ -267,13 +267,17 @@ def test_names_without_an_order_are_refused(names: list[str], tmp_path: Path) ->
         read(tmp_path / "a.npz")
 
 
-@pytest.mark.parametrize(("kind", "said"), [("keras", "another HDF5 file"), ("torch", "a ZIP archive")])
+@pytest.mark.parametrize(
+    ("kind", "said"), [("keras", "another HDF5 file"), ("torch", "a ZIP archive"), ("table", "text, such as a table")]
+)
 def test_a_foreign_file_is_called_foreign(kind: str, said: str, tmp_path: Path) -> None:
     """Not damaged, and nobody is asked to remove it."""
     path = tmp_path / "model.h5"
     if kind == "keras":
         with h5py.File(path, "w") as file:
             file["model_weights/dense/kernel"] = np.ones((4, 4))
+    elif kind == "table":
+        path.write_text("größe,b,y\n" + "1,2,é\n" * 1000)
     else:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("model/data.pkl", b"x" * 10_000)

@@ -245,8 +245,11 @@ def expm1(x: Block) -> Block:
 def log(x: Block) -> Block:
     """Return the natural logarithm, elementwise (float64); −∞ at zero, NaN below."""
     usable = (x > 0) & (x < np.inf)
-    m, k = split_at_sqrt_half(np.where(usable, x, 1.0))
+    all_usable = usable.all()
+    m, k = split_at_sqrt_half(x if all_usable else np.where(usable, x, 1.0))
     result = log_in_two(m - 1.0, 0.0, k)
+    if all_usable:
+        return result
     return np.where(usable, result, np.where(x == 0, -np.inf, np.where(x == np.inf, x, np.nan)))
 
 

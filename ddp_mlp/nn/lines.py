@@ -10,12 +10,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn import products
-from ddp_mlp.nn.products import NOT_FINITE, ROUNDING, UNIT_LIMIT, Array, exponents, units
+from ddp_mlp.nn.products import NOT_FINITE, UNIT_LIMIT, Array, exponents
+from ddp_mlp.nn.rounding import LEAST_POWERS, TO_CONSTANTS, to_constants
 
 SAMPLED = 64  # examples, at least, whose exponents say what is usual in a row
 RESERVE = 16  # bits that a usual value keeps: its rounding error is below 10⁻⁵
@@ -44,6 +46,15 @@ class Line:
     """What rounds a value to the row's unit when it is added and taken away again."""
 
 
+class RowsOfBits(NamedTuple):
+    """What follows from the bits that rows have; (n,) each."""
+
+    reach: NDArray[np.int32]
+    """How far below the largest exponent a usual one may lie."""
+    to_constants: tuple[Array, Array]
+    """`least` and `factor` of `rounding.to_constants`."""
+
+
 class Lines:
     """The exponents of all rows of A[0] … A[L−1] and dz[1] … dz[L], and of losses and weights, over a whole batch.
 
@@ -65,6 +76,7 @@ class Lines:
         self.no_dz, self.no_A = dict.fromkeys(self.dz, NO_ROWS), dict.fromkeys(self.A, NO_ROWS)
         """What most batches have of rows that spread."""
         self._is_A = np.arange(bounds[-1]) < bounds[L]
+        self._by_bits: dict[tuple[int, int], RowsOfBits] = {}
         self._samples = np.zeros((0, bounds[-2]), np.uint16)
 
     def begin(self) -> None:
@@ -99,7 +111,8 @@ class Lines:
 
     def settle(self, bits: tuple[int, int]) -> None:
         """Set the rows' constants from their exponents, for these bits of dz and of A."""
-        np.multiply(units(self.table[0], self._bits(bits)), ROUNDING, out=self._constants)
+        np.ldexp(1.0, self.table[0] - 1, out=self._constants)
+        to_constants(self._constants, *self._of_bits(bits).to_constants)
 
     def spread(self, bits: tuple[int, int]) -> NDArray[np.bool_]:
         """Return of each row whether a usual value lies so far below the largest that it keeps less than RESERVE bits.
@@ -107,10 +120,8 @@ class Lines:
         In the table's order, for these bits of dz and of A.
         """
         exponent, usual, count = self.table
-        mean = usual // np.maximum(count, 1)
-        found: NDArray[np.bool_] = (
-            (count > 0) & (exponent < NOT_FINITE) & (exponent - mean > self._bits(bits) - RESERVE)
-        )
+        near = exponent - self._of_bits(bits).reach  # what usual exponents are not to be below
+        found: NDArray[np.bool_] = (usual < near * count) & (exponent < NOT_FINITE)  # not 0 < 0, without usual values
         return found
 
     def spread_rows(self, bits: tuple[int, int]) -> tuple[dict[int, NDArray[np.int64]], dict[int, NDArray[np.int64]]]:
@@ -121,8 +132,13 @@ class Lines:
         found = [np.flatnonzero(spread[lo:hi]) for lo, hi in self._places[:-1]]
         return dict(zip(self.dz, found[len(self.A) :], strict=True)), dict(zip(self.A, found, strict=False))
 
-    def _bits(self, bits: tuple[int, int]) -> NDArray[np.int64]:
-        return np.where(self._is_A, bits[1], bits[0])
+    def _of_bits(self, bits: tuple[int, int]) -> "RowsOfBits":
+        """Return what follows from these bits of dz and of A for every row."""
+        if bits not in self._by_bits:
+            of_row = np.where(self._is_A, bits[1], bits[0])
+            least, factor = (np.array(of_bits)[of_row] for of_bits in (LEAST_POWERS, TO_CONSTANTS))
+            self._by_bits[bits] = RowsOfBits((of_row - RESERVE).astype(np.int32), (least, factor))
+        return self._by_bits[bits]
 
 
 def sample(first: int, m: int, batch: int) -> slice:

@@ -186,7 +186,7 @@ class Pass:
             self._round(0, block)
         for l in range(1, group.L + 1):
             products.multiply(weights.W[l], group.A[l - 1].whole, group.A[l].whole)  # z = W A_prev  (n_l, m)
-            room.lay(b[l].T, group.m)
+            room.lay(b[l][:, 0])
             for block in self._A[l]:
                 np.add(block.flat, block.tile, block.flat)  #             z += b               (n_l, m)
                 if l == group.L:
@@ -211,8 +211,8 @@ class Pass:
         group, weights, lines = self.group, self.weights, self._lines()
         for l in range(group.L, 0, -1):
             if l > 1:
-                self._room.lay(weights.unit[l][None], group.m)
-                self._room.lay(weights.inverse[l][None], group.m, other=True)
+                self._room.lay(weights.unit[l])
+                self._room.lay(weights.inverse[l], other=True)
             for block in self._dz[l]:
                 if l < group.L:
                     self._through(l, block, keep_scale)  #                dz = dA ⊙ f′(z)      (n_l, m)
@@ -279,7 +279,7 @@ class Pass:
     def _round_rows(self, x: Array, blocks: list[Block], line: Line, bits: int, spread: NDArray[np.int64]) -> Array:
         """Round the rows of x (n, m) in place; return what is left of the rows `spread`, rounded once more."""
         rest: Array = x[spread] if len(spread) else x[:0]
-        self._room.lay(line.constant[None], x.shape[1])
+        self._room.lay(line.constant)
         for block in blocks:
             block.round_rows()
         if rest.size:

@@ -68,8 +68,9 @@ def exponent_of_count(k: int) -> int:
 def exponents(largest: Array) -> NDArray[np.int32]:
     """Return the exponent e of each line, with largest < 2ᵉ; NOTHING for zeros, NOT_FINITE for infinity and NaN."""
     _, e = np.frexp(largest)
-    e = np.where(largest == 0, NOTHING, e)
-    return np.where(largest < np.inf, e, NOT_FINITE).astype(np.int32)
+    np.copyto(e, NOTHING, where=largest == 0)
+    np.copyto(e, NOT_FINITE, where=~(largest < np.inf))
+    return e
 
 
 def units(e: NDArray[np.int32], bits: int | NDArray[np.int64]) -> Array:

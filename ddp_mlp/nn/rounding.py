@@ -122,6 +122,9 @@ class Room:
         size = max(n * width(n, m) for n in heights)
         self._vectors = [aligned_empty(size, FLOAT64) for _ in range(4)]
         most = max(width(n, m) for n in heights)
+        widths = {n: width(n, m) for n in heights}
+        self._tiles = [{n: v[: k * n].reshape(k, n) for n, k in widths.items()} for v in self._vectors[1:3]]
+        """By n, as the blocks of arrays (n, m) have them."""
         self._high, self._constant, self._several = np.empty(most), np.empty(most), np.empty(SEVERAL * max(heights))
 
     def blocks(self, x: Array) -> list[Block]:
@@ -144,11 +147,9 @@ class Room:
             self._several[: n * together].reshape(together, n),
         )
 
-    def lay(self, of_rows: NDArray[np.floating], m: int, other: bool = False) -> None:
-        """Repeat what belongs to n rows, (1, n), in the (other) tile of the blocks of arrays (n, m)."""
-        n = of_rows.shape[1]
-        k = width(n, m)
-        np.copyto(self._vectors[2 if other else 1][: k * n].reshape(k, n), of_rows)
+    def lay(self, of_rows: NDArray[np.floating], other: bool = False) -> None:
+        """Repeat what belongs to n rows, (n,), in the (other) tile of the blocks of arrays (n, m)."""
+        np.copyto(self._tiles[other][len(of_rows)], of_rows)
 
     @property
     def nbytes(self) -> int:

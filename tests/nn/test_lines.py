@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ddp_mlp.nn import lines as of_batch
-from ddp_mlp.nn.lines import Limbs, Lines, sample
+from ddp_mlp.nn.lines import RESERVE, Limbs, Lines, sample
+from ddp_mlp.nn.products import NOT_FINITE, NOTHING, ROUNDING, UNIT_LIMIT, units
 
 
 def test_samples_are_those_of_the_batch_for_any_cut() -> None:
@@ -28,6 +29,39 @@ def test_samples_are_those_of_the_batch_for_any_cut() -> None:
     assert np.array_equal(tables[0][0, :8], e.sum(axis=1))
     assert np.array_equal(tables[0][1, :8], (seen != 0).sum(axis=1))
     assert not tables[0][:, 8:].any()
+
+
+def test_constants_are_those_of_units_at_every_exponent() -> None:
+    """From lines of zeros and subnormals over both limits of a unit to infinity, where rounding must give NaN."""
+    lines, bits = Lines((2000, 2000)), (23, 21)
+    e = np.arange(-1100, 1025)
+    some = np.concatenate([[NOTHING], e[:: len(e) // 1990], [NOT_FINITE]]).astype(np.int32)
+    edges = np.array([-UNIT_LIMIT + b + d for b in bits for d in (-1, 0, 1)] + [UNIT_LIMIT, UNIT_LIMIT + 1], np.int32)
+    given = np.resize(np.concatenate([edges, some]), 2000)
+    for line in (lines.A[0], lines.dz[1]):
+        line.exponent[...] = given
+    with np.errstate(over="ignore"):
+        lines.settle(bits)
+    for line, of_line in ((lines.A[0], bits[1]), (lines.dz[1], bits[0])):
+        expected = units(given, of_line) * ROUNDING
+        usable = ~np.isnan(expected)
+        assert 0 < usable.sum() < len(usable)
+        assert np.array_equal(line.constant[usable], expected[usable])
+        assert np.isinf(line.constant[~usable]).all()  # (x + c) − c is NaN
+
+
+def test_a_mean_exponent_decides_what_spreads() -> None:
+    """Rounded down, less than `RESERVE` bits above the last one that is kept; for any table, and by whole division."""
+    random, lines, bits = np.random.default_rng(1), Lines((500, 500)), (23, 21)
+    count = random.integers(0, 128, 1002)
+    lines.table[:] = random.integers(-60, 60, 1002), random.integers(-60, 60, 1002) * count, count
+    lines.table[1] += random.integers(-2, 3, 1002) * (count > 0)
+    lines.table[0, ::50], lines.table[0, 1::50] = NOTHING, NOT_FINITE
+    kept = np.where(np.arange(1002) < 500, bits[1], bits[0]) - RESERVE
+    exponent, usual, _ = lines.table
+    expected = (count > 0) & (exponent < NOT_FINITE) & (exponent - usual // np.maximum(count, 1) > kept)
+    assert 100 < expected.sum() < 900
+    assert np.array_equal(lines.spread(bits), expected)
 
 
 def test_what_second_limbs_add_can_be_wiped_out() -> None:

@@ -57,7 +57,7 @@ def test_rows_are_noted_and_rounded(n: int, m: int) -> None:
     unit = units(exponents(high), 20)
     expected = np.empty_like(x)
     round_to(x, unit[:, None], expected)
-    room.lay((unit * ROUNDING)[None], m)
+    room.lay(unit * ROUNDING)
     for block in blocks:
         block.round_rows()
     assert x.tobytes("F") == expected.tobytes("F")

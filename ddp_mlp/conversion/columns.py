@@ -30,6 +30,10 @@ _INDEX = re.compile(r"__index_level_\d+__")
 """How pandas calls an index that it writes as a column: to CSV, the first ones, and to Parquet."""
 
 
+_CODE = re.compile(r"0\d+")
+"""A number that its first 0 tells from one that is counted or measured, as those of post codes."""
+
+
 @dataclass(frozen=True)
 class Roles:
     """What was said about columns, by name or number: see the help of the flags with these names."""
@@ -132,9 +136,12 @@ def check(table: ForeignTable, roles: Roles, places: Places, found: Profile) -> 
     faulty = [column for column in text if not onehot_all or column in found.ids]
     cells = first_not_numbers(table, faulty) if faulty else {}
     undated = _not_dates(table, places, found)
+    numeric = [c for c in places.features if found.kinds[c] == "number" and c not in places.keep]
+    codes = table.first_cells(_CODE, numeric)
+    cells |= {column: (row, cell, 0) for column, (row, cell) in codes.items()}
     cells |= {column: (row, cell, 0) for column, (row, cell) in undated.items()}
     rows = {c: first for c, (_, first) in found.missing.items()}
-    rows |= {c: cells[c][0] if c in cells else 0 for c in (*faulty, *undated)}
+    rows |= {c: cells[c][0] if c in cells else 0 for c in (*faulty, *undated, *codes)}
     if found.label_missing is not None and places.label is not None:
         rows[places.label] = found.label_missing[1]
     where = dict(zip(rows, table.places(list(rows.values())), strict=True)) if rows else {}
@@ -151,6 +158,9 @@ def check(table: ForeignTable, roles: Roles, places: Places, found: Profile) -> 
             wrong.append(_date_fault(table, name, column, cells[column][1], where[column], places.dates[column]))
         elif column in faulty:
             wrong.append(_text_fault(table, name, column, cells, where[column], column in found.ids))
+        elif column in codes:
+            flags = f"--onehot {table.names[column]}, --drop it, or --keep it as a number"
+            wrong.append(f"{name} is {cells[column][1]!r} in {where[column]}, which begins like a code: {flags}")
         elif kind == "empty":
             wrong.append(f"{name} is empty in every row: --drop {table.names[column]}")
         elif kind == "date" and column not in places.dates:
@@ -343,5 +353,9 @@ def told(table: ForeignTable, places: Places, found: Profile, columns: Sequence[
         if place in found.lowest and found.lowest[place] == found.highest[place] and place not in found.missing:
             became += ", constant"
         kinds.setdefault(became, []).append(column.name)
+    for target in places.targets:
+        if target in found.missing:
+            count = _rows(found.missing[target][0])
+            yield f"target {table.names[target]}: missing in {count}, which missing_targets = true trains on"
     for became, names in kinds.items():
         yield f"{became}: {', '.join(names[:12])}{f', … ({len(names)})' if len(names) > 12 else ''}"

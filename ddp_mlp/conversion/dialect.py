@@ -83,6 +83,7 @@ def dialect_of(path: Path, asked: Asked, label: str | None) -> Dialect:
     lines = [line for line in text.splitlines() if line.strip()][:SAMPLE_LINES]
     if not lines:
         raise DataError(f"{path}: has no rows")
+    _check_first_line(path, lines)
     separator = asked.separator or _separator_of(lines)
     if asked.separator is None and separator != ",":
         found.append(f"separated by {NAMES[separator]}")
@@ -108,6 +109,15 @@ def dialect_of(path: Path, asked: Asked, label: str | None) -> Dialect:
         quoted_newlines='"' in text,
         found=tuple(found),
     )
+
+
+def _check_first_line(path: Path, lines: list[str]) -> None:
+    """Raise DataError for a first line that is neither names nor a row."""
+    if told := re.fullmatch(r'"?sep=(.)"?', lines[0].strip()):
+        raise DataError(f"{path}: its first line is Excel's {told[0]}: take it out, and give --sep '{told[1]}'")
+    following = [line for line in lines if not line.startswith("#")]
+    if lines[0].startswith("#") and following and _separator_of(lines) != _separator_of(following):
+        raise DataError(f"{path}: begins with lines that # makes comments: take them out")
 
 
 def _whole_lines(stream: Stream) -> bytes:

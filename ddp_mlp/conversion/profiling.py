@@ -44,8 +44,16 @@ class Profile:
     label_missing: tuple[int, int] | None = None
 
 
-def profile(table: ForeignTable, features: Sequence[int], label: int | None, types: Mapping[int, Any]) -> Profile:
+def profile(
+    table: ForeignTable,
+    features: Sequence[int],
+    label: int | None,
+    types: Mapping[int, Any],
+    targets: Sequence[int] = (),
+) -> Profile:
     """Read a table once, columns in `types` as these, and return what the columns of features, and the label, are.
+
+    Of targets, which are numbers, it says where they are missing.
 
     Raises DataError for a cell that is not of its type.
     """
@@ -74,6 +82,10 @@ def profile(table: ForeignTable, features: Sequence[int], label: int | None, typ
                     _add_missing(found, column, cells.null_count, first)
                 if found.kinds[column] == "text" and wanted:
                     texts.setdefault(column, Counter()).update(cells[:wanted].drop_null().to_pylist())
+        for column in targets:
+            missing = np.isnan(np.asarray(batch.column(column).to_numpy(zero_copy_only=False), np.float64))
+            if missing.any():
+                _add_missing(found, column, int(missing.sum()), int(np.argmax(missing)))
         if label is not None:
             _count_labels(arrow, batch.column(label), found, labels)
         found.rows += batch.num_rows

@@ -48,7 +48,7 @@ def _check_floats(source: ForeignRows, X: NDArray[Any], lo: int, largest: float)
         name = f" ({source.columns[column]!r})" if source.columns else ""
         value = X[row, column]
         remedy = "too large for float32; give --dtype float64" if np.isfinite(value) else "every feature must be finite"
-        raise DataError(f"{source.name}: row {lo + row}, feature {column}{name} is {value}: {remedy}")
+        raise DataError(f"{source.name}: {source.place(lo + int(row))}, feature {column}{name} is {value}: {remedy}")
 
 
 def smallest_dtype(scans: Sequence[Scan], sources: Sequence[ForeignRows]) -> np.dtype[Any]:

@@ -77,6 +77,10 @@ class ForeignRows(ABC):
     def pieces(self) -> Iterator[Piece]:
         """Read the rows from the first to the last; DataError where they cannot be used."""
 
+    def place(self, row: int) -> str:
+        """Say where a row is."""
+        return f"row {row}"
+
     def count(self) -> Counts:
         """Read the rows once and count them, and their labels."""
         rows, labels = 0, dict[str, int]()

@@ -34,7 +34,8 @@ class TableRows(ForeignRows):
 
     def count(self) -> Counts:
         """Look at all columns; raise one DataError for all that is wrong with them."""
-        self._profile = profile(self.table, self._places.features, self._places.label, self._types)
+        places = self._places
+        self._profile = profile(self.table, places.features, places.label, self._types, places.targets)
         columns.check(self.table, self._roles, self._places, self._profile)
         return Counts(self._profile.rows, self._profile.labels)
 
@@ -52,11 +53,18 @@ class TableRows(ForeignRows):
     def fit_as(self, other: "TableRows") -> None:
         """Take the columns as they were fitted to another table. Raises DataError where they are not the same."""
         if self.table.names != other.table.names:
-            raise DataError(f"{self.name}: its columns are not those of {other.name}")
+            raise DataError(f"{self.name}: its columns are not those of {other.name}: {self._difference(other)}")
         for column, place in zip(other._columns, self._places.features, strict=True):
             if place in self._profile.missing and column.kind != "category" and column.fill is None:
                 raise DataError(f"{self.name}: {column.name!r} is missing in some rows, and in none of {other.name}")
         self._take(other._columns, other._profile)
+
+    def _difference(self, other: "TableRows") -> str:
+        """Say how the columns differ from those of another table."""
+        names, theirs = self.table.names, other.table.names
+        missing, more = ([repr(n) for n in a if n not in b] for a, b in ((theirs, names), (names, theirs)))
+        said = [f"without {', '.join(missing[:10])}"] * bool(missing) + [f"with {', '.join(more[:10])}"] * bool(more)
+        return " and ".join(said) or "they are in another order"
 
     def _take(self, found: tuple[Column, ...], profile: Profile) -> None:
         self._columns = found
@@ -81,6 +89,9 @@ class TableRows(ForeignRows):
             asked.encoding,
             asked.missing,
         )
+
+    def place(self, row: int) -> str:
+        return self.table.places([row])[0]
 
     def told(self) -> Iterator[str]:
         """Yield lines on what was taken: columns and what became of each."""

@@ -71,6 +71,10 @@ class ForeignTable(ABC):
     def places(self, rows: Sequence[int]) -> list[str]:
         """Return where rows are, each as words such as "line 17"."""
 
+    def first_cells(self, form: "re.Pattern[str]", columns: Sequence[int]) -> dict[int, tuple[int, str]]:
+        """Return, of columns, the first cell of this form that the file begins with: its row, and what it says."""
+        return {}
+
 
 def first_not_numbers(table: ForeignTable, columns: Collection[int]) -> dict[int, tuple[int, str, int]]:
     """Return, of text columns, the first cell that is no number: its row, what it says; and how many there are."""
@@ -186,6 +190,22 @@ class CsvTable(ForeignTable):
         start = self._text().read(block_bytes + 2)  # more than a block, so that the line that it ends in is not read
         batch = next(self._parsed(self._arrow.BufferReader(start), types, block_bytes), None)
         return {} if batch is None else {c: batch.schema.field(c).type for c in range(len(self.names))}
+
+    def first_cells(self, form: "re.Pattern[str]", columns: Sequence[int]) -> dict[int, tuple[int, str]]:
+        found: dict[int, tuple[int, str]] = {}
+        text = dict.fromkeys(range(len(self.names)), self._arrow.string())
+        block_bytes = max(BLOCK_BYTES, 4 * self.dialect.line_bytes)
+        with reading(self.path):
+            start = self._text().read(block_bytes + 2)
+            batch = next(self._parsed(self._arrow.BufferReader(start), text, block_bytes), None)
+        if batch is None:
+            return found
+        for column in columns:
+            cells = batch.column(column).to_pylist()
+            row = next((row for row, cell in enumerate(cells) if cell and form.fullmatch(cell.strip())), None)
+            if row is not None:
+                found[column] = row, cells[row]
+        return found
 
     def _surveyed_as_text(self, types: Mapping[int, Any]) -> dict[int, Any]:
         arrow = self._arrow

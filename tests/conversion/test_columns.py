@@ -214,6 +214,62 @@ def test_a_raw_table_with_dates_of_another_form(tmp_path: Path) -> None:
         assert file["test/X"][0, 0] == (np.datetime64("2021-02-01") - np.datetime64("1970-01-01")).astype(int)
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_numbers_that_begin_with_0_are_codes(
+    large: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Post codes: not taken for numbers in silence, and neither are they refused."""
+    if large:
+        monkeypatch.setattr("ddp_mlp.conversion.tables.WHOLE_BYTES", 0)
+    frame().assign(zip=[f"{n % 7 * 2139:05d}" for n in range(1, ROWS + 1)], b=0.5).to_csv(
+        tmp_path / "a.csv", index=False
+    )
+    flags = (tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y")
+    assert run(*flags) == 65
+    said = "'zip' is '02139' in line 2, which begins like a code: --onehot zip, --drop it, or --keep it as a number"
+    assert said in capsys.readouterr().err
+    assert run(*flags, "--keep", "zip") == 0
+    assert features(tmp_path / "a.h5") == ["a", "b", "zip"]
+    assert run(*flags, "--onehot", "zip") == 0
+    assert "zip=02139" in features(tmp_path / "a.h5")
+    frame().assign(t=np.arange(ROWS) % 7 / 10, n=np.arange(ROWS) % 2).to_csv(tmp_path / "b.csv", index=False)
+    assert run(tmp_path / "b.csv", tmp_path / "b.h5", "--label", "y") == 0  # 0.1, 0 and 1
+
+
+def test_targets_that_are_missing_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are kept, and training must be asked to take them."""
+    data = frame().assign(t=np.arange(ROWS) / 7)
+    data.loc[[3, 5], "t"] = np.nan
+    data.drop(columns="y").to_csv(tmp_path / "a.csv", index=False)
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--target", "t,b") == 0
+    assert "target t: missing in 2 rows, which missing_targets = true trains on\n" in capsys.readouterr().out
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert np.isnan(file["train/y"][:]).sum() == 2
+
+
+def test_a_test_table_of_other_columns_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which are missing, which are more, or that they are in another order."""
+    data = frame()
+    data.to_csv(tmp_path / "train.csv", index=False)
+    for said, other in (
+        ("they are in another order", data[["b", "a", "y"]]),
+        ("without 'b'", data.drop(columns="b")),
+        ("without 'b' and with 'B'", data.rename(columns={"b": "B"})),
+    ):
+        other.to_csv(tmp_path / "test.csv", index=False)
+        assert run(tmp_path / "train.csv", tmp_path / "test.csv", tmp_path / "a.h5", "--label", "y") == 65
+        assert f"test.csv: its columns are not those of {tmp_path}/train.csv: {said}\n" in capsys.readouterr().err
+
+
+def test_a_cell_that_is_infinite_is_told_by_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The one that an editor shows."""
+    data = frame()
+    data.loc[7, "a"] = np.inf
+    data.to_csv(tmp_path / "a.csv", index=False)
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y") == 65
+    assert "line 9, feature 0 ('a') is inf: every feature must be finite" in capsys.readouterr().err
+
+
 def test_a_raw_table_with_text_among_numbers(tmp_path: Path) -> None:
     """Named by column and line."""
     recipe = Recipe((Column("a", "number"), Column("b", "number")), named=True, weight="w")

@@ -110,3 +110,22 @@ def test_quoted_line_breaks_in_a_file_of_many_blocks(tmp_path: Path, monkeypatch
         expected[1500] = 0.5
         assert file["train/X"][:, 0].tolist() == expected.tolist()
         assert file["train/X"][:, 2:].sum(axis=1).tolist() == [1] * 2000
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["sep=;", "a;b;k"], "its first line is Excel's sep=;: take it out, and give --sep ';'"),
+        (["# made by me", "# on Monday", "a;b;k"], "begins with lines that # makes comments: take them out"),
+    ],
+)
+def test_a_first_line_that_is_neither_names_nor_a_row(
+    lines: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said as what it is; names behind a # are names."""
+    rows = [f"{i * 0.5};{i % 7 / 3};{'xy'[i % 2]}" for i in range(ROWS)]
+    (tmp_path / "a.csv").write_text("\n".join([*lines, *rows, ""]))
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "k") == 65
+    assert said in capsys.readouterr().err
+    (tmp_path / "a.csv").write_text("\n".join(["#a;b;k", *rows, ""]))
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "k") == 0

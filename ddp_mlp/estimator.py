@@ -173,7 +173,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
             fitted["n_iter_"] = 0
         else:
             fitted = self._kept()
-            if classes is not None and not np.array_equal(unique_labels(classes), self.classes_):
+            same = classes is None or np.array_equal(classes, self.classes_)  # as they mostly are
+            if not same and not np.array_equal(unique_labels(classes), self.classes_):
                 raise ValueError(f"classes: must be those of the first call, {self.classes_}")
         if labels.ndim == 2 and labels.shape[1] != len(fitted["classes_"]):
             raise ValueError(f"y has {labels.shape[1]} labels: the classes are {fitted['classes_']}")

@@ -279,8 +279,15 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Return all keys with values that JSON can hold."""
-    values = dataclasses.asdict(config)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: _for_json(value) for name, value in values.items()}
+
+
+def _for_json(value: Any) -> Any:
+    """Return a value with lists for tuples and dicts for tables, none of them the configuration's own."""
+    if isinstance(value, Mapping):
+        return {name: _for_json(part) for name, part in value.items()}
+    return [_for_json(part) for part in value] if isinstance(value, tuple | list) else value
 
 
 def changed(config: Config) -> list[str]:

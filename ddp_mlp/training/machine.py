@@ -139,7 +139,7 @@ def agree_on_arithmetic(communicator: Communicator, threads: int = 1) -> Machine
 
 def _crowd(threads: int, communicator: Communicator) -> dict[str, Any] | None:
     """Return the host where most threads share a core, and how many of each; None where no host has too few."""
-    places = communicator.allgather((host_name(), cores(), processor_quota()))
+    places = communicator.allgather((host_name(), cores(), _quota()))
     found: list[dict[str, Any]] = []
     for host in dict.fromkeys(host for host, _, _ in places):
         members = [(theirs, quota) for their_host, theirs, quota in places if their_host == host]
@@ -148,6 +148,12 @@ def _crowd(threads: int, communicator: Communicator) -> dict[str, Any] | None:
         if wanted > room:
             found.append({"host": host, "ranks": len(members), "threads": wanted, "cores": room})
     return max(found, key=lambda crowd: crowd["threads"] / crowd["cores"], default=None)
+
+
+@cache
+def _quota() -> float:
+    """Return what control groups leave to this process, as it was when first asked: files to be read, for each call."""
+    return processor_quota()
 
 
 @cache

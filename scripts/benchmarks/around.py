@@ -2,8 +2,11 @@
 
     python scripts/benchmarks/around.py predict      rows/s beside onnxruntime, scikit-learn and PyTorch, on one thread
     python scripts/benchmarks/around.py data         seconds of the check of a file beside plain reading and SHA-256
+    python scripts/benchmarks/around.py resume       seconds to a resume's first step on a large file and on a small one
     python scripts/benchmarks/around.py table        seconds of `convert` of a CSV file beside pyarrow and pandas
     python scripts/benchmarks/around.py start        seconds from the command to the first step, alone and on 4 ranks
+    python scripts/benchmarks/around.py proof        the same of 784-2048-2048-10: with nothing to prove, and proof kept
+    python scripts/benchmarks/around.py partial_fit  seconds of a call beside scikit-learn
 
 Contenders take turns, in an order that is turned around each time, so that a drift of the machine's speed meets all of
 them; ratios are formed within a turn, and told as their median and quartiles. Peers that are not there are left out.
@@ -22,7 +25,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +43,7 @@ from ddp_mlp import MLPClassifier  # noqa: E402
 from ddp_mlp.config import Config  # noqa: E402
 from ddp_mlp.data.opening import open_data  # noqa: E402
 from ddp_mlp.exporting import formats  # noqa: E402
+from ddp_mlp.parallel.mpi import connect  # noqa: E402
 from ddp_mlp.parallel.single import SingleProcess  # noqa: E402
 from ddp_mlp.storage.writer import DatasetWriter  # noqa: E402
 
@@ -147,14 +152,20 @@ def predict(turns: int, folder: Path, rows: int) -> None:
 # ---- data ------------------------------------------------------------------------------------------------------------
 
 
-def data(turns: int, folder: Path, rows: int) -> None:
-    """Compare the check and load of a file of 784 features in float32 with plain reading, and with that and SHA-256."""
-    path, piece = folder / "data.h5", 4_096
+def write(path: Path, rows: int) -> Path:
+    """Write a data set of 784 features in float32 and 10 classes."""
+    piece = 4_096
     with DatasetWriter(path, {"train": rows}, 784, np.dtype(np.float32), 10) as writer:
         random = np.random.default_rng(0)
         for lo in range(0, rows, piece):
             count = min(piece, rows - lo)
             writer.append("train", random.standard_normal((count, 784), np.float32), random.integers(0, 10, count))
+    return path
+
+
+def data(turns: int, folder: Path, rows: int) -> None:
+    """Compare the check and load of a file, by one rank and by two, with plain reading, and with that and SHA-256."""
+    path, piece = write(folder / "data.h5", rows), 4_096
 
     def read(hashed: bool) -> None:
         digest = hashlib.sha256()
@@ -166,12 +177,94 @@ def data(turns: int, folder: Path, rows: int) -> None:
                 if hashed:
                     digest.update(some.data)
 
-    tasks: dict[str, Task] = {
-        OURS: lambda: open_data(Config(data=str(path)), SingleProcess()),
-        "h5py": lambda: read(False),
-        "h5py and SHA-256": lambda: read(True),
-    }
-    tell(f"check and load of {path.stat().st_size / 1e9:.2f} GB", take_turns(tasks, turns), rows * 784 * 4, "bytes/s")
+    with two_ranks(path) as by_two:
+        tasks: dict[str, Task] = {
+            OURS: lambda: open_data(Config(data=str(path)), SingleProcess()),
+            "the same, 2 ranks": by_two,
+            "h5py": lambda: read(False),
+            "h5py and SHA-256": lambda: read(True),
+        }
+        seconds = take_turns(tasks, turns)
+    tell(f"check and load of {path.stat().st_size / 1e9:.2f} GB", seconds, rows * 784 * 4, "bytes/s")
+    for name in (OURS, "the same, 2 ranks"):
+        pairs = zip(seconds[name], seconds["h5py and SHA-256"], strict=True)
+        low, middle, high = np.quantile([own / plain for own, plain in pairs], [0.25, 0.5, 0.75])
+        print(f"{name}: {middle:.2f} ({low:.2f} to {high:.2f}) times h5py and SHA-256", flush=True)
+
+
+@contextmanager
+def two_ranks(path: Path) -> Iterator[Task]:
+    """Start two ranks that check and load a file whenever asked, and sleep meanwhile; let them go at the end."""
+    command = [
+        str(Path(sys.executable).with_name("mpirun")),
+        "-n",
+        "2",
+        sys.executable,
+        __file__,
+        "--ranked",
+        str(path),
+    ]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        send, receive = process.stdin, process.stdout
+
+        def ask() -> None:
+            print("again", file=send, flush=True)
+            if receive.readline() != "done\n":
+                raise SystemExit("two ranks cannot load the data")
+
+        try:
+            yield ask
+        finally:
+            send.close()
+
+
+def ranked(path: str) -> None:
+    """Load a file whenever rank 0 reads a line, until there is none. Collective."""
+    with connect() as communicator:
+        while True:
+            if communicator.rank == 0:
+                more = bool(sys.stdin.readline())
+                for rank in range(1, communicator.size):
+                    communicator.post(more, rank)
+            else:  # asleep: a rank that waits in MPI takes a core from the others' turns
+                while (letter := communicator.collect()) is None:
+                    time.sleep(0.0005)
+                more = letter[1]
+            if not more:
+                return
+            open_data(Config(data=path), communicator)
+            communicator.barrier()
+            if communicator.rank == 0:
+                print("done", flush=True)
+
+
+def resume(turns: int, folder: Path, rows: int) -> None:
+    """Tell how long a resume takes from the command to its first step, on a large file and on one of 2,048 rows."""
+    sizes = {"small file": 2_048, "large file": rows}
+    runs = {name: (write(folder / f"{count}.h5", count), folder / f"run-{count}") for name, count in sizes.items()}
+    steps = dict.fromkeys(runs, 0)
+
+    def go_on(name: str) -> float:
+        path, run_dir = runs[name]
+        steps[name] += 2
+        command = [sys.executable, "-m", "ddp_mlp.train", "--data", str(path), "--run_dir", str(run_dir), "--quiet"]
+        command += ["--epochs", "1000", "--max_steps", str(steps[name]), "--log_every", "1"]
+        return seconds_to_first_step(command, dict(os.environ), run_dir / "metrics.jsonl", steps[name] - 1)
+
+    for name in runs:
+        go_on(name)  # from the start
+        go_on(name)
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(turns):
+        for name in runs if turn % 2 == 0 else reversed(runs):
+            found[name].append(go_on(name))
+    more = [large - small for small, large in zip(found["small file"], found["large file"], strict=True)]
+    print("\nfrom the command of a resume to the end of its first step, seconds (quartiles)")
+    for title, taken in (*found.items(), ("large - small", more)):
+        low, middle, high = np.quantile(taken, [0.25, 0.5, 0.75])
+        print(f"{title:30}{middle:12.2f}    ({low:.2f} to {high:.2f})", flush=True)
 
 
 def table(turns: int, folder: Path, rows: int) -> None:
@@ -201,8 +294,11 @@ def run(command: Sequence[str]) -> None:
 # ---- the start -------------------------------------------------------------------------------------------------------
 
 
-def start(turns: int, folder: Path, ranks: Sequence[int]) -> None:
-    """Tell how long it takes from the command to the first step, with a proof kept and without, by number of ranks."""
+def start(turns: int, folder: Path, rows: int, ranks: Sequence[int] = (1, 4)) -> None:
+    """Tell how long it takes from the command to the first step, with a proof kept and without, by number of ranks.
+
+    Of the digits that come with the program, whatever `rows` says.
+    """
     mpirun = str(Path(sys.executable).with_name("mpirun"))
     numbers = itertools.count()
     print(f"\nfrom the command to the end of the first step\n{'':30}{'s':>12}    (quartiles)")
@@ -219,14 +315,63 @@ def start(turns: int, folder: Path, ranks: Sequence[int]) -> None:
         print(f"{name:30}{middle:12.2f}    ({low:.2f} to {high:.2f})", flush=True)
 
 
-def seconds_to_first_step(command: Sequence[str], environment: dict[str, str], journal: Path) -> float:
-    """Run a command, and return how long it took until the journal had a step."""
-    quiet = subprocess.DEVNULL
+def proof(turns: int, folder: Path, rows: int) -> None:
+    """Tell what a start of 784-2048-2048-10 takes: with one shard, where nothing is proven, and proof kept of eight."""
+    path = write(folder / "proof.h5", rows)
+    environment = {**os.environ, "DDP_MLP_CACHE": str(folder / "proofs")}
+    numbers = itertools.count()
+
+    def begin(shards: int) -> float:
+        run_dir = folder / f"proof-{next(numbers)}"
+        command = [sys.executable, "-m", "ddp_mlp.train", "--data", str(path), "--run_dir", str(run_dir), "--quiet"]
+        command += ["--hidden", "2048,2048", "--batch_size", "512", "--max_steps", "2", "--log_every", "1"]
+        command += ["--shards", str(shards)]
+        return seconds_to_first_step(command, environment, run_dir / "metrics.jsonl")
+
+    first = begin(8)
+    begin(1)
+    print(f"\nfrom the command to the first step of 784-2048-2048-10, seconds (quartiles); the proof made: {first:.2f}")
+    found: dict[int, list[float]] = {1: [], 8: []}
+    for turn in range(turns):
+        for shards in found if turn % 2 == 0 else reversed(found):
+            found[shards].append(begin(shards))
+    more = [kept - none for none, kept in zip(found[1], found[8], strict=True)]
+    for title, taken in (
+        ("K = 1, nothing to prove", found[1]),
+        ("K = 8, proof kept", found[8]),
+        ("the difference", more),
+    ):
+        low, middle, high = np.quantile(taken, [0.25, 0.5, 0.75])
+        print(f"{title:30}{middle:12.2f}    ({low:.2f} to {high:.2f})", flush=True)
+
+
+def partial_fit(turns: int, folder: Path, rows: int) -> None:
+    """Compare calls of partial_fit with scikit-learn's: 64-100-10, batches of 32 rows."""
+    from sklearn.neural_network import MLPClassifier as Peer
+
+    random = np.random.default_rng(0)
+    X, y = random.standard_normal((rows, 32, 64)), random.integers(0, 10, (rows, 32))
+    classes = np.arange(10)
+
+    def calls(model: Any) -> Task:
+        def call() -> None:
+            for X_i, y_i in zip(X, y, strict=True):
+                model.partial_fit(X_i, y_i, classes=classes)
+
+        return call
+
+    tasks = {OURS: calls(MLPClassifier((100,), batch_size=32)), "scikit-learn": calls(Peer((100,), batch_size=32))}
+    tell(f"partial_fit, {rows} calls with 32 rows", take_turns(tasks, turns), rows, "calls/s")
+
+
+def seconds_to_first_step(command: Sequence[str], environment: dict[str, str], journal: Path, step: int = 1) -> float:
+    """Run a command, and return how long it took until the journal had this step."""
+    quiet, event = subprocess.DEVNULL, f'"event": "step", "step": {step},'
     began, found = time.perf_counter(), None
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
     try:
         while found is None and process.poll() is None and time.perf_counter() - began < 120:
-            if journal.exists() and '"event": "step"' in journal.read_text():
+            if journal.exists() and event in journal.read_text():
                 found = time.perf_counter() - began
             time.sleep(0.005)
         process.wait(timeout=120)
@@ -237,29 +382,36 @@ def seconds_to_first_step(command: Sequence[str], environment: dict[str, str], j
     return found
 
 
+WORK: dict[str, tuple[Callable[[int, Path, int], None], int]] = {
+    "predict": (predict, ROWS),
+    "data": (data, 650_000),
+    "resume": (resume, 650_000),
+    "table": (table, 200_000),
+    "start": (start, 0),
+    "proof": (proof, 2_048),
+    "partial_fit": (partial_fit, 50),
+}
+"""What is measured by name, and with how many rows (of `partial_fit`, calls); 650,000 are 2 GB."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
+    if sys.argv[1:2] == ["--ranked"]:  # by `two_ranks`
+        ranked(sys.argv[2])
+        return 0
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("what", nargs="*", choices=["predict", "data", "table", "start"], help="(default all)")
+    parser.add_argument("what", nargs="*", choices=list(WORK), help="(default all)")
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument(
-        "--rows", type=int, help="of the data set (650,000: 2 GB), the table (200,000), predict (4,096)"
-    )
+    parser.add_argument("--rows", type=int, help="of the data set, the table, predictions; calls of partial_fit")
     asked = parser.parse_args(argv)
     variables = {name: os.environ[name] for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ}
     if variables:
         print(f"set: {json.dumps(variables)}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for what in asked.what or ["predict", "data", "table", "start"]:
-            if what == "predict":
-                predict(asked.turns, folder, asked.rows or ROWS)
-            elif what == "data":
-                data(asked.turns, folder, asked.rows or 650_000)
-            elif what == "table":
-                table(asked.turns, folder, asked.rows or 200_000)
-            else:
-                start(asked.turns, folder, (1, 4))
+        for what in asked.what or list(WORK):
+            work, rows = WORK[what]
+            work(asked.turns, folder, asked.rows or rows)
     return 0
 
 

@@ -1,6 +1,7 @@
 """What many trainings in one job cost and gain, on this machine and, simulated, on a larger one.
 
     python scripts/benchmarks/searching.py efficiency       trials per second on 1 and on 2 ranks, idle shares
+    python scripts/benchmarks/searching.py steps            steps per second and core of trials, beside one run alone
     python scripts/benchmarks/searching.py optuna           the same random trials by Optuna, in one process
     python scripts/benchmarks/searching.py simulate DIR     idle share of more ranks, from the times of a search in DIR
     python scripts/benchmarks/searching.py memory           PSS of 4 ranks that search on a file of 1 GB
@@ -12,6 +13,7 @@ import argparse
 import heapq
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,15 +35,16 @@ batch_size = { choice = [64, 128, 256] }
 hidden = { depth = { int = [1, 2] }, width = { choice = [64, 128, 256] } }
 dropout = { uniform = [0.0, 0.5] }
 """
+LEARNING_RATES = "learning_rate = { log = [1e-4, 1e-2] }\n"
 FLAGS = ("--valid_fraction", "0.2", "--epochs", "30")
 
 
-def search(ranks: int, folder: Path, *flags: str) -> float:
+def search(ranks: int, folder: Path, *flags: str, space: str = SPACE) -> float:
     """Search on so many ranks; return the seconds that all of it took."""
-    space = folder.parent / "space.toml"
-    space.write_text(SPACE)
+    written = folder.parent / "space.toml"
+    written.write_text(space)
     command = [str(MPIRUN), "-n", str(ranks), sys.executable, "-m", "ddp_mlp.search"]
-    command += ["--space", str(space), "--run_dir", str(folder), "--quiet", *flags]
+    command += ["--space", str(written), "--run_dir", str(folder), "--quiet", *flags]
     began = time.monotonic()
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - began
@@ -69,6 +72,33 @@ def efficiency(asked: argparse.Namespace) -> None:
             print(f"{ranks} rank(s): {words}, idle {idle:.1f} %, processor {work[ranks]:.1f} s", flush=True)
     print(f"a trial takes {work[2] / work[1]:.2f} of one rank's processor time on 2 ranks, starts included")
     print(f"2 ranks have {rates[2] / rates[1] / 2:.2f} of twice one rank's trials per second")
+
+
+def steps(asked: argparse.Namespace) -> None:
+    """Compare the steps per second and core of trials of one rank each with those of one run alone, in turns."""
+    flags = ["--valid_fraction", "0.2", "--hidden", "128,64", "--batch_size", "64", "--shards", "8", "--quiet"]
+    flags += ["--epochs", "60"]
+    names = {0: "one run alone", 1: "trials, 1 rank", 2: "trials, 2 ranks"}
+    rates: dict[int, list[float]] = {ranks: [] for ranks in names}
+    of_a_trial = 0  # known from the first turn, which begins with the run
+    for turn in range(asked.turns):
+        for ranks in names if turn % 2 == 0 else reversed(names):
+            with tempfile.TemporaryDirectory() as folder:
+                if ranks == 0:
+                    command = [sys.executable, "-m", "ddp_mlp.train", "--run_dir", folder, *flags]
+                    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+                    final = json.loads((Path(folder) / "metrics.jsonl").read_text().splitlines()[-1])
+                    of_a_trial = final["step"]
+                    rates[0].append(of_a_trial / final["seconds"])
+                else:
+                    run_dir = Path(folder) / "run"
+                    search(ranks, run_dir, "--trials", str(asked.trials), *flags, space=LEARNING_RATES)
+                    spent = ranks * last_event(run_dir)["seconds"]
+                    rates[ranks].append(asked.trials * of_a_trial / spent)
+    for ranks, name in names.items():
+        low, middle, high = statistics.quantiles([a / b for a, b in zip(rates[ranks], rates[0], strict=True)])
+        words = f"{statistics.median(rates[ranks]):8.0f} steps/s and core, {middle:.2f} ({low:.2f} to {high:.2f})"
+        print(f"{name:18}{words} of one run alone", flush=True)
 
 
 def objective_with_optuna(trials: int, seed: int) -> tuple[float, float]:
@@ -193,6 +223,10 @@ def main() -> None:
         part = commands.add_parser(name)
         part.add_argument("--trials", type=int, default=60)
         part.set_defaults(work=work)
+    part = commands.add_parser("steps")
+    part.add_argument("--trials", type=int, default=16)
+    part.add_argument("--turns", type=int, default=5)
+    part.set_defaults(work=steps)
     part = commands.add_parser("simulate")
     part.add_argument("search", type=Path)
     part.add_argument("--ranks", type=int, default=512)

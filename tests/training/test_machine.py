@@ -163,7 +163,7 @@ def test_ranks_that_share_cores_are_found(
     """Threads beyond the cores that a host's ranks may use together, or beyond their quota, are told by every rank."""
     monkeypatch.setattr(machine, "host_name", lambda: "one")
     monkeypatch.setattr(machine, "cores", lambda: frozenset({4, 5, 6}))
-    monkeypatch.setattr(machine, "processor_quota", lambda: quota)
+    monkeypatch.setattr(machine, "_quota", lambda: quota)
     with blas_threads(threads):
         found = World(3, seed=0).run(lambda ranks: agree_on_machine(threads, ranks).crowd)
     assert found == [crowd and {"host": "one", **crowd}] * 3

@@ -4,7 +4,7 @@ Kept here:
 - What is read is what HDF5 reads, bit for bit. Whatever is unusual is left to HDF5, which has the right answer or the
   right complaint: other filters or types, a chunk that was never written, or one that does not unpack. A chunk that
   unpacks to another size is refused: HDF5 fills it up with what happens to be in memory.
-- Memory beside the rows: 12 bytes for each of at most 2,097,152 chunks, and a few MiB.
+- Memory beside the rows: 12 bytes for each of at most 1,048,576 chunks, and a few MiB.
 """
 
 import zlib
@@ -20,7 +20,7 @@ from ddp_mlp.errors import DataError
 from ddp_mlp.storage.hdf5 import OpenFile
 
 SMALL_CHUNK_BYTES = 64 << 10
-_CHUNKS_AT_MOST = 1 << 21
+_CHUNKS_AT_MOST = 1 << 20  # looked up within a second, in which no signal is obeyed
 _PIECE_BYTES = 1 << 20  # unpacked at a time
 _WAIT = 16  # the index is read once a 16th of the chunks were read without it: not for a few rows of many
 _FILTERS: tuple[list[int], ...] = (

@@ -241,7 +241,11 @@ def ranked(path: str) -> None:
 
 
 def resume(turns: int, folder: Path, rows: int) -> None:
-    """Tell how long a resume takes from the command to its first step, on a large file and on one of 2,048 rows."""
+    """Tell how long a resume takes from the command to its first step, on a large file and on one of 2,048 rows.
+
+    Beside a program that only reads the large file into memory: on a virtual machine, memory that is touched for the
+    first time may take longer than all else.
+    """
     sizes = {"small file": 2_048, "large file": rows}
     runs = {name: (write(folder / f"{count}.h5", count), folder / f"run-{count}") for name, count in sizes.items()}
     steps = dict.fromkeys(runs, 0)
@@ -253,18 +257,28 @@ def resume(turns: int, folder: Path, rows: int) -> None:
         command += ["--epochs", "1000", "--max_steps", str(steps[name]), "--log_every", "1"]
         return seconds_to_first_step(command, dict(os.environ), run_dir / "metrics.jsonl", steps[name] - 1)
 
+    def read(name: str) -> float:
+        began = time.perf_counter()
+        run([sys.executable, "-c", f"import h5py; h5py.File({str(runs[name][0])!r})['train/X'][()]"])
+        return time.perf_counter() - began
+
     for name in runs:
         go_on(name)  # from the start
         go_on(name)
     found: dict[str, list[float]] = {name: [] for name in runs}
+    more: dict[str, list[float]] = {"a resume": [], "a program that reads it": []}
     for turn in range(turns):
-        for name in runs if turn % 2 == 0 else reversed(runs):
-            found[name].append(go_on(name))
-    more = [large - small for small, large in zip(found["small file"], found["large file"], strict=True)]
+        both = list(runs) if turn % 2 == 0 else list(reversed(runs))
+        resumed, read_in = ({name: work(name) for name in both} for work in (go_on, read))
+        for name in runs:
+            found[name].append(resumed[name])
+        for title, taken_in in zip(more, (resumed, read_in), strict=True):
+            more[title].append(taken_in["large file"] - taken_in["small file"])
     print("\nfrom the command of a resume to the end of its first step, seconds (quartiles)")
-    for title, taken in (*found.items(), ("large - small", more)):
+    longer = ((f"the large file: {title}", taken) for title, taken in more.items())
+    for title, taken in (*found.items(), *longer):
         low, middle, high = np.quantile(taken, [0.25, 0.5, 0.75])
-        print(f"{title:30}{middle:12.2f}    ({low:.2f} to {high:.2f})", flush=True)
+        print(f"{title:40}{middle:12.2f}    ({low:.2f} to {high:.2f})", flush=True)
 
 
 def table(turns: int, folder: Path, rows: int) -> None:

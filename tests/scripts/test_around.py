@@ -24,6 +24,16 @@ def test_predictions_of_all_are_equal_and_timed(
     assert "scikit-learn" in capsys.readouterr().out
 
 
+def test_calls_starts_and_resumes_are_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Few rows, one turn: every line that a measurement ends with is there."""
+    around.partial_fit(1, tmp_path, 2)
+    around.data(1, tmp_path, 100)
+    around.resume(1, tmp_path, 600)
+    told = capsys.readouterr().out
+    for words in ("scikit-learn", "the same, 2 ranks: ", "times h5py and SHA-256", "the large file: a resume"):
+        assert words in told
+
+
 def test_another_network_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: peers with other weights give other probabilities."""
     X = np.random.default_rng(0).standard_normal((40, 4), np.float32)

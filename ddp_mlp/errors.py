@@ -59,7 +59,7 @@ class StorageError(ProgramError):
 
 
 class Interrupted(ProgramError):
-    """Stopped before the end with a checkpoint to continue from (exit code 75, EX_TEMPFAIL)."""
+    """Stopped before the end: the same command goes on from what is saved (exit code 75, EX_TEMPFAIL)."""
 
     exit_code = 75
     signal: int | None = None
@@ -73,7 +73,7 @@ class RunInUse(ProgramError):
 
 
 class EnvironmentMismatch(ProgramError):
-    """The launcher, the MPI library or the ranks disagree (exit code 78, EX_CONFIG)."""
+    """Launcher, MPI library or ranks disagree; memory, threads or a library are missing (exit code 78, EX_CONFIG)."""
 
     exit_code = 78
 

@@ -83,9 +83,11 @@ def exit_codes() -> str:
     """Return a table of the program's errors by exit code."""
     kinds: dict[int, list[str]] = {}
     for error in vars(errors).values():
-        if isinstance(error, type) and issubclass(error, errors.ProgramError) and error is not errors.ProgramError:
-            kinds.setdefault(error.exit_code, []).append((error.__doc__ or "").split(" (exit code")[0].rstrip("."))
-    rows = [f"| {code} | {'; '.join(texts)} |" for code, texts in sorted(kinds.items())]
+        if isinstance(error, type) and issubclass(error, errors.ProgramError):
+            meaning, names_a_code, _ = (error.__doc__ or "").partition(" (exit code")
+            if names_a_code:  # a special case of another error has none of its own
+                kinds.setdefault(error.exit_code, []).append(meaning)
+    rows = [f"| {code} | {'. '.join(texts)} |" for code, texts in sorted(kinds.items())]
     return "\n".join(["| code | meaning |", "|---|---|", "| 0 | Finished, early stop included |", *rows, ""])
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -66,6 +67,21 @@ def test_every_command_and_key_is_on_a_page() -> None:
     assert [field.name for field in fields(Config) if f"\n`{field.name}`\n" not in made] == []
 
 
+def test_every_public_name_is_in_the_api_reference() -> None:
+    """What `ddp_mlp` offers is documented on the page of the Python API."""
+    page = (ROOT / "docs" / "api.md").read_text()
+    there = set(re.findall(r"^\.\. auto\w+:: [\w.]*\b(\w+)$", page, re.M))
+    assert {name for name in ddp_mlp.__all__ if not name.startswith("_")} - there == set()
+
+
+def test_every_extra_is_on_the_page_of_installation() -> None:
+    """Each extra that a user may want is in the table; the others are for who works on the program."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    table = re.findall(r"^\| (`.*`) \|", (ROOT / "docs" / "install.md").read_text(), re.M)
+    named = set(re.findall(r"`([\w]+)`", " ".join(table)))
+    assert set(extras) - {"bench", "dev", "docs", "test"} - named == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_no_sentence_is_long(page: Path) -> None:
     """No sentence of a page has more than 35 words; code, tables and headings do not count."""
@@ -79,7 +95,8 @@ def test_no_sentence_is_long(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_to_files(page: Path) -> None:
-    """Every relative link of a page leads to a file of the checkout."""
+    """Every relative link of a page leads to a file of the checkout, and has a text: not every reader has the site."""
+    assert not re.findall(r"(?<!!)\[\]\(.*?\)", page.read_text())
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target

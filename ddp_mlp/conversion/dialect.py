@@ -140,9 +140,8 @@ def _decoded(path: Path, start: bytes, encoding: str) -> str:
         return codecs.getincrementaldecoder(encoding)().decode(start)
     except UnicodeDecodeError as error:
         line = start.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}: line {line} is not {encoding}: name its encoding, such as --encoding latin-1 or cp1252"
-        ) from error
+        remedy = "save it in utf-8, or tell convert how it is, such as --encoding latin-1 or cp1252"
+        raise DataError(f"{path}: line {line} is not {encoding}: {remedy}") from error
     except LookupError as error:
         raise ConfigError(f"--encoding {encoding}: is no encoding that Python knows") from error
 

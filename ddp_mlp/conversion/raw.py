@@ -15,7 +15,7 @@ from ddp_mlp.conversion.opening import kind_of, open_table
 from ddp_mlp.conversion.profiling import label_text
 from ddp_mlp.conversion.recipe import Column, Recipe, first_not_date
 from ddp_mlp.conversion.source import Piece
-from ddp_mlp.conversion.table_rows import features_of
+from ddp_mlp.conversion.table_rows import features_of, weights_of
 from ddp_mlp.conversion.tables import first_not_numbers, pyarrow
 from ddp_mlp.errors import DataError
 from ddp_mlp.storage.writer import DatasetWriter
@@ -125,12 +125,14 @@ class _RawTable:
 
     def _column_types(self) -> dict[int, Any]:
         arrow, columns = pyarrow(), self.recipe.columns
-        types = {place: column.arrow_type() for place, column in zip(self._features, columns, strict=True)}
+        named = zip(self._features, columns, strict=True)
+        own = self._table.typed  # dates are what the file says, and nothing is asked of what takes no part
+        types = {place: column.arrow_type() for place, column in named if not (own and column.kind == "date")}
         types |= {place: arrow.float64() for place in (*self.targets, self.weight) if place is not None}
         if self.label is not None:
             types[self.label] = arrow.string()
         others = (place for place in range(len(self._table.names)) if place not in types)
-        return types | dict.fromkeys(others, arrow.string())
+        return types if own else types | dict.fromkeys(others, arrow.string())
 
     def survey(self) -> _Found:
         """Read the rows once: count them, and see whether their values can be used."""
@@ -149,7 +151,7 @@ class _RawTable:
                 unseen = column.unseen(batch.column(place))
                 if unseen:
                     found.unseen[column.name] = found.unseen.get(column.name, 0) + unseen
-            piece = self._piece(batch)
+            piece = self._piece(batch, found.rows)
             self._check(piece.X, found.rows)
             found.fits = found.fits and _fits(piece.X, kept)
             for label in piece.labels:
@@ -172,16 +174,18 @@ class _RawTable:
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the rows."""
+        lo = 0
         for batch in self._table.batches(self._types):
-            yield self._piece(batch)
+            yield self._piece(batch, lo)
+            lo += batch.num_rows
 
-    def _piece(self, batch: Any) -> Piece:
+    def _piece(self, batch: Any, lo: int) -> Piece:
         labels, codes = self._labels(batch)
         y = None
         if self.targets:
             columns = [batch.column(place).to_numpy(zero_copy_only=False) for place in self.targets]
             y = np.stack(columns, axis=1).astype(np.float64)
-        w = None if self.weight is None else batch.column(self.weight).to_numpy(zero_copy_only=False)
+        w = None if self.weight is None else weights_of(batch.column(self.weight), self._table, lo)
         return Piece(features_of(batch, self.recipe.columns, self._features), labels, codes, w, y)
 
     def _labels(self, batch: Any) -> tuple[Sequence[str], NDArray[np.intp] | None]:
@@ -193,7 +197,12 @@ class _RawTable:
         return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.intp)
 
     def _check_dates(self, column: Column, cells: Any, lo: int) -> None:
-        is_text = column.kind == "date" and pyarrow().types.is_string(cells.type)
+        if column.kind != "date":
+            return
+        types = pyarrow().types
+        is_text = types.is_string(cells.type)
+        if not is_text and not (types.is_timestamp(cells.type) or types.is_date(cells.type)):
+            raise DataError(f"{self.path}: {column.name!r} is {cells.type}: must hold dates, as in training")
         if wrong := first_not_date(cells, column.form) if is_text else None:
             [place] = self._table.places([lo + wrong[0]])
             found = f"{column.name!r} is {wrong[1][:40]!r} in {place}"

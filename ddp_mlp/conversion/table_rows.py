@@ -119,13 +119,18 @@ class TableRows(ForeignRows):
     def _weights(self, batch: Any, lo: int) -> NDArray[np.float64] | None:
         if self._places.weight is None:
             return None
-        weights = _floats(batch.column(self._places.weight))
-        wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-        if wrong.size:
-            value, [place] = weights[wrong[0]], self.table.places([lo + int(wrong[0])])
-            found = "missing" if np.isnan(value) else f"{value:g}"
-            raise DataError(f"{self.name}: the weight is {found} in {place}: must be finite, and at least 0")
-        return weights
+        return weights_of(batch.column(self._places.weight), self.table, lo)
+
+
+def weights_of(cells: Any, table: ForeignTable, lo: int) -> NDArray[np.float64]:
+    """Return the weights (k,) of a table's rows from `lo` on. Raises DataError for one that is none."""
+    weights = _floats(cells)
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if wrong.size:
+        value, [place] = weights[wrong[0]], table.places([lo + int(wrong[0])])
+        found = "missing" if np.isnan(value) else f"{value:g}"
+        raise DataError(f"{table.path}: the weight is {found} in {place}: must be finite, and at least 0")
+    return weights
 
 
 def features_of(batch: Any, found: Sequence[Column], places: Sequence[int]) -> NDArray[Any]:

@@ -270,6 +270,28 @@ def test_a_cell_that_is_infinite_is_told_by_its_line(tmp_path: Path, capsys: pyt
     assert "line 9, feature 0 ('a') is inf: every feature must be finite" in capsys.readouterr().err
 
 
+def test_raw_dates_of_a_file_with_types(tmp_path: Path) -> None:
+    """Dates are dates, whatever form training's had; numbers are none; what takes no part may be of any type."""
+    recipe = Recipe((Column("d", "date", format="%d.%m.%Y"),), named=True).to_json()
+    days = pd.date_range("1970-01-03", periods=3)
+    for name, values in (("times", days), ("days", days.date), ("text", days.strftime("%d.%m.%Y"))):
+        pd.DataFrame({"d": values, "more": [[1]] * 3}).to_parquet(tmp_path / f"{name}.parquet")
+        write_raw(tmp_path / f"{name}.parquet", recipe, None, tmp_path / f"{name}.h5")
+        with h5py.File(tmp_path / f"{name}.h5") as file:
+            assert file["test/X"][:, 0].tolist() == [2, 3, 4]
+    pd.DataFrame({"d": [1, 2]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="'d' is int64: must hold dates, as in training"):
+        write_raw(tmp_path / "a.parquet", recipe, None, tmp_path / "a.h5")
+
+
+def test_a_raw_table_with_weights_that_are_none(tmp_path: Path) -> None:
+    """Scores would be of whatever they sum up to."""
+    recipe = Recipe((Column("a", "number"),), named=True, label="y", weight="w").to_json()
+    (tmp_path / "new.csv").write_text("a,y,w\n1,p,1\n1,q,-1\n")
+    with pytest.raises(DataError, match=r"new.csv: the weight is -1 in line 3: must be finite, and at least 0"):
+        write_raw(tmp_path / "new.csv", recipe, None, tmp_path / "a.h5")
+
+
 def test_a_raw_table_with_text_among_numbers(tmp_path: Path) -> None:
     """Named by column and line."""
     recipe = Recipe((Column("a", "number"), Column("b", "number")), named=True, weight="w")

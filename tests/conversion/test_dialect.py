@@ -62,7 +62,10 @@ def test_another_encoding_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFix
     """What is not UTF-8 is refused with its line and the flag."""
     (tmp_path / "a.csv").write_bytes("x,y\n1,a\n2,Köln\n".encode("latin-1"))
     assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y") == 65
-    assert "line 3 is not utf-8: name its encoding, such as --encoding latin-1" in capsys.readouterr().err
+    assert (
+        "line 3 is not utf-8: save it in utf-8, or tell convert how it is, such as --encoding latin-1"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

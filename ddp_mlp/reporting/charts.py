@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 
-from ddp_mlp.errors import printable
+from ddp_mlp.reporting.names import legible
 from ddp_mlp.reporting.runs import RunLog
 
 SIZE = (4.4, 2.75)
@@ -114,7 +114,7 @@ def dress(axes: Axes, palette: Palette, grid: bool = True) -> None:
 
 def short(name: str, length: int) -> str:
     """Return a name fit for a label: printable, of limited length, and not taken for TeX."""
-    name = printable(name)
+    name = legible(name)
     return (name if len(name) <= length else name[: length - 1] + "…").replace("$", r"\$")
 
 

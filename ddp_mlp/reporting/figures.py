@@ -40,7 +40,8 @@ def cards(run: RunLog) -> str:
     start, last = run.start, run.events[-1]
     found = _scores(run)
     rows = start["data"]["rows"]
-    kinds = "classes" if "classes" in start["data"] else "targets"
+    labels = run.config.get("loss") == "binary_cross_entropy"
+    kinds = "classes" if "classes" in start["data"] else "labels" if labels else "targets"
     of = start["data"].get("classes") or len(start["data"].get("targets") or [0])
     features = start["data"].get("features")
     found.append((f"{rows.get('train', 0):,} rows", "to train on", f"{features} features, {of} {kinds}"))
@@ -68,11 +69,16 @@ def cards(run: RunLog) -> str:
 def _scores(run: RunLog) -> list[tuple[str, str, str]]:
     """Return a card for each split that was evaluated: the most telling figure, and below it the next ones."""
     figures, found = known(run), []
+    several = len(run.start["data"].get("targets") or ()) > 1
     for split in SPLITS:
         of_split = [name for name in figures if name.startswith(f"{split}_")]
         if of_split:
             first, *more = of_split
-            words = [f"{named(name).partition(' ')[2]} {figure(name, figures[name])}" for name in more[:2]]
+            words = [
+                f"{named(name).partition(' ')[2]} {figure(name, figures[name])}"
+                + (" of a target's scale" if several and name.endswith("rmse") else "")
+                for name in more[:2]
+            ]
             found.append((figure(first, figures[first]), named(first), ", ".join(words)))
     return found or [("–", "no figures", "nothing held out to evaluate on")]
 
@@ -91,6 +97,8 @@ def _pace(run: RunLog) -> str:
 
 def duration_in_words(seconds: float) -> str:
     """Return a time in words, to two units at most, such as "3 minutes 5 seconds"."""
+    if seconds < 1:
+        return f"{seconds:.2g} seconds"
     if seconds < 10:
         return f"{seconds:.1f} seconds"
     left, words = round(seconds), []

@@ -40,7 +40,7 @@ def _phases(runs: Sequence[RunLog]) -> Chart | None:
         axes.set_ylim(len(told) - 0.5 + 0.4, -0.5 - 0.4)  # the first run on top
         axes.set_xlabel("% of rank 0's time")
         axes.set_xlim(0, 100)
-        axes.legend(labelcolor=palette.ink, **ABOVE | {"ncols": 4})
+        axes.legend(labelcolor=palette.ink, **ABOVE | {"ncols": 4, "handlelength": 1.2, "columnspacing": 1.2})
         dress(axes, palette, grid=False)
 
     text = f"Share of rank 0's time per phase. {'; '.join(words)}."

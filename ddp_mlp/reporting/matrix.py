@@ -8,13 +8,13 @@ Invariants:
 - what is seen is said: each cell has a title, the whole has words.
 """
 
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.reporting.markup import escaped
+from ddp_mlp.reporting.names import columns, ems, followed, legible
 
 RIGHT, WRONG = "#3f82e0", "#e0662a"
 """Shades, seen through on light and on dark."""
@@ -44,15 +44,16 @@ def shares_of(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def matrix_svg(confusion: NDArray[np.int64], names: Sequence[str], text: str) -> str:
     """Return the matrix (n_L, n_L) of rows by true and predicted class as an SVG element; `text` says what is in it."""
-    n = len(names)
+    n, names = len(names), [legible(name) for name in names]
     # one unit is the width of a cell of ten; text is sized so that a telephone shows it at 9 pixels or more
     cell = 30.0 if n <= SMALL else 400.0 / n if n <= LABELLED else 640.0 / n
     font = min(11.0, 0.78 * cell) if n <= LABELLED else 0.86 * cell
     axis = 11 if n <= LABELLED else 17
     short = shortened(names)
     # beyond LABELLED classes the few names are larger than the cells are high
-    room = max(map(_columns, short)) * 0.62 * (font if n <= LABELLED else 17.0) + 10
-    turned = max(map(_columns, short)) * 0.62 * font > cell
+    widest = max(map(ems, short))
+    room = widest * (font if n <= LABELLED else 17.0) + 10
+    turned = widest * font > cell
     above = (room if turned or n > LABELLED else font + 5) + axis + 3
     left, size = room + axis + 3, cell * n
     found = [
@@ -81,7 +82,8 @@ def _cells(confusion: NDArray[np.int64], names: Sequence[str], place: tuple[floa
     supports = confusion.sum(axis=1)
     found = []
     for i, k in filled:
-        words = f"{names[i]}: {confusion[i, k]:,} of {supports[i]:,} rows predicted {names[k]}, {shares[i, k]:.1%}"
+        true, said = followed(names[i]), followed(names[k])
+        words = f"{true}: {confusion[i, k]:,} of {supports[i]:,} rows predicted {said}, {shares[i, k]:.1%}"
         title = f"<title>{escaped(words)}</title>" if len(filled) <= TITLED else ""
         found.append(
             f'<rect x="{left + k * cell:.2f}" y="{above + i * cell:.2f}" width="{cell:.2f}" height="{cell:.2f}" '
@@ -140,26 +142,22 @@ def shortened(names: Sequence[str], most: int = LETTERS) -> list[str]:
     found = [_short(name, most) for name in names]
     if len(set(found)) == len(set(names)):
         return found
-    long = [name for name in names if _columns(name) > most]
+    long = [name for name in names if columns(name) > most]
     alike = next((i for i, (a, b) in enumerate(zip(min(long), max(long), strict=False)) if a != b), len(min(long)))
     word = max((i + 1 for i in range(alike) if not long[0][i].isalnum()), default=alike)  # whole numbers, whole words
     for start in (word, alike):
-        ends = [name if _columns(name) <= most else _short(f"…{name[start:]}", most) for name in names]
+        ends = [name if columns(name) <= most else _short(f"…{name[start:]}", most) for name in names]
         found = ends if len(set(ends)) > len(set(found)) else found
     return found
 
 
 def _short(name: str, most: int) -> str:
     """Return a name, or its beginning, of `most` columns at most."""
-    if _columns(name) <= most:
+    if columns(name) <= most:
         return name
     kept = ""
     for letter in name:
-        if _columns(kept + letter) > most - 1:
+        if columns(kept + letter) > most - 1:
             break
         kept += letter
     return f"{kept}…"
-
-
-def _columns(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)

@@ -21,6 +21,8 @@ from ddp_mlp.reporting.outcome import ClassOutcome, picture
 from ddp_mlp.reporting.runs import RunLog
 
 NUMBERED = 12
+SPELLED = 17
+"""The most characters of a label with letters as numbers: two letters, and that there are more."""
 
 
 def confusion_chart(run: RunLog, outcome: ClassOutcome, title: str = "Confusion matrix") -> Chart:
@@ -105,8 +107,14 @@ def _height(chart: Chart) -> float:
 
 
 def _texts(charts: Sequence[Chart]) -> list[str]:
-    """Return what charts may write: their words name every class and run."""
-    return [chart.title + chart.text for chart in charts]
+    """Return what charts write: they are drawn for it."""
+    found = [chart.title for chart in charts]
+    for chart in charts:
+        figure = Figure()
+        fill(figure, chart, PAPER)
+        found += [text.get_text() for text in figure.findobj(Text)]
+        found += [label.get_text() for axis in figure.findobj(Axis) for label in axis.get_ticklabels()]
+    return found
 
 
 def fonts_for(text: str) -> tuple[list[str], frozenset[str]]:
@@ -131,9 +139,13 @@ def _spell(figure: Figure, missing: frozenset[str]) -> None:
     for axis in figure.findobj(Axis):
         labels = [label.get_text() for label in axis.get_ticklabels()]
         if missing & set("".join(labels)):
-            axis.set_ticks(axis.get_ticklocs(), [spelled(label, missing) for label in labels])
+            axis.set_ticks(axis.get_ticklocs(), [_cut(spelled(label, missing)) for label in labels])
     for found in figure.findobj(Text):
         found.set_text(spelled(found.get_text(), missing))
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= SPELLED else label[: SPELLED - 1] + "…"
 
 
 @cache

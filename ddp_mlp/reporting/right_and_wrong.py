@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.reporting.markup import Name, escaped, figures_of, folded, paragraph, table
 from ddp_mlp.reporting.matrix import LABELLED, SMALL, matrix_svg
+from ddp_mlp.reporting.names import followed
 from ddp_mlp.reporting.number_outcome import NumberOutcome
 from ddp_mlp.reporting.outcome import ClassOutcome, picture
 from ddp_mlp.reporting.runs import RunLog
@@ -72,7 +73,7 @@ def _classes(outcome: ClassOutcome) -> str:
         [Name(name), count, *(("–" if value is None else f"{value:.3f}") for value in scores)]
         for name, count, *scores in found
     ]
-    head, caption = ["class", "rows", "precision", "recall", "F1"], "Classes, the least certain first"
+    head, caption = ["class", "rows", "precision", "recall", "F1"], "Classes, the lowest F1 first"
     shown, rest = (rows, []) if len(rows) <= CLASSES_SHOWN + 3 else (rows[:CLASSES_SHOWN], rows[CLASSES_SHOWN:])
     return table(head, shown, caption) + (folded(f"The other {len(rest)} classes", table(head, rest)) if rest else "")
 
@@ -90,7 +91,8 @@ def _mistakes(outcome: ClassOutcome, shape: Shape) -> str:
         return table(["row", "true", "predicted", "probability"], rows, note)
     tiles = []
     for mistake in outcome.mistakes:
-        words = f"{names[mistake.label]} predicted {names[mistake.predicted]}, {mistake.probability:.3f}"
+        true, said = names[mistake.label], followed(names[mistake.predicted])
+        words = f"{true} predicted {said}, {mistake.probability:.3f}"
         alternative = f"Picture of test row {mistake.row}: {words}"
         tiles.append(
             f'<figure><img src="{_png(mistake.features, shape)}" alt="{escaped(alternative)}">'
@@ -120,9 +122,12 @@ def of_targets(run: RunLog) -> str:
     names = sorted(of_each, key=lambda name: _order(of_each[name].get(by))) if by else list(of_each)
     rows = [[Name(name), *(_told(of_each[name].get(head)) for head in heads)] for name in names]
     words = {"rmse": "RMSE", "mae": "MAE", "r2": "R²", "f1": "F1", "roc_auc": "ROC AUC"}
-    titles = ["target", *(words.get(head, head.replace("_", " ")) for head in heads)]
+    labels = run.config.get("loss") == "binary_cross_entropy"
+    titles = ["label" if labels else "target", *(words.get(head, head.replace("_", " ")) for head in heads)]
     held = "test" if split == "test" else "validation"
-    return table(titles, rows, f"Each target on the {held} data, in its own units, the least certain first")
+    kind = "Each label" if labels else "Each target, in its own units,"
+    order = f", the lowest {words.get(by, by)} first" if by else ""
+    return table(titles, rows, f"{kind} on the {held} data{order}")
 
 
 def _order(value: Any) -> float:
@@ -155,6 +160,6 @@ def _classes_of_all(runs: Sequence[RunLog], outcomes: Sequence[Found]) -> str:
     rows.sort(key=lambda row: row[0])
     head, lines = ["class", *(run.name for run, _ in known)], [line for _, line in rows]
     shown, rest = (lines, []) if len(lines) <= CLASSES_SHOWN + 3 else (lines[:CLASSES_SHOWN], lines[CLASSES_SHOWN:])
-    return table(head, shown, "F1 on the test data, class by class, the least certain first") + (
+    return table(head, shown, "F1 on the test data, class by class, the lowest first") + (
         folded(f"The other {len(rest)} classes", table(head, rest)) if rest else ""
     )

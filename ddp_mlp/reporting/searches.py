@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ddp_mlp.reporting.charts import Chart, Palette, dress
+from ddp_mlp.reporting.charts import LEGEND_POINTS, Chart, Palette, dress, name_above
 from ddp_mlp.reporting.markup import escaped, figures_of, section, table
 from ddp_mlp.run_dir.narrator import duration
 from ddp_mlp.units import counted
@@ -160,12 +161,13 @@ def _curves(log: SearchLog) -> Chart | None:
                 linewidth=2.2 if place == 0 else 1.1,
                 label=f"trial {trial}",
             )
-        axes.legend(fontsize=7.5, ncols=2, labelcolor=palette.ink)
+        name_above(axes, palette)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel(log.monitor.replace("_", " "))
         dress(axes, palette)
 
-    return Chart("Learning curves of the best", text, draw)
+    return Chart("Learning curves of the best", text, draw, headroom=LEGEND_POINTS)
 
 
 def _curve(log: SearchLog, trial: int) -> NDArray[np.float64]:
@@ -204,7 +206,7 @@ def _parallel(log: SearchLog) -> Chart | None:
         for place, axis in enumerate(axes_of.values()):
             axes.axvline(place, color=palette.ink, linewidth=0.6)
             for height, label in axis.labels():
-                axes.text(place + 0.03, height, label, fontsize=6, color=palette.ink, va="center")
+                axes.text(place + 0.03, height, label, fontsize=7.5, color=palette.ink, va="center")
         axes.set_xticks(range(len(axes_of)), list(axes_of), rotation=20, ha="right")
         axes.set_yticks([])
         axes.set_xlim(-0.1, len(axes_of) - 0.5)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.inference.metrics import ScoreRanks, probabilities_of_bins
 from ddp_mlp.reporting.charts import LEGEND_POINTS, Chart, Palette, dress, name_above, short
+from ddp_mlp.reporting.names import followed
 from ddp_mlp.reporting.number_outcome import NumberOutcome
 
 DRAWN = 400
@@ -201,7 +202,7 @@ def precision_recall_chart(names: Sequence[str], ranks: ScoreRanks) -> Chart:
     def draw(axes: Axes, palette: Palette) -> None:
         for i, k in enumerate(order):
             points = list(_precision_recall(ranks.counts[k]))
-            label = f"{short(names[k], NAME)}, {precision[k]:.2f}"
+            label = f"{followed(short(names[k], NAME))}, {precision[k]:.2f}"
             axes.step(*zip(*points, strict=True), where="pre", color=palette.run(i), linewidth=1.2, label=label)
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)

@@ -122,6 +122,7 @@ def test_spread_over_seeds() -> None:
     ("seconds", "words"),
     [
         (3.46, "3.5 seconds"),
+        (0.042, "0.042 seconds"),
         (61, "1 minute 1 second"),
         (3600, "1 hour"),
         (200_000, "2 days 7 hours"),

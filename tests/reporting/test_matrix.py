@@ -51,6 +51,15 @@ def test_long_and_wide_names() -> None:
     assert ">eleven ch…<" in svg
 
 
+def test_room_for_the_widest_names() -> None:
+    """Ten of the widest letters have room, and control characters count as what they are shown as."""
+    svg = matrix.matrix_svg(np.eye(2, dtype=np.int64), ["W" * 10, "a"], "names")
+    [left] = re.findall(r'class="frame" x="([\d.]+)"', svg)
+    assert float(left) > 0.99 * 10 * 11 + 14  # a W of DejaVu Sans is 0.99 high; the other axis has its name there
+    svg = matrix.matrix_svg(np.eye(2, dtype=np.int64), ["\x01" * 9, "a"], "names")
+    assert r">\x01\x01\…<" in svg
+
+
 def test_names_that_begin_alike_differ_by_their_ends() -> None:
     """What all long names begin with is left out where their beginnings are one; short names stay as they are."""
     assert matrix.shortened([f"species {i:03d}" for i in range(100)]) == [f"…{i:03d}" for i in range(100)]

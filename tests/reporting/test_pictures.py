@@ -1,6 +1,7 @@
 """The picture of a report: letters of every script, in fonts of this machine or as numbers, without a warning."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,14 @@ def test_letters_that_no_font_has_are_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert pictures.spelled("a 犬", missing) == "a <U+72AC>"
     drawn = pictures.to_png([chart_of(["犬", "кошка", "قطة"])], "犬", ["a line"])
     assert image.open(io.BytesIO(drawn)).size[0] > 500
+
+
+def test_letters_of_an_axis_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that no words of a chart have is spelled too, and cut before it takes the room of the chart."""
+    monkeypatch.setattr(pictures, "_families", lambda: ("DejaVu Sans",))
+    chart = replace(chart_of(["a", "한국어말씀"]), text="no names")
+    assert len(pictures.to_png([chart], "title", [])) > 1000
+    assert pictures._cut("<U+D55C>" * 5) == "<U+D55C><U+AD6D>…".replace("AD6D", "D55C")
 
 
 def test_a_font_that_has_a_letter_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -447,7 +447,19 @@ return [...document.querySelectorAll('body *')]
   .map(n => n.localName + ': ' + n.textContent.trim().slice(0, 40));
 """
 """What reaches beyond the window; the head of a table whose rows are cards is hidden there."""
-HOSTILE = ("<script>alert(1)</script>", "犬", 'a"b', "../../x", "قطة", "кошка", "$x_1$ & so on, at some length")
+CUT_OFF = """
+return [...document.querySelectorAll('svg')].filter(s => s.getBoundingClientRect().width).flatMap(s => {
+  const all = s.getBoundingClientRect();
+  return [...s.querySelectorAll('text')].filter(t => t.getClientRects().length).filter(t => {
+    const one = t.getBoundingClientRect();
+    return one.left < all.left - 1 || one.right > all.right + 1 || one.top < all.top - 1 || one.bottom > all.bottom + 1;
+  }).map(t => t.textContent); });
+"""
+"""Text of a picture that reaches beyond its edges."""
+HOSTILE = (
+    *("<script>alert(1)</script>", "犬", 'a"b', "../../x", "قطة", "кошка", "$x_1$ & so on, at some length"),
+    *("می\u200cخواهم", "W" * 10, "👩\u200d👩\u200d👧\u200d👦"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -532,6 +544,7 @@ def test_in_a_browser(browser: Any, page: Path, comparison: Path, hostile: Path,
         if media != "print":
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width
             assert browser.execute_script(TOO_WIDE) == []
+            assert browser.execute_script(CUT_OFF) == []
         ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert (ground == "rgb(255, 255, 255)") == (media != "dark")
         contrasts = browser.execute_script(CONTRASTS)

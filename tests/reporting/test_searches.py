@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("matplotlib")
+from matplotlib.figure import Figure
+
+from ddp_mlp.reporting import searches
+from ddp_mlp.reporting.charts import PAPER, fill
 from ddp_mlp.reporting.searches import SearchLog, search_page
 
 
@@ -18,6 +23,11 @@ def row(trial: int, scores: list[float | None], **settings: Any) -> dict[str, An
     state = "failed" if scores[-1] is None else "finished" if len(scores) == 2 else "stopped"
     found = {"trial": trial, "settings": settings, "state": state, "score": scores[-1], "rungs": rungs}
     return found | ({"reason": "the loss is nan"} if state == "failed" else {})
+
+
+def journal(losses: list[float]) -> str:
+    """Return the journal of a trial with these losses of its epochs."""
+    return "".join(f'{{"event": "epoch", "valid_loss": {loss}}}\n' for loss in losses)
 
 
 @pytest.fixture
@@ -95,3 +105,17 @@ def test_the_page_says_which_member_it_shows(log: SearchLog) -> None:
     assert "the network on this page is the first of its 3 members" in page
     assert "The best trial<" in page
     assert "The best 3 trials<" in search_page(log)
+
+
+def test_learning_curves_are_named_out_of_their_way(log: SearchLog) -> None:
+    """Epochs are whole, and the names of the lines stand above them, never on them."""
+    (log.folder / "trials" / "00001" / "metrics.jsonl").write_text(journal([0.5, 0.3, 0.25]))
+    chart = searches._curves(log)
+    assert chart is not None
+    figure = Figure(layout="constrained")
+    axes = fill(figure, chart, PAPER)
+    figure.draw_without_rendering()
+    legend = axes.get_legend()
+    assert legend is not None
+    assert legend.get_window_extent().y0 >= axes.get_window_extent().y1
+    assert [tick % 1 for tick in axes.get_xticks()] == [0] * len(axes.get_xticks())

@@ -1,5 +1,6 @@
 """Pictures of numbers and labels: what they say and draw is what the test data say, by scikit-learn's figures."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,9 @@ def test_the_page_shows_them(tmp_path: Path, run_python: Program) -> None:
     assert "T &lt;b&gt;" in page
     assert "T <b>" not in page
     assert page.count("Predicted against true values of") == 3
+    assert "Each target, in its own units, on the test data, the lowest R² first" in page
+    rmse = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["test_rmse"]
+    assert f"RMSE {rmse:.4f} of a target&#x27;s scale" in page
     other = data_of(tmp_path / "other.h5", numbers() + 1, NAMES)
     done = run_python("-m", "ddp_mlp.report", tmp_path / "run", "-o", tmp_path / "b.html", "--data", other)
     assert done.returncode == 0

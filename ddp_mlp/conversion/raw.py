@@ -65,7 +65,9 @@ def _write_array(path: Path, names: Sequence[str] | None, out: Path) -> None:
     source = ArrayRows(npy(path), None)
     rows = source.count().rows
     dtype = next(iter(source.pieces())).X.dtype
-    known = {"features": names} if names is not None and len(names) == source.features else {}
+    if names is not None and len(names) != source.features:
+        raise DataError(f"{path}: has {source.features} features, but the network takes {len(names)}")
+    known = {} if names is None else {"features": names}
     with DatasetWriter(out, {SPLIT: rows}, source.features, dtype, None, attributes=known) as writer:
         for piece in source.pieces():
             writer.append(SPLIT, piece.X, None)

@@ -379,7 +379,7 @@ def _wrong_shape(
     size = math.prod(array.shape)
     if len(x_names) == 1 and size == X.shape[-1] != rows:
         return f"{found}, and {x_names[0]!r} {X.shape}: is X transposed, as MATLAB writes it? write X.T"
-    remedy = "; `python -m ddp_mlp.convert` makes that of it" if size == rows else ""
+    remedy = "; `python -m ddp_mlp.convert` makes that of it" if size == rows and is_target else ""
     return f"{found}: must be {must}, one per row of {x_names[0]!r}{remedy}"
 
 

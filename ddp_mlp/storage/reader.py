@@ -128,10 +128,16 @@ class Reader:
         return np.concatenate(found)
 
     def w(self, lo: int, hi: int) -> NDArray[np.float64]:
-        """Return sample weights [lo, hi), (hi - lo,) float64; ones where the split has none."""
+        """Return sample weights [lo, hi), (hi - lo,) float64; ones where the split has none.
+
+        Raises DataError for one that is not finite, or negative.
+        """
         weights = np.ones(hi - lo)
         if self._weighted:
             self._read("w", lo, hi, weights)
+        wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+        if wrong.size:
+            raise self.refusal("w", f"row {lo + wrong[0]} is {weights[wrong[0]]}: must be finite, and at least 0")
         return weights
 
     def _read(self, name: str, lo: int, hi: int, out: NDArray[Any]) -> None:

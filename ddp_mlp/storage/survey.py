@@ -141,9 +141,6 @@ def survey_block(
         check_numbers(reader, targets, lo, rule or NumberRule())
     else:
         _check_labels(reader, targets, lo, classes)
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if wrong.size:
-        raise reader.refusal("w", f"row {lo + wrong[0]} is {weights[wrong[0]]}: must be finite, and at least 0")
     return BlockSurvey(
         count=hi - lo,
         **features,

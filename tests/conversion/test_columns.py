@@ -270,6 +270,13 @@ def test_a_cell_that_is_infinite_is_told_by_its_line(tmp_path: Path, capsys: pyt
     assert "line 9, feature 0 ('a') is inf: every feature must be finite" in capsys.readouterr().err
 
 
+def test_a_raw_array_of_another_width_is_named(tmp_path: Path) -> None:
+    """By its own name, not by that of the file that is made of it."""
+    np.save(tmp_path / "a.npy", np.zeros((20, 4)))
+    with pytest.raises(DataError, match=r"/a.npy: has 4 features, but the network takes 5"):
+        write_raw(tmp_path / "a.npy", None, [*"abcde"], tmp_path / "a.h5")
+
+
 def test_raw_dates_of_a_file_with_types(tmp_path: Path) -> None:
     """Dates are dates, whatever form training's had; numbers are none; what takes no part may be of any type."""
     recipe = Recipe((Column("d", "date", format="%d.%m.%Y"),), named=True).to_json()

@@ -376,6 +376,25 @@ def test_weights_default_to_ones(path: Path) -> None:
         assert np.array_equal(reader.w(3, 5), np.array([3.0, 4.0]))
 
 
+@pytest.mark.parametrize("wrong", [-1.0, np.nan, np.inf])
+def test_weights_that_are_none_are_named(path: Path, wrong: float) -> None:
+    """Whoever reads them: scores by weights of -1 would be as if there were none."""
+    with h5py.File(path, "a") as file:
+        file["train/w"] = np.where(np.arange(ROWS) == 7, wrong, 1.0)
+    with Reader(inspect(path), "train") as reader:
+        assert reader.w(0, 7).sum() == 7
+        with pytest.raises(DataError, match=f"'w' of train, row 7 is {wrong}: must be finite, and at least 0"):
+            reader.w(5, ROWS)
+
+
+def test_weights_in_a_column_are_told_what_they_must_be(path: Path) -> None:
+    """`convert` reads no other form of them, and is no remedy."""
+    with h5py.File(path, "a") as file:
+        file["train/w"] = np.ones((ROWS, 1))
+    with pytest.raises(DataError, match=r"'w' of train has shape \(20, 1\): must be \(20,\), one per row of 'X'$"):
+        inspect(path)
+
+
 def test_whole_float_labels_are_read(path: Path) -> None:
     """Labels stored as floats are accepted when they are whole numbers."""
     _, y = example()

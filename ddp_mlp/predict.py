@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ddp_mlp import command
 from ddp_mlp.command import Parser
-from ddp_mlp.errors import ConfigError, printable
+from ddp_mlp.errors import ConfigError, ProgramError, printable
 from ddp_mlp.units import counted
 
 if TYPE_CHECKING:
@@ -200,7 +200,12 @@ def _rows_made_of(asked: argparse.Namespace, network: "Network", communicator: "
         return folder / "rows.h5"
 
     with kept:
-        yield communicator.on_rank_0(make)
+        data = communicator.on_rank_0(make)
+        try:
+            yield data
+        except ProgramError as error:  # names the table: what was made of it goes, and nobody has seen it
+            error.args = (error.args[0].replace(str(data), str(asked.data)), *error.args[1:])
+            raise
 
 
 def _chosen_split(info: "DatasetInfo", asked: argparse.Namespace) -> str:

@@ -403,6 +403,24 @@ def test_columns_in_another_order_give_the_same_answer(
     assert "has no column 'b', which training had" in outcome.stderr
 
 
+def test_an_error_in_a_table_names_the_table(run_python: Program, tmp_path: Path) -> None:
+    """And not the data set that was made of it, which is gone when the line is read."""
+    pytest.importorskip("pyarrow")
+    table, data, wrong = (tmp_path / name for name in ("calls.csv", "calls.h5", "wrong.csv"))
+    table.write_text("hour,calls\n" + "".join(f"{hour / 2},{hour % 7}\n" for hour in range(24)))
+    wrong.write_text("hour,calls\n1,4\n2,-3\n")
+    for verb, *flags in (
+        ("convert", table, data, "--target", "calls"),
+        ("train", "--data", data, "--loss", "poisson", "--epochs", "1", "--hidden", "2", "--run_dir", tmp_path / "run"),
+    ):
+        outcome = run_python("-m", f"ddp_mlp.{verb}", *flags)
+        assert outcome.returncode == 0, outcome.stderr
+    outcome = run_python(*PREDICT, tmp_path / "run", wrong, "-o", tmp_path / "out.csv")
+    assert outcome.returncode == 65
+    assert outcome.stderr.startswith(f"error: {wrong}: 'y' of test, row 1 is -3: "), outcome.stderr
+    assert not list(tmp_path.glob(".predict-*"))
+
+
 def test_labels_that_are_some_of_the_classes_are_counted_by_name(
     named: tuple[Path, NDArray[Any], list[str]], tmp_path: Path
 ) -> None:

@@ -248,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "read keys from FILE (.toml, .yaml, .json); of two values for a key the later on the line holds"
     parser.add_argument("--config", action=_File, metavar="FILE", help=text)
     text = "print the configuration in force as YAML, and end; flags: skip_default, skip_unset"
-    parser.add_argument("--print_config", type=_printed, metavar="\b[=flags]", help=text)
+    parser.add_argument("--print_config", type=_printed, nargs="?", metavar="=flags", help=text)
     themes: dict[str, Any] = {}
     for field in dataclasses.fields(Config):
         theme, text = _documented().get(field.name, ("Keys", ""))  # python -OO drops docstrings

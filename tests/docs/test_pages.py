@@ -67,6 +67,12 @@ def test_every_command_and_key_is_on_a_page() -> None:
     assert [field.name for field in fields(Config) if f"\n`{field.name}`\n" not in made] == []
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_is_plain_text(verb: str) -> None:
+    """It goes into a page and through pipes: no control characters."""
+    assert [line for line in help_of(verb).splitlines() if not line.isprintable()] == []
+
+
 def test_every_public_name_is_in_the_api_reference() -> None:
     """What `ddp_mlp` offers is documented on the page of the Python API."""
     page = (ROOT / "docs" / "api.md").read_text()

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import signal
 import sys
 import time
@@ -61,11 +62,14 @@ def write(folders: Sequence[Path], output: Path, data: Path | None, image: str, 
 
     `refresh`: they go on, a browser reads the page again after as many seconds, and no model is applied meanwhile.
     """
+    os.environ["MPLBACKEND"] = "agg"  # draws without a display; with a wrong one matplotlib cannot be imported
     try:
         import matplotlib
     except ImportError as error:
         raise ConfigError('a report needs matplotlib: pip install "ddp_mlp[report]"') from error
-    matplotlib.use("agg")  # draws without a display
+    except ValueError as error:  # of a matplotlibrc that is no text
+        raise ConfigError(f"matplotlib cannot read its settings ({error}): mend or remove matplotlibrc") from error
+    matplotlib.use("agg")
 
     from ddp_mlp.reporting import page
     from ddp_mlp.reporting.number_outcome import number_outcome_on_test

@@ -9,6 +9,7 @@ import csv
 import io
 import os
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,8 +18,10 @@ from typing import Any
 
 from ddp_mlp.conversion.dialect import Asked, dialect_of
 from ddp_mlp.conversion.source import open_stream, reading, rows_at_once
-from ddp_mlp.errors import ConfigError, DataError
+from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch
+from ddp_mlp.parallel.host import address_space_left
 from ddp_mlp.storage.hdf5 import one_line
+from ddp_mlp.units import byte_size
 
 WHOLE_BYTES = 288 << 20
 """Of memory for a table that is kept."""
@@ -32,10 +35,18 @@ BLOCK_ROWS = 32
 """At least, where that is at most WIDE_BLOCK_BYTES: Arrow takes its time for each column of a block."""
 WIDE_BLOCK_BYTES = 3 << 20
 QUOTE_BYTES = 16 << 20
+LEAST_ADDRESS_SPACE = 330 << 20
+"""Bytes with which Arrow and its threads begin; where they get less, they end the process without a word, or wait."""
 
 
 def pyarrow() -> Any:
-    """Return the library; ConfigError where it is not installed."""
+    """Return the library. Raises ConfigError where it is not installed, EnvironmentMismatch where it has no room."""
+    left = address_space_left()
+    if left < LEAST_ADDRESS_SPACE and "pyarrow.parquet" not in sys.modules:
+        raise EnvironmentMismatch(
+            f"ulimit -v leaves {byte_size(int(left))} of address space: tables need {byte_size(LEAST_ADDRESS_SPACE)}: "
+            "raise it"
+        )
     try:
         import pyarrow
         import pyarrow.compute

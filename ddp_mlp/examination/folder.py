@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ddp_mlp.examination.finding import Finding
+from ddp_mlp.parallel.host import text_of
 from ddp_mlp.storage.library import H5PY, HDF5
 from ddp_mlp.units import byte_size
 
@@ -85,7 +86,7 @@ def file_system(folder: Path) -> str:
     best, kind = "", "unknown file system"
     with suppress(OSError):
         path = f"{folder.resolve()}/"
-        for line in Path("/proc/mounts").read_text().splitlines():
+        for line in text_of(Path("/proc/mounts")).splitlines():
             _, mount, found, *_ = line.split()
             if path.startswith(mount.rstrip("/") + "/") and len(mount) >= len(best):
                 best, kind = mount, found

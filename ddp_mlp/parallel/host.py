@@ -38,6 +38,11 @@ def host_name() -> str:
     return socket.gethostname()
 
 
+def text_of(path: Path) -> str:
+    """Return a file of the system's that has names in it, which need not be UTF-8. Raises OSError."""
+    return os.fsdecode(path.read_bytes())
+
+
 @cache
 def processor_model() -> str:
     """Return what this machine's processor is: maker, family, model and cache, as far as the system tells."""
@@ -138,7 +143,7 @@ def memory_left_by_control_groups(root: Path = CONTROL_GROUPS, own: Path = OWN_G
 def _groups(controller: str, root: Path, own: Path) -> Iterator[tuple[int, Path]]:
     """Yield (version, folder) of this process's control group and of all above it, the innermost first."""
     with suppress(OSError):
-        for line in own.read_text().splitlines():
+        for line in text_of(own).splitlines():
             _, controllers, place = line.split(":", 2)
             if controllers == "":
                 version, top = 2, root

@@ -29,7 +29,7 @@ def dead(folder: Path = host.SHARED_MEMORY, processes: Path = Path("/proc")) -> 
         return []
     for process in processes.glob("[0-9]*"):
         with suppress(OSError):  # gone meanwhile, or another user's
-            for line in (process / "maps").read_text().splitlines():
+            for line in host.text_of(process / "maps").splitlines():
                 if str(folder) in line:
                     found.pop(int(line.split()[4]), None)
     return sorted(found.values())

@@ -7,7 +7,8 @@ that one drawing serves light, dark and print; for a picture file they are plain
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,9 +131,16 @@ def fill(figure: FigureBase, chart: Chart, palette: Palette) -> Axes:
     return stacked[0]
 
 
+def style(more: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Return a context in which all is drawn in this program's style, whatever a matplotlibrc of the user's says."""
+    settings: dict[Any, Any] = {**matplotlib.rcParamsDefault, **STYLE, **more}
+    del settings["backend"]
+    return matplotlib.rc_context(settings)
+
+
 def to_svg(chart: Chart, prefix: str) -> str:
     """Return a chart as an SVG element for a page: ids begin with `prefix`, colours are the page's variables."""
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": prefix}), warnings.catch_warnings():
+    with style({"svg.hashsalt": prefix}), warnings.catch_warnings():
         # the browser shows the text, in fonts of its own
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
         figure = Figure(figsize=chart.size, layout="constrained")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
@@ -15,7 +14,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from ddp_mlp.reporting.charts import PAPER, STYLE, Chart, Palette, dress, fill, short
+from ddp_mlp.reporting.charts import PAPER, Chart, Palette, dress, fill, short, style
 from ddp_mlp.reporting.matrix import LABELLED, RIGHT, WRONG, opacity, shares_of
 from ddp_mlp.reporting.outcome import ClassOutcome, picture
 from ddp_mlp.reporting.runs import RunLog
@@ -83,7 +82,7 @@ def to_png(charts: Sequence[Chart], title: str, lines: Sequence[str]) -> bytes:
     head = 0.45 + 0.2 * len(lines)
     heights = [max(_height(chart) for chart in charts[row * columns : (row + 1) * columns]) for row in range(rows)]
     families, missing = fonts_for("".join([title, *lines, *_texts(charts)]))
-    with matplotlib.rc_context({**STYLE, "font.family": families}):
+    with style({"font.family": families}):
         figure = Figure(figsize=(6.4 * columns, head + sum(heights)), layout="constrained", facecolor="white")
         parts: Any = figure.subfigures(2, 1, height_ratios=[head, sum(heights)])
         top, below = parts

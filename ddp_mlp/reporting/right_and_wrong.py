@@ -106,7 +106,7 @@ def _png(features: NDArray[Any], shape: tuple[int, ...]) -> str:
     times = max(1, PICTURE_PIXELS // max(pixels.shape[:2]))
     buffer = io.BytesIO()
     enlarged = pixels.repeat(times, axis=0).repeat(times, axis=1)  # browsers that smooth do so at the edges alone
-    matplotlib.image.imsave(buffer, enlarged, cmap="gray", vmin=0, vmax=1, format="png")
+    matplotlib.image.imsave(buffer, enlarged, cmap="gray", vmin=0, vmax=1, format="png", origin="upper")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

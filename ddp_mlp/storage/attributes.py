@@ -23,11 +23,14 @@ CPU_SECONDS, MEMORY_BYTES = 3, 1 << 30
 _CHILD = """
 import json, resource, sys, time
 path, name, seconds, size = sys.argv[1:]
-for limit, most in ((resource.RLIMIT_AS, int(size)), (resource.RLIMIT_CORE, 0)):
+def lower(limit, most):
+    _, allowed = resource.getrlimit(limit)
+    most = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
     resource.setrlimit(limit, (most, most))
+lower(resource.RLIMIT_AS, int(size))
+lower(resource.RLIMIT_CORE, 0)
 import h5py, numpy
-most = int(time.process_time()) + int(seconds)
-resource.setrlimit(resource.RLIMIT_CPU, (most, most))
+lower(resource.RLIMIT_CPU, int(time.process_time()) + int(seconds))
 with h5py.File(path, "r") as file:
     values = numpy.asarray(file.attrs[name])
 texts = [value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values.ravel()]

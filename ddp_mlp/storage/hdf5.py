@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.errors import DataError, StorageError
+from ddp_mlp.errors import DataError, StorageError, unfit
 
 # Filters that come with every HDF5 library, and h5py's own LZF; any other needs a plugin.
 _FILTERS = {
@@ -127,6 +127,8 @@ def named_failures(path: str, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        if (found := unfit(error)) is not None:
+            raise found from error
         # HDF5 puts the operating system's error number into its text; without one, the bytes themselves are wrong.
         if getattr(error, "errno", None) or "errno = " in str(error):
             raise StorageError(f"{path}: cannot be read, HDF5 says: {one_line(error)}") from error

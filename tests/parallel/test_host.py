@@ -51,6 +51,14 @@ def test_the_tightest_memory_limit_counts(version: int, tmp_path: Path) -> None:
     assert memory_left_by_control_groups(tmp_path, own) == 400
 
 
+def test_a_control_group_of_any_name_is_found(tmp_path: Path) -> None:
+    """Names of groups are bytes, which need not be UTF-8."""
+    own = tmp_path / "own"
+    own.write_bytes(b"0::/caf\xe9\n")
+    write_group(tmp_path / os.fsdecode(b"caf\xe9"), ("memory.max", "memory.current", "inactive_file"), "1000", 700, 100)
+    assert memory_left_by_control_groups(tmp_path, own) == 400
+
+
 def test_the_tightest_quota_counts(tmp_path: Path) -> None:
     """Limits on processor time are read in both versions of control groups, of all groups above; none is infinite."""
     own, old = tmp_path / "own", tmp_path / "cpu"

@@ -39,7 +39,13 @@ def test_what_is_old_and_of_no_process_is_dead(tmp_path: Path) -> None:
     put(tmp_path / "sem.other")
     put(tmp_path / "mpich_shm_of_mine")
     put(tmp_path / "mpich_shm_30d64b9f_0", time.time())
-    with put(tmp_path / "mpich_shm_41956a5c_0").open("r+b") as file, mmap.mmap(file.fileno(), 4096):
+    foreign = tmp_path / os.fsdecode(b"caf\xe9")  # processes may map files whose names are not UTF-8
+    with (
+        put(tmp_path / "mpich_shm_41956a5c_0").open("r+b") as file,
+        mmap.mmap(file.fileno(), 4096),
+        put(foreign).open("r+b") as other,
+        mmap.mmap(other.fileno(), 4096),
+    ):
         assert dead(tmp_path) == sorted(expected)
     assert len(dead(tmp_path)) == len(expected) + 1
 

@@ -325,6 +325,29 @@ def page_run(page: Path) -> Path:
     return Path(found[1])
 
 
+def test_a_matplotlibrc_changes_nothing(run_python: Program, small: Path, tmp_path: Path) -> None:
+    """Pages and pictures are the same under settings of the user's, and where MPLBACKEND names nothing."""
+    pytest.importorskip("matplotlib")
+    settings = "text.usetex: True\nfont.size: 40\naxes.facecolor: black\nsavefig.dpi: 20\nimage.origin: lower\n"
+    made = []
+    for name, rc, backend in (("plain", "", "agg"), ("own", settings, "nowhere")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "matplotlibrc").write_text(rc)
+        for output in ("report.html", "report.png"):
+            command = ("-m", "ddp_mlp.report", small, "-o", output)
+            done = run_python(*command, cwd=folder, env={"MPLBACKEND": backend, "PYTHONPATH": str(ROOT)})
+            assert (done.returncode, done.stderr) == (0, "")
+        html = (folder / "report.html").read_text().rpartition("<footer")[0]
+        made.append((html, (folder / "report.png").read_bytes()))
+    assert made[0] == made[1]
+    (tmp_path / "matplotlibrc").write_bytes(b"\xff")
+    done = run_python("-m", "ddp_mlp.report", small, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2
+    assert "matplotlib cannot read its settings" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_every_figure_has_words(page: Path, comparison: Path) -> None:
     """Every chart and picture has an alternative text that tells what is in it."""
     for path in (page, comparison):

@@ -7,6 +7,7 @@ from typing import Any
 from ddp_mlp.reporting.markup import Raw, escaped, paragraph, table
 from ddp_mlp.reporting.runs import RunLog, seeds
 from ddp_mlp.run_dir.narrator import HASH_DIGITS, number
+from ddp_mlp.units import counted
 
 FIGURES = ("accuracy", "r2", "rmse", "loss", "macro_f1", "roc_auc", "deviance", "coverage_error")
 """What is told of an evaluation, where it is there, the most telling first."""
@@ -41,10 +42,12 @@ def cards(run: RunLog) -> str:
     found = _scores(run)
     rows = start["data"]["rows"]
     labels = run.config.get("loss") == "binary_cross_entropy"
-    kinds = "classes" if "classes" in start["data"] else "labels" if labels else "targets"
+    kind = "class" if "classes" in start["data"] else "label" if labels else "target"
     of = start["data"].get("classes") or len(start["data"].get("targets") or [0])
     features = start["data"].get("features")
-    found.append((f"{rows.get('train', 0):,} rows", "to train on", f"{features} features, {of} {kinds}"))
+    found.append(
+        (f"{rows.get('train', 0):,} rows", "to train on", f"{counted(features or 0, 'feature')}, {counted(of, kind)}")
+    )
     if run.best_epoch is not None:
         found.append((f"epoch {run.best_epoch}", "was the best", f"of {last['epoch']}, by {_monitored(run)}"))
     else:
@@ -80,7 +83,8 @@ def _scores(run: RunLog) -> list[tuple[str, str, str]]:
                 for name in more[:2]
             ]
             found.append((figure(first, figures[first]), named(first), ", ".join(words)))
-    return found or [("–", "no figures", "nothing held out to evaluate on")]
+    held_out = any(split in run.start["data"]["rows"] for split in SPLITS)
+    return found or [("–", "no figures", "no epoch has ended" if held_out else "nothing held out to evaluate on")]
 
 
 def _monitored(run: RunLog) -> str:

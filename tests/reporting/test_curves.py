@@ -1,5 +1,6 @@
 """Training curves and the use of the machine: which lines there are, how they are drawn, what their words say."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,15 @@ def test_cards_begin_with_the_result() -> None:
         page.index("50.00%") < page.index("1,437 rows") < page.index("epoch 3") < page.index("of training on 4 ranks")
     )
     assert "validation accuracy" in page
+
+
+def test_cards_of_a_run_that_has_hardly_begun() -> None:
+    """Where something is held out it is said that no epoch has ended; one of a thing is one thing."""
+    data: dict[str, Any] = {"rows": {"train": 7, "valid": 2}, "features": 1, "targets": ["y"]}
+    run = run_of()
+    begun = replace(run, events=[{**run.start, "data": data}])
+    page = figures.cards(begun)
+    assert "no epoch has ended" in page
+    assert "1 feature, 1 target<" in page
+    del data["rows"]["valid"]
+    assert "nothing held out" in figures.cards(begun)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.nn import cblas
 from ddp_mlp.nn.buffers import aligned_empty
-from ddp_mlp.nn.cblas import CBlas
+from ddp_mlp.nn.cblas import Arguments, CBlas, Gemm
 from ddp_mlp.nn.threads import controller
 
 NUMPYS = "numpy"
@@ -93,6 +93,14 @@ def add_product(dz: NDArray[Any], A: NDArray[Any], out: NDArray[Any]) -> None:
     and `out` is formed in BLAS's own order, which need not be that of a product and one addition.
     """
     (_other or cblas.numpys()).add(dz, A.T, out)
+
+
+def prepared_product(dz: NDArray[Any], A: NDArray[Any], out: NDArray[Any], added: bool) -> tuple[Gemm, Arguments]:
+    """Return a function and its arguments that set out = dz Aᵀ, or out += dz Aᵀ, operands as in `add_product`.
+
+    To be called as often as one likes, while the arrays live and the library is in use.
+    """
+    return (_other or cblas.numpys()).prepared(dz, A.T, 1.0 if added else 0.0, out)
 
 
 # ---- another library than NumPy's ------------------------------------------------------------------------------------

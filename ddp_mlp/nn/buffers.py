@@ -76,6 +76,8 @@ class Shortcuts(NamedTuple):
     """dz A_prevᵀ in blocks of columns that stay in cache."""
     dW_together: bool = False
     """dz A_prevᵀ of all shards in blocks of columns that all stay in cache together: for few examples."""
+    dW_prepared: bool = False
+    """The same shard by shard, formed or added by calls of BLAS that are prepared once."""
     dW_added: bool = False
     """dz A_prevᵀ added by BLAS itself to the sum it belongs to, rather than formed and added."""
 

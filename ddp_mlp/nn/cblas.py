@@ -27,6 +27,10 @@ MKL = "mkl"
 INSTALL_MKL = 'pip install "ddp_mlp[mkl]", or choose blas = numpy'
 
 
+Gemm = Callable[..., None]
+Arguments = tuple[Any, ...]
+
+
 class CBlas:
     """The gemm of one library, for float32 and float64."""
 
@@ -57,9 +61,24 @@ class CBlas:
         if A.shape[1]:
             self._call(A, B, 1.0, out)
 
+    def prepared(self, A: NDArray[Any], B: NDArray[Any], beta: float, out: NDArray[Any]) -> tuple[Gemm, Arguments]:
+        """Return gemm, and with what it is called to set out = A B + beta out; the arrays must live as long as that.
+
+        None of them may be empty, or lie neither by rows nor by columns.
+        """
+        assert min(*A.shape, *B.shape) > 0
+        assert _order(A) is not None
+        assert _order(B) is not None
+        return self._arguments(A, B, beta, out)
+
     def _call(self, A: NDArray[Any], B: NDArray[Any], beta: float, out: NDArray[Any]) -> None:
         if not out.size:
             return
+        (A, _, _), (B, _, _) = _operand(A), _operand(B)  # which live until it is done
+        gemm, arguments = self._arguments(A, B, beta, out)
+        gemm(*arguments)
+
+    def _arguments(self, A: NDArray[Any], B: NDArray[Any], beta: float, out: NDArray[Any]) -> tuple[Gemm, Arguments]:
         gemm, order = self._gemm[out.dtype], _order(out)
         assert gemm is not None, "as `has` says"
         assert A.dtype == B.dtype == out.dtype
@@ -70,9 +89,9 @@ class CBlas:
         (n, k), m = A.shape, B.shape[1]
         A_at, B_at, out_at = (a.ctypes.data for a in (A, B, out))
         layout = COLUMN_MAJOR if by_columns else ROW_MAJOR
-        gemm(layout, A_how, B_how, n, m, k, 1.0, A_at, ld_A, B_at, ld_B, beta, out_at, ld_out)
+        return gemm, (layout, A_how, B_how, n, m, k, 1.0, A_at, ld_A, B_at, ld_B, beta, out_at, ld_out)
 
-    def _found(self, names: tuple[str, ...], letter: str, real: Any) -> Callable[..., None] | None:
+    def _found(self, names: tuple[str, ...], letter: str, real: Any) -> Gemm | None:
         size, array = ctypes.c_int64, ctypes.c_void_p
         kinds = (*3 * [ctypes.c_int], *3 * [size], real, *2 * [array, size], real, array, size)
         for name in (name.format(letter) for name in names):

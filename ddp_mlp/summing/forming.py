@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ddp_mlp.nn.buffers import aligned_empty
 from ddp_mlp.summing.tree import Additions
 
-Calls = list[tuple[Callable[..., object], tuple[NDArray[Any], ...]]]
-"""Functions of arrays, and what they are called with, in order."""
+Calls = list[tuple[Callable[..., object], tuple[Any, ...]]]
+"""Functions, and what they are called with, in order."""
 
 
 class Blocks:

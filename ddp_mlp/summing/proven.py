@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ddp_mlp.errors import EnvironmentMismatch
 from ddp_mlp.nn import blas
 from ddp_mlp.nn.backprop import multiply, multiply_turned, weight_gradient
-from ddp_mlp.nn.blas import add_product, can_add_products
+from ddp_mlp.nn.blas import add_product, can_add_products, prepared_product
 from ddp_mlp.nn.buffers import FEW, Group, GroupMatrix, Shortcuts, aligned_empty
 from ddp_mlp.nn.randomness import Purpose, generator
 from ddp_mlp.summing import remembered
@@ -39,6 +39,8 @@ CACHE_BYTES = 2 * 1024 * 1024
 TOGETHER_BYTES, EACH_BYTES = 1024 * 1024, 128 * 1024
 """Bytes of all shards' products in a block of columns, and of one: for a product as small as that OpenBLAS takes a
 kernel that copies nothing, which is faster for few examples."""
+PREPARED_BYTES = 160 * 1024
+"""Bytes of a block of dW that is formed shard by shard by prepared calls, for the same reason."""
 FEW_EACH = 16
 """Examples: shards of at most so many are multiplied in such blocks."""
 WIDE = 2**16
@@ -112,16 +114,20 @@ def _shortcuts(group: Group, l: int) -> Shortcuts:
         return same(None) and all(same(generator(0, Purpose.CANARY, l, draw)) for draw in range(draws(terms)))
 
     blocks, whole = column_blocks(n, n_prev, dtype.itemsize), [slice(0, n_prev)]
+    few = several and wide and max(group.sizes) <= FEW_EACH
+    small = small_blocks(n, n_prev, dtype.itemsize, len(group.sizes))
+    prepared = prepared_blocks(n, n_prev, dtype.itemsize)
     in_blocks = several and wide and proven(_check_dW, least, blocks=blocks)
     return Shortcuts(
         z_at_once=several and proven(_check_z, n_prev),
         dA_at_once=several and l > 1 and proven(_check_dA, n, turned=False),
         dA_turned=wide and l > 1 and group.m <= FEW and proven(_check_dA, n, turned=True),
         dW_in_blocks=in_blocks,
-        dW_together=several
-        and wide
-        and max(group.sizes) <= FEW_EACH
-        and proven(_check_dW, least, blocks=small_blocks(n, n_prev, dtype.itemsize, len(group.sizes)), form=_form),
+        dW_together=few and proven(_check_dW, least, blocks=small, form=_form),
+        dW_prepared=few
+        and can_add_products(dtype)
+        and proven(_check_dW, least, blocks=prepared, form=_form_prepared)
+        and proven(_check_dW, least, blocks=prepared),
         dW_added=several and wide and can_add_products(dtype) and (in_blocks or proven(_check_dW, least, blocks=whole)),
     )
 
@@ -145,6 +151,12 @@ def column_blocks(n: int, n_prev: int, itemsize: int) -> list[slice]:
 def small_blocks(n: int, n_prev: int, itemsize: int, shards: int) -> list[slice]:
     """Return the blocks of columns of dW (n, n_prev) of which all shards' products stay in cache together."""
     width = max(1, min(EACH_BYTES, TOGETHER_BYTES // shards) // (n * itemsize))
+    return [slice(start, min(start + width, n_prev)) for start in range(0, n_prev, width)]
+
+
+def prepared_blocks(n: int, n_prev: int, itemsize: int) -> list[slice]:
+    """Return the blocks of columns of dW (n, n_prev) that are formed by prepared calls, one shard after the other."""
+    width = max(1, PREPARED_BYTES // (n * itemsize))
     return [slice(start, min(start + width, n_prev)) for start in range(0, n_prev, width)]
 
 
@@ -222,6 +234,12 @@ def _check_shard_dW(dz: NDArray[Any], A_prev: NDArray[Any], blocks: Sequence[sli
 def _form(dz: NDArray[Any], A_prev: NDArray[Any], out: NDArray[Any]) -> None:
     """Set out to dz A_prevᵀ."""
     weight_gradient(dz, A_prev, out)
+
+
+def _form_prepared(dz: NDArray[Any], A_prev: NDArray[Any], out: NDArray[Any]) -> None:
+    """Set out to dz A_prevᵀ by a prepared call."""
+    function, arguments = prepared_product(dz, A_prev, out, added=False)
+    function(*arguments)
 
 
 def form_or_add(dz: NDArray[Any], A_prev: NDArray[Any], out: NDArray[Any]) -> None:

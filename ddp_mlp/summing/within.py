@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from ddp_mlp.nn import blas
 from ddp_mlp.nn.backprop import bias_gradient, weight_gradient
-from ddp_mlp.nn.blas import add_product, can_add_products
+from ddp_mlp.nn.blas import add_product, can_add_products, prepared_product
 from ddp_mlp.nn.buffers import GroupMatrix, Shortcuts, aligned_empty
 from ddp_mlp.nn.parameters import Layout
-from ddp_mlp.summing.proven import WIDE, column_blocks, small_blocks
+from ddp_mlp.summing.forming import Calls, do
+from ddp_mlp.summing.proven import WIDE, column_blocks, prepared_blocks, small_blocks
 from ddp_mlp.summing.tree import Turn
 
 
@@ -42,6 +43,8 @@ class GradientSum:
         self.flat = flat
         self.dW, self.db = layout.views(flat)
         self._scratch = scratch
+        self._calls: dict[Any, tuple[Calls, tuple[Any, ...]]] = {}
+        """Of every layer and group: the calls that add up dW, and the arrays that these read and write by address."""
 
     def add_up(self, l: int, dz: GroupMatrix, A_prev: GroupMatrix, turns: Sequence[Turn], shortcuts: Shortcuts) -> None:
         """Set dW[l] = Σ dz A_prevᵀ and db[l] = Σ dz: sums over the examples of each shard, added in tree order.
@@ -56,6 +59,8 @@ class GradientSum:
         n, n_prev = dW.shape
         if dW.size < WIDE:
             self._add_all(weight_gradient, zip(dz.stacks, A_prev.stacks, strict=True), turns, dW)
+        elif shortcuts.dW_prepared:
+            do(self._prepared(l, dz, A_prev, tuple(turns)))
         elif shortcuts.dW_together:
             blocks = small_blocks(n, n_prev, dW.itemsize, len(turns))
             room = self._scratch.like(dW[:, blocks[0]], len(turns))
@@ -68,6 +73,27 @@ class GradientSum:
                 A_block = [A_i[block] for A_i in A_prev.shards]
                 self._add_one_by_one(dz.shards, A_block, turns, dW[:, block], added)
         self._add_all(bias_gradient, zip(dz.stacks), turns, db)
+
+    def _prepared(self, l: int, dz: GroupMatrix, A_prev: GroupMatrix, turns: tuple[Turn, ...]) -> Calls:
+        """Return the calls that set dW[l] block by block, a shard's product being added as it is formed."""
+        key = l, id(dz), id(A_prev), turns
+        if key not in self._calls:
+            dW = self.dW[l]
+            n, n_prev = dW.shape
+            blocks = prepared_blocks(n, n_prev, dW.itemsize)
+            room = self._scratch.like(dW[:, blocks[0]], max(turn.height for turn in turns))
+            calls: Calls = []
+            for block in blocks:
+                out = dW[:, block]
+                sums = [out, *room[..., : out.shape[1]]]
+                for turn, dz_i, A_i in zip(turns, dz.shards, A_prev.shards, strict=True):
+                    added = turn.folds > 0  # the product and the first fold in one
+                    height, folds = turn.height - added, turn.folds - added
+                    calls.append(prepared_product(dz_i, A_i[block], sums[height], added))
+                    for top in range(height, height - folds, -1):
+                        calls.append((np.add, (sums[top - 1], sums[top], sums[top - 1])))
+            self._calls[key] = calls, (dz, A_prev, dW, room)
+        return self._calls[key][0]
 
     def _add_all(
         self,

@@ -110,6 +110,31 @@ def test_products_of_all_shards_in_small_blocks_are_for_few_examples(monkeypatch
     assert not proven.prove(Group(widths, (16, 15), F32))[1].dW_together
 
 
+@pytest.mark.parametrize("of_sums", [False, True])
+def test_prepared_products_that_give_one_other_bit_are_not_used(monkeypatch: pytest.MonkeyPatch, of_sums: bool) -> None:
+    """Neither where a product is formed in blocks by itself, nor where it is added to a sum."""
+
+    def off(dz: Any, A_prev: Any, dW: Any, **added: bool) -> Any:
+        if of_sums:
+            blas.add_product(dz, A_prev, dW)
+            dW[-1, -1] = np.nextafter(dW[-1, -1], F32.type(np.inf))
+            return None
+        function, arguments = blas.prepared_product(dz, A_prev, dW, **added)
+
+        def call(*of: Any) -> None:
+            function(*of)
+            dW[-1, -1] = np.nextafter(dW[-1, -1], F32.type(np.inf))
+
+        return call, arguments
+
+    group = Group((300, 260, 4), (16, 15), F32)
+    assert proven.prove(group)[1].dW_prepared
+    monkeypatch.setattr(proven, "add_product" if of_sums else "prepared_product", off)
+    found = proven.prove(group)[1]
+    assert not found.dW_prepared
+    assert found.dW_together
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("widths", "sizes"),

@@ -4,8 +4,7 @@ Invariants:
 - counts are whole numbers, and what is not is summed block by block and joined by `totals.total`: the same for every P;
 - sums over a block's rows, and logarithms, are the arithmetic's: in portable, the same bits everywhere;
 - a figure that is not defined, such as the recall of a class without rows, is NaN: it is no improvement of anything;
-- where there are several classes, labels or targets, a figure of all is the mean of theirs, those undefined left out;
-  an RMSE or MAE, which has a unit, is first divided by its target's scale.
+- where there are several classes, labels or targets, a figure of all is the mean of theirs, those undefined left out.
 
 Ranks of scores (ROC AUC, average precision) come from histograms over a probability's bits: p and p′ fall together if
 their odds differ by less than 1 in 128, and below 2⁻⁶⁴ from 0 or 1. Fawcett, "An introduction to ROC analysis", Pattern
@@ -233,10 +232,6 @@ class NumberMetrics:
                 each[name]["coverage_error"] = mean_of_defined(off)
         names = [name for name in next(iter(each.values())) if name in DIRECTIONS]
         found = {name: mean_of_defined(of[name] for of in each.values()) for name in names}
-        if targets.count > 1:  # a mean of kelvins and pascals would be that of the pascals
-            for name in ("rmse", "mae"):
-                scaled = (each[of][name] / scale for of, scale in zip(targets.names, targets.scale, strict=True))
-                found[name] = mean_of_defined(scaled)
         return loss_where_missing([losses for _, _, losses in parts]) | found, each
 
 

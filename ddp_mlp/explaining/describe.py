@@ -152,10 +152,10 @@ def lines(config: Config, found: Outline, communicator: Communicator) -> Iterato
         f"{config.optimizer}, learning rate {config.learning_rate:g} ({config.schedule})"
     )
     per_shard = sorted({len(rows((i, i + 1), found.batch_size, found.K)) for i in range(found.K)})
-    sizes = " or ".join(f"{n:,}" for n in per_shard)
-    shared = f"K = {counted(found.K, 'shard')} of {sizes} examples, {config.reduction} sum"
+    sizes = " or ".join([*(f"{n:,}" for n in per_shard[:-1]), counted(per_shard[-1], "example")])
+    shared = f"K = {counted(found.K, 'shard')} of {sizes}, {config.reduction} sum"
     if config.arithmetic == "portable":
-        shared = f"shares of {sizes} examples, portable arithmetic: no shards, the same bits on any machine"
+        shared = f"shares of {sizes}, portable arithmetic: no shards, the same bits on any machine"
     yield f"ranks      P = {communicator.size} on {counted(len(nodes), 'node')}, {shared}"
 
     data = f"data {byte_size(found.access.node_bytes)} (access = {found.access.kind})"

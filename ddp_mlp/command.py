@@ -209,15 +209,20 @@ def everyone() -> "Communicator":
 
 
 def exit_before_mpi(error: Exception) -> NoReturn:
-    """Exit with an error that every process of the job has met by itself; the first one reports it.
+    """Exit with an error that this process has met before MPI has started, and end the job. Local.
 
-    A launcher ends the job at the first exit it hears of, so the others let that one be first.
+    If all processes have met it, the first one reports it, and a launcher ends the job at the first exit it hears of;
+    the others let that one be first, and speak where it has met nothing.
     """
-    from ddp_mlp.parallel.launcher import launched_rank
+    from ddp_mlp.parallel.launcher import ends_at_first_exit, launched_rank
+    from ddp_mlp.parallel.leaving import end_job
 
     ignore_signals()
-    if launched_rank() == 0:
-        _print_error(error)
-    else:
+    if launched_rank() != 0:
         time.sleep(HEAD_START_SECONDS)
-    sys.exit(error.exit_code if isinstance(error, ProgramError) else 1)
+    if launched_rank() == 0 or ends_at_first_exit():
+        _print_error(error)
+    exit_code = error.exit_code if isinstance(error, ProgramError) else 1
+    if "mpi4py.MPI" not in sys.modules:
+        end_job(exit_code)
+    sys.exit(exit_code)

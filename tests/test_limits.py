@@ -255,3 +255,28 @@ def test_alone_no_mpi_library_is_needed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ddp_mlp.train", *flags]
     done = limited(lambda: None, *command, cwd=tmp_path, MPI4PY_LIBMPI=str(broken), LD_LIBRARY_PATH=str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("before", "flags", "code", "line"),
+    [
+        ("ulimit -v 200000", "", 78, "ulimit -v leaves 195.3 MiB of address space: "),
+        ("ulimit -n 14", "", 78, ": too many are open: raise ulimit -n"),
+        (":", "--wrong 1", 2, 'unknown key "wrong": '),
+    ],
+    ids=["memory", "files", "flag"],
+)
+def test_one_rank_that_cannot_begin_ends_all(
+    before: str, flags: str, code: int, line: str, rank: int, tmp_path: Path
+) -> None:
+    """The others have come into MPI, and wait for it; they end with its code, and it says why."""
+    whole = f"{sys.executable} -m ddp_mlp.train --data {DIGITS} --quiet --epochs 1 --hidden 4 --run_dir run"
+    scripts = [f"exec {whole}", f"exec {whole}"]
+    scripts[rank] = f"{before}; exec {whole} {flags}"
+    command: list[str | Path] = [MPIRUN, "-n", "1", "sh", "-c", scripts[0], ":", "-n", "1", "sh", "-c", scripts[1]]
+    done = limited(lambda: None, *command, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert line in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr

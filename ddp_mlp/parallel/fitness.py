@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from ddp_mlp.errors import EnvironmentMismatch, unfit
 from ddp_mlp.parallel.launcher import launched_rank
+from ddp_mlp.parallel.leaving import leave_without_mpi
 from ddp_mlp.units import byte_size
 
 HEAD_START_SECONDS = 2.0
@@ -58,4 +59,4 @@ def _end(found: EnvironmentMismatch) -> NoReturn:
         time.sleep(HEAD_START_SECONDS)
     with suppress(OSError):
         os.write(2, f"error: {found}\n".encode())
-    os._exit(found.exit_code)
+    leave_without_mpi(found.exit_code)

@@ -52,6 +52,11 @@ def launched_by_open_mpi(environment: Mapping[str, str] = os.environ) -> bool:
     return launched_size(environment)[1] == LAUNCHED_SIZE[0]
 
 
+def ends_at_first_exit(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether the launcher ends the job when one process has ended with an error: mpirun does, srun need not."""
+    return "HYDI_CONTROL_FD" in environment or launched_by_open_mpi(environment)
+
+
 def launched_on_node(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
     """Return this process's rank within its node, and how many there are; None where the launcher does not say."""
     for names in ON_NODE:

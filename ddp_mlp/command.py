@@ -209,20 +209,21 @@ def everyone() -> "Communicator":
 
 
 def exit_before_mpi(error: Exception) -> NoReturn:
-    """Exit with an error that this process has met before MPI has started, and end the job. Local.
+    """Exit with an error that this process has met before all ranks are connected, and end the job. Local.
 
     If all processes have met it, the first one reports it, and a launcher ends the job at the first exit it hears of;
-    the others let that one be first, and speak where it has met nothing.
+    the others let that one be first, and speak where it has met nothing. Once MPI has started, all have met it.
     """
     from ddp_mlp.parallel.launcher import ends_at_first_exit, launched_rank
     from ddp_mlp.parallel.leaving import end_job
 
     ignore_signals()
+    before_mpi = "mpi4py.MPI" not in sys.modules
     if launched_rank() != 0:
         time.sleep(HEAD_START_SECONDS)
-    if launched_rank() == 0 or ends_at_first_exit():
+    if launched_rank() == 0 or (before_mpi and ends_at_first_exit()):
         _print_error(error)
     exit_code = error.exit_code if isinstance(error, ProgramError) else 1
-    if "mpi4py.MPI" not in sys.modules:
+    if before_mpi:
         end_job(exit_code)
     sys.exit(exit_code)

@@ -6,16 +6,24 @@ import time
 from contextlib import suppress
 from typing import NoReturn
 
+from ddp_mlp.parallel.launcher import launched_size
+
+GOODBYE_SECONDS = 0.3
+"""Between the last line of output and the end of a job: launchers drop what they have not read by then."""
 HYDRA_SECONDS = 3
 """How long MPICH's launcher may take to end a rank that has asked for it."""
 
 
 def end_job(exit_code: int) -> None:
-    """Let MPICH's mpirun end the job with an exit code, while MPI has not started; return where there is none. Local.
+    """Let what has been said come out, and MPICH's mpirun end the job, while MPI has not started. Local.
+
+    Return where there is no such launcher.
 
     Hydra takes the code from an abort in the words of PMI-1; from ranks that just exit, it takes 255 now and then, or
     the 9 of those that it kills, and it lets ranks that have come into MPI wait for one that never will.
     """
+    if launched_size()[0] > 1:
+        time.sleep(GOODBYE_SECONDS)
     if "HYDI_CONTROL_FD" in os.environ:
         with suppress(OSError, KeyError, ValueError):  # it is gone, or speaks otherwise
             launcher = int(os.environ["PMI_FD"])

@@ -25,7 +25,7 @@ from ddp_mlp.parallel.launcher import (
     launched_rank,
     launched_size,
 )
-from ddp_mlp.parallel.leaving import leave_without_mpi
+from ddp_mlp.parallel.leaving import GOODBYE_SECONDS, leave_without_mpi
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.parallel.waiting import limited
 from ddp_mlp.units import byte_size
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm as Intracomm
 
 T = TypeVar("T")
-GOODBYE_SECONDS = 0.3
-"""Between the last line of output and the end of a job: launchers drop what they have not read by then."""
 LETTER = 7
 """The tag of what `post` sends; nothing else goes from rank to rank on that communicator."""
 START_SECONDS = 300.0
@@ -314,7 +312,8 @@ def _make_room(library: str, environment: Mapping[str, str]) -> None:
         room = f"{byte_size(free)} are free on {host_name()}, and MPI takes {byte_size(needed)}"
         do = "enlarge it (docker run --shm-size=8g), or remove what lies there"
         print(f"error: /dev/shm is too small: {room}: {do}", file=sys.stderr, flush=True)
-    time.sleep(GOODBYE_SECONDS if rank == 0 else 1.0)
+    else:
+        time.sleep(1.0)
     leave_without_mpi(EnvironmentMismatch.exit_code)
 
 
@@ -326,7 +325,6 @@ def _give_up(reason: str) -> NoReturn:
     look = "look whether every rank runs, and every host answers; then start again"
     with suppress(OSError):
         os.write(2, f"error: {where}: MPI has not started ({reason}): {look}\n".encode())
-    time.sleep(GOODBYE_SECONDS)
     leave_without_mpi(Interrupted.exit_code)
 
 

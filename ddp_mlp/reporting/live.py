@@ -111,8 +111,9 @@ class LiveView:
         passed, made = last["seconds"] - start["seconds"], last["step"] - start["step"]
         left = f", {duration(passed / made * (total - last['step']))} left" if made > 0 and done < 1 else ""
         words = f" step {last['step']:,} of {total:,}{left}"
-        if last["event"] in ("final", "interrupted"):
-            words = f" step {last['step']:,} of {total:,}, {last.get('ended') or last.get('reason')}"
+        ends = {"final": last.get("ended"), "interrupted": last.get("reason"), "failed": "failed"}
+        if last["event"] in ends:
+            words = f" step {last['step']:,} of {total:,}, {ends[last['event']]}"
         room = max(10, width - len(words) - 1)
         filled = round(done * room)
         return Text("━" * filled, "green") + Text("━" * (room - filled), "dim") + Text(words)

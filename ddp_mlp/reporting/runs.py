@@ -106,7 +106,8 @@ class RunLog:
         last = self.events[-1]
         if last["event"] == "final":
             return f"finished ({last.get('ended', 'ended')})"
-        return f"stopped by {last.get('reason', '?')}" if last["event"] == "interrupted" else "running, or killed"
+        words = {"interrupted": "stopped by", "failed": "failed:"}.get(last["event"])
+        return f"{words} {last.get('reason', '?')}" if words else "running, or killed"
 
     def of(self, kind: str) -> list[Event]:
         """Return the events of a kind, in order."""

@@ -8,7 +8,7 @@ from ddp_mlp.reporting.runs import RunLog
 from ddp_mlp.run_dir.journal import Event
 from ddp_mlp.units import counted
 
-ENDS = {"final": "ended", "interrupted": "reason"}
+ENDS = {"final": "ended", "interrupted": "reason", "failed": "reason"}
 """The events that end a start, with the field that says why."""
 
 

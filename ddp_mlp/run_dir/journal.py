@@ -21,7 +21,7 @@ from ddp_mlp.run_dir.lock import is_still_at
 JOURNAL = "metrics.jsonl"
 """The journal's name in a run's folder."""
 
-HISTORY = ("start", "interrupted", "final")
+HISTORY = ("start", "interrupted", "failed", "final")
 """The events that stay when a resume cuts a journal back."""
 
 Event = dict[str, Any]

@@ -57,6 +57,7 @@ EVENTS: dict[str, dict[str, str]] = {
         "parameters_sha256": "with `restore_best`, of an epoch that is the best so far: the hash of its parameters",
     },
     "interrupted": {"reason": "the signal's name, or the limit that was reached"},
+    "failed": {"reason": "what was not finite, or which ranks did not agree, in which step"},
     "final": {
         "ended": "`epochs`, `max_steps` or `patience`",
         "best_epoch": "the one with the best monitored figure",

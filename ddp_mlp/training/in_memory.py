@@ -35,7 +35,7 @@ class Trained(NamedTuple):
 
     state: State
     events: list[Event]
-    """Those of the journal: "epoch", "interrupted", "final"."""
+    """Those of the journal: "epoch", "interrupted", "failed", "final"."""
     stopped: Interrupted | None
     """What ended the run before its end, such as Ctrl-C."""
     start: Event

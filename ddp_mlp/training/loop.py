@@ -6,12 +6,14 @@ that all take the same turn; rank 0 alone writes files and talks.
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batch
 from ddp_mlp.data.opening import open_data
+from ddp_mlp.errors import ProgramError, TrainingFailed
 from ddp_mlp.parallel.communicator import Communicator, sharing
 from ddp_mlp.run_dir.claiming import claimed, how_to_go_on
 from ddp_mlp.summing.tallies import RankSignal
@@ -51,7 +53,19 @@ def train(config: Config, communicator: Communicator) -> dict[str, Any]:
 
 
 def train_to_end(trainer: Trainer, signals: Signals) -> dict[str, Any]:
-    """Do what is left of a run, unless a signal stops it, and return the final event. Collective."""
+    """Do what is left of a run, unless a signal stops it, and return the final event. Collective.
+
+    What is no longer finite is told as an event, and raised.
+    """
+    try:
+        return _through_all_steps(trainer, signals)
+    except TrainingFailed as error:  # which all ranks have met
+        with suppress(ProgramError):
+            trainer.tell("failed", reason=str(error))
+        raise
+
+
+def _through_all_steps(trainer: Trainer, signals: Signals) -> dict[str, Any]:
     while not trainer.ended:
         for batch in trainer.batches.epoch(trainer.progress.epoch, trainer.steps_into_epoch):
             words = trainer.words_to_all(signals)

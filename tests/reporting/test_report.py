@@ -126,6 +126,20 @@ def test_killed_run_and_torn_line(run_dir: Path, tmp_path: Path) -> None:
     assert found.final is None
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_that_diverged_says_so(ranks: int, run_python: Program, mpirun: Program, tmp_path: Path) -> None:
+    """In the journal's last event, whose words are the error's, and on the page: it is neither running nor killed."""
+    words = ["-m", "ddp_mlp.train", "--epochs", "2", "--hidden", "8", "--learning_rate", "1e30", "--quiet"]
+    words += ["--run_dir", str(tmp_path)]
+    done = mpirun(2, *words) if ranks == 2 else run_python(*words)
+    assert done.returncode == 1, done.stderr
+    found = runs.read(tmp_path)
+    assert found.events[-1]["event"] == "failed"
+    assert done.stderr == f"error: {found.events[-1]['reason']}\n"
+    assert found.state.startswith("failed: step ")
+    assert not re.search("running|killed", found.state)
+
+
 def test_the_history_of_starts_is_true(run_python: Program, tmp_path: Path) -> None:
     """Max_steps twice, a kill in the third start after its last checkpoint: each row says how it ended, and where."""
     pytest.importorskip("matplotlib")

@@ -183,6 +183,25 @@ def check(table: ForeignTable, roles: Roles, places: Places, found: Profile) -> 
         raise DataError(f"{table.path}: {shown}{hint}")
 
 
+def refuse_text(table: ForeignTable, places: Places) -> None:
+    """Raise DataError for targets and weights of which a cell is no number, by name and line: Arrow has neither."""
+    numeric = [*places.targets, *([places.weight] if places.weight is not None else [])]
+    cells = {} if table.typed else first_not_numbers(table, numeric)
+    where = dict(zip(cells, table.places([row for row, _, _ in cells.values()]), strict=True))
+    wrong = []
+    for column, (_, cell, count) in cells.items():
+        name, plain = _named(table, column), table.names[column]
+        if count == 1 or (found := _badly_written(cell, table.decimal)):
+            remedy = "the only such value; mend it" if count == 1 else found
+        elif column == places.weight:
+            remedy = "a weight must be a number"
+        else:
+            remedy = f"--label {plain} where it names classes"
+        wrong.append(f"{name} is {cell[:40]!r} in {where[column]}, which is text: {remedy}")
+    if wrong:
+        raise DataError(f"{table.path}: {'; '.join(wrong)}")
+
+
 def _text_fault(
     table: ForeignTable, name: str, column: int, cells: dict[int, tuple[int, str, int]], place: str, is_id: bool
 ) -> str:

@@ -35,7 +35,11 @@ class TableRows(ForeignRows):
     def count(self) -> Counts:
         """Look at all columns; raise one DataError for all that is wrong with them."""
         places = self._places
-        self._profile = profile(self.table, places.features, places.label, self._types, places.targets)
+        try:
+            self._profile = profile(self.table, places.features, places.label, self._types, places.targets)
+        except DataError:
+            columns.refuse_text(self.table, places)
+            raise
         columns.check(self.table, self._roles, self._places, self._profile)
         return Counts(self._profile.rows, self._profile.labels)
 

@@ -105,6 +105,25 @@ def test_a_flag_that_does_not_apply_is_refused(
     assert not (tmp_path / "out.h5").exists()
 
 
+@pytest.mark.parametrize(
+    ("cells", "flags", "said"),
+    [
+        ("red blue red", "--target c", "'c' is 'red' in line 2, which is text: --label c where it names classes"),
+        ("0.5 oops 2", "--target c", "'c' is 'oops' in line 3, which is text: the only such value; mend it"),
+        ("$2 $5 $7", "--target c", "'c' is '$2' in line 2, which is text: a number with separated thousands or a unit"),
+        ("a b c", "--target y --weight c", "'c' is 'a' in line 2, which is text: a weight must be a number"),
+    ],
+)
+def test_text_for_a_target_or_weight_is_told_by_name_and_line(
+    cells: str, flags: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither of which Arrow's own words have."""
+    rows = [f"{i}.5,{cell},{i}.25" for i, cell in enumerate(cells.split())]
+    (tmp_path / "a.csv").write_text("\n".join(["x,c,y", *rows]) + "\n")
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", *flags.split()) == 65
+    assert said in capsys.readouterr().err
+
+
 def test_all_that_is_wrong_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every column, its first bad cell, the line that an editor shows, and the flag that mends it."""
     rows = [f'{i},{i / 7:.3f},"no\nte",{i % 2}' for i in range(30)]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ddp_mlp.conversion.dialect import is_index
 from ddp_mlp.conversion.profiling import Profile
 from ddp_mlp.conversion.recipe import ISO_DATE, MISSING_CATEGORY, OTHER, Column, first_not_date, numbers
-from ddp_mlp.conversion.tables import ForeignTable, first_not_numbers, pyarrow
+from ddp_mlp.conversion.tables import ForeignTable, first_not_numbers, pyarrow, text_for_numbers
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.units import byte_size
 
@@ -186,18 +186,17 @@ def check(table: ForeignTable, roles: Roles, places: Places, found: Profile) -> 
 def refuse_text(table: ForeignTable, places: Places) -> None:
     """Raise DataError for targets and weights of which a cell is no number, by name and line: Arrow has neither."""
     numeric = [*places.targets, *([places.weight] if places.weight is not None else [])]
-    cells = {} if table.typed else first_not_numbers(table, numeric)
-    where = dict(zip(cells, table.places([row for row, _, _ in cells.values()]), strict=True))
     wrong = []
-    for column, (_, cell, count) in cells.items():
-        name, plain = _named(table, column), table.names[column]
-        if count == 1 or (found := _badly_written(cell, table.decimal)):
-            remedy = "the only such value; mend it" if count == 1 else found
+    for column, cell, place, count in text_for_numbers(table, numeric):
+        if count == 1:
+            remedy = "the only such value; mend it"
+        elif badly_written := _badly_written(cell, table.decimal):
+            remedy = badly_written
         elif column == places.weight:
             remedy = "a weight must be a number"
         else:
-            remedy = f"--label {plain} where it names classes"
-        wrong.append(f"{name} is {cell[:40]!r} in {where[column]}, which is text: {remedy}")
+            remedy = f"--label {table.names[column]} where it names classes"
+        wrong.append(f"{_named(table, column)} is {cell[:40]!r} in {place}, which is text: {remedy}")
     if wrong:
         raise DataError(f"{table.path}: {'; '.join(wrong)}")
 

@@ -16,7 +16,7 @@ from ddp_mlp.conversion.profiling import label_text
 from ddp_mlp.conversion.recipe import Column, Recipe, first_not_date
 from ddp_mlp.conversion.source import Piece
 from ddp_mlp.conversion.table_rows import features_of, weights_of
-from ddp_mlp.conversion.tables import first_not_numbers, pyarrow
+from ddp_mlp.conversion.tables import pyarrow, text_for_numbers
 from ddp_mlp.errors import DataError
 from ddp_mlp.storage.writer import DatasetWriter
 
@@ -167,12 +167,10 @@ class _RawTable:
             place: c.name for place, c in zip(self._features, self.recipe.columns, strict=True) if c.kind == "number"
         }
         names |= {place: self._table.names[place] for place in (*self.targets, self.weight) if place is not None}
-        if not self._table.typed:
-            for column, (row, cell, _) in first_not_numbers(self._table, names).items():
-                [place] = self._table.places([row])
-                raise DataError(
-                    f"{self.path}: {names[column]!r} is {cell[:40]!r} in {place}: must be a number, as in training"
-                )
+        for column, cell, place, _ in text_for_numbers(self._table, names):
+            raise DataError(
+                f"{self.path}: {names[column]!r} is {cell[:40]!r} in {place}: must be a number, as in training"
+            )
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the rows."""

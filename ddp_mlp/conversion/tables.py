@@ -105,6 +105,17 @@ def first_not_numbers(table: ForeignTable, columns: Collection[int]) -> dict[int
     return found
 
 
+def text_for_numbers(table: ForeignTable, columns: Collection[int]) -> Iterator[tuple[int, str, str, int]]:
+    """Yield, of columns that are to be numbers, which one, its first cell that is none, its place, and how many are.
+
+    Arrow's own words have none of it. Nothing where the file itself says what a column holds.
+    """
+    found = {} if table.typed else first_not_numbers(table, columns)
+    places = table.places([row for row, _, _ in found.values()])
+    for (column, (_, cell, count)), place in zip(found.items(), places, strict=True):
+        yield column, cell, place, count
+
+
 def _is_number(text: str, decimal: str) -> bool:
     try:
         float(text.replace(decimal, ".") if decimal != "." else text)

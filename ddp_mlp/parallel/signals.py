@@ -17,7 +17,7 @@ from typing import Any
 
 from ddp_mlp.errors import Interrupted
 from ddp_mlp.parallel.fitness import end_where_unfit
-from ddp_mlp.parallel.launcher import launched_by_open_mpi, launched_rank, launched_size
+from ddp_mlp.parallel.launcher import ends_at_first_exit, launched_by_open_mpi, launched_rank, launched_size
 from ddp_mlp.parallel.leaving import leave_without_mpi
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
@@ -140,7 +140,7 @@ def end_at_once(saves: bool) -> None:
 
     def end(number: int, frame: FrameType | None) -> None:
         code = Interrupted.exit_code if saves else 128 + number
-        if is_to_tell(number):
+        if is_to_tell(number) and (launched_rank() == 0 or ends_at_first_exit()):
             with suppress(OSError):
                 os.write(2, f"error: stopped by {name(number)}\n".encode())
         leave_without_mpi(code)

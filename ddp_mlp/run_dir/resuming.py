@@ -149,7 +149,7 @@ def _find_checkpoint(config: Config, run_dir: Path) -> Newest | None:
     sweep(run_dir)
     found = checkpoints.to_go_on_from(str(run_dir), config.resume)
     asked = Path(config.resume)
-    if found is None or config.resume in ("auto", "never") or found.path == asked:
+    if found is None or config.resume in ("auto", "never"):
         return found
     if asked.resolve().parent == folder.resolve() and asked.name != found.path.name:
         raise ConfigError(

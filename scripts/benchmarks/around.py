@@ -39,6 +39,7 @@ import numpy as np  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+# what follows is imported from this checkout, and after the number of threads is settled
 from ddp_mlp import MLPClassifier  # noqa: E402
 from ddp_mlp.config import Config  # noqa: E402
 from ddp_mlp.data.opening import open_data  # noqa: E402

@@ -45,6 +45,9 @@ class FilePart:
     """The path of the group that holds the split; "/" for the root."""
     rows: int
     variables: tuple[Variable, ...]
+    y: Variable | None = None
+    """The targets, where there are any that are numbers."""
+    w: Variable | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,7 @@ def _joined(infos: Sequence[DatasetInfo]) -> DatasetInfo:
     first = infos[0]
     for info in infos[1:]:
         _check_alike(first, info)
+        _check_targets_alike(first, info)
     if len(infos) == 1:
         return first
     splits: dict[str, SplitInfo] = {}
@@ -225,6 +229,18 @@ def _check_alike(first: DatasetInfo, info: DatasetInfo) -> None:
             if getattr(structure, name) != getattr(other, name):
                 found = "is" if getattr(structure, name) else "is not"
                 raise DataError(f"{info.path}: {split} {found} {name}, unlike that of {first.path}")
+
+
+def _check_targets_alike(first: DatasetInfo, info: DatasetInfo) -> None:
+    """Raise DataError unless one type holds the targets of both: whole numbers of any size, or floats."""
+    for split, structure in info.splits.items():
+        ours, theirs = first.splits[split].parts[0].y, structure.parts[0].y
+        if ours and theirs:
+            kinds = [np.dtype(name).kind == "f" for name in (ours.dtype, theirs.dtype, joined_dtype([ours, theirs]))]
+            if len(set(kinds)) > 1:
+                raise DataError(
+                    f"{info.path}: {info.y_name!r} of {split} is {theirs.dtype}, but that of {first.path} {ours.dtype}"
+                )
 
 
 def _kinds(structure: SplitInfo) -> str:
@@ -339,10 +355,13 @@ def _inspect_split(
             raise DataError(_wrong_shape(arrays, x_names, name, f"{path}: {name!r} of {split}", rows, name == y_name))
     for array in arrays.values():  # allocated whole by whoever reads the split
         check_extent(array, f"{path}: {array.name!r}")
-    variables = tuple(describe_variable(name, arrays[name], f"{path}: {name!r} of {split}") for name in x_names)
+    numeric = {name: array for name, array in arrays.items() if array.dtype.kind in "biuf"}
+    described = {name: describe_variable(name, numeric[name], f"{path}: {name!r} of {split}") for name in numeric}
+    variables = tuple(described[name] for name in x_names)
     columns, odd = _form_of(arrays[y_name], rows) if y_name in arrays else (0, "")
     structure = SplitInfo(rows, joined_dtype(variables), "w" in arrays, y_name in arrays, columns, odd)
-    return structure, FilePart(path, (0, 0), group.name or "/", rows, variables)
+    others = described.get(y_name), described.get("w")
+    return structure, FilePart(path, (0, 0), group.name or "/", rows, variables, *others)
 
 
 def _form_of(y: h5py.Dataset, rows: int) -> tuple[int, str]:

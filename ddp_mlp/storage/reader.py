@@ -16,6 +16,7 @@ from ddp_mlp.errors import DataError, ProgramError
 from ddp_mlp.storage.chunks import SMALL_CHUNK_BYTES, SmallChunks, small_chunks
 from ddp_mlp.storage.dataset import DatasetInfo, check_part_unchanged, check_unchanged
 from ddp_mlp.storage.hdf5 import CHUNK_BYTES_AT_MOST, OpenFile, named_failures, open_with_source
+from ddp_mlp.storage.variables import Variable, joined_dtype
 
 OPEN_FILES = 128  # of a data set of many, each with a cache of its own
 CHUNKS_AT_ONCE = 256  # HDF5 takes longer for each chunk, the more of them it is asked for together
@@ -41,8 +42,7 @@ class Reader:
         self._arrays: dict[tuple[int, str], h5py.Dataset] = {}
         self._small: dict[tuple[int, str], SmallChunks | None] = {}
         structure = info.splits[split]
-        self._y_type = self._type_of(info.y_name) if structure.labelled else None
-        self._weighted = structure.weighted
+        self._labelled, self._weighted = structure.labelled, structure.weighted
 
     def __enter__(self) -> Self:
         return self
@@ -79,12 +79,15 @@ class Reader:
             return
         column = 0
         for variable in part.variables:
-            raw = np.empty((hi - lo, *variable.tail), variable.stored)
-            self._read_array(number, variable.name, lo, hi, raw)
-            place = out[:, column : column + variable.width]
-            where = f"{part.path}: {variable.name!r} of {self.split}"
-            variable.unpack(raw.reshape(hi - lo, variable.width), place, where, lo)
+            self._read_variable(number, variable, lo, hi, out[:, column : column + variable.width])
             column += variable.width
+
+    def _read_variable(self, number: int, variable: Variable, lo: int, hi: int, out: NDArray[Any]) -> None:
+        """Read rows [lo, hi) of an array of one file, unpacked, into `out` (hi - lo, width)."""
+        raw = np.empty((hi - lo, *variable.tail), variable.stored)
+        self._read_array(number, variable.name, lo, hi, raw)
+        where = f"{self._parts[number].path}: {variable.name!r} of {self.split}"
+        variable.unpack(raw.reshape(hi - lo, variable.width), out, where, lo)
 
     def y(self, lo: int, hi: int) -> NDArray[Any]:
         """Return targets [lo, hi): numbers (hi - lo, n_T) float64 where the file is so read, else class numbers.
@@ -106,12 +109,13 @@ class Reader:
         return labels
 
     def raw_y(self, lo: int, hi: int) -> NDArray[Any]:
-        """Return targets [lo, hi) as they are in the file, (hi - lo,) or (hi - lo, columns)."""
-        if self._y_type is None:
+        """Return targets [lo, hi) before they are taken for anything, (hi - lo,) or (hi - lo, columns)."""
+        described = [part.y for part in self._parts if part.y is not None]
+        if not self._labelled or len(described) < len(self._parts):
             raise self.refusal(self.info.y_name, "is not there")
-        dtype, tail = self._y_type
-        raw = np.empty((hi - lo, *tail), dtype)
-        self._read(self.info.y_name, lo, hi, raw)
+        raw = np.empty((hi - lo, *described[0].tail), joined_dtype(described))
+        for number, a, b, rows in self._stretches(lo, hi):
+            self._read_variable(number, described[number], a, b, raw[rows].reshape(b - a, described[number].width))
         return raw
 
     def any_y(self, lo: int, hi: int) -> NDArray[Any]:
@@ -123,7 +127,13 @@ class Reader:
             with named_failures(part.path, f"rows [{a}, {b}) of {array.name!r} cannot be read"):
                 source = array.asstr("utf-8") if h5py.check_string_dtype(array.dtype) else array
                 lying = array.ndim == 2 and array.shape[0] == 1 != part.rows
-                found.append(np.asarray(source[0, a:b] if lying else source[a:b]))
+                values = np.asarray(source[0, a:b] if lying else source[a:b])
+            if part.y is not None and not part.y.plain:
+                packed = values.astype(part.y.stored).reshape(b - a, -1)
+                values = np.empty(values.shape, part.y.dtype)
+                where = f"{part.path}: {self.info.y_name!r} of {self.split}"
+                part.y.unpack(packed, values.reshape(packed.shape), where, a)
+            found.append(values)
             check_part_unchanged(part)
         return np.concatenate(found)
 
@@ -133,17 +143,16 @@ class Reader:
         Raises DataError for one that is not finite, or negative.
         """
         weights = np.ones(hi - lo)
-        if self._weighted:
-            self._read("w", lo, hi, weights)
+        for number, a, b, rows in self._stretches(lo, hi) if self._weighted else ():
+            described = self._parts[number].w
+            if described is None or described.plain:
+                self._read_array(number, "w", a, b, weights[rows])
+            else:
+                self._read_variable(number, described, a, b, weights[rows].reshape(b - a, 1))
         wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
         if wrong.size:
             raise self.refusal("w", f"row {lo + wrong[0]} is {weights[wrong[0]]}: must be finite, and at least 0")
         return weights
-
-    def _read(self, name: str, lo: int, hi: int, out: NDArray[Any]) -> None:
-        """Read rows [lo, hi) of an array that every file has into `out` (hi - lo, …)."""
-        for number, a, b, rows in self._stretches(lo, hi):
-            self._read_array(number, name, a, b, out[rows])
 
     def _stretches(self, lo: int, hi: int) -> Iterator[tuple[int, int, int, slice]]:
         """Yield where rows [lo, hi) are: the number of a file, its rows [a, b), and their place among those wanted."""
@@ -192,11 +201,6 @@ class Reader:
                 self._small[number, name] = small_chunks(array, source)
             self._arrays[number, name] = array
         return self._arrays[number, name]
-
-    def _type_of(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
-        """Return the type of an array, native byte order, and the shape of a row."""
-        array = self._array(0, name)
-        return array.dtype.newbyteorder("="), tuple(array.shape[1:])
 
     def _make_room(self) -> None:
         """Close the file that has been open longest where there are too many."""

@@ -2,6 +2,9 @@
 
     unpacked = stored · scale_factor + add_offset, missing where stored is _FillValue       (netCDF's conventions, §8.1)
 
+Missing is also what `missing_value` names, and netCDF's own fill values in what was never written, where the file has
+no other. `_Unsigned` says that whole numbers with a sign are meant without.
+
 Invariants:
 - a variable's rows are flattened in C order, and variables follow one another in the order they were named in;
 - unpacking is in float64, and rounded once to the type of `scale_factor` and `add_offset`.
@@ -18,6 +21,14 @@ from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError
 
+_NEVER_WRITTEN = {
+    **{"int16": -(2**15) + 1, "int32": -(2**31) + 1, "int64": -(2**63) + 2},
+    **{"uint16": 2**16 - 1, "uint32": 2**32 - 1, "uint64": 2**64 - 2},
+    **{"float32": 9.969209968386869e36, "float64": 9.969209968386869e36},
+}
+"""netCDF's fill values (netcdf.h, NC_FILL_…), which it writes where nothing is; single bytes have none."""
+_FILLS_AT_MOST = 64
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -33,8 +44,10 @@ class Variable:
     """The type that it is read as."""
     scale: float | None = None
     offset: float = 0.0
-    fill: float | None = None
-    """The stored value that means that there is none."""
+    fills: tuple[float, ...] = ()
+    """The stored values that mean that there is none; whole numbers are int, of any size."""
+    meant: str = ""
+    """The type of whole numbers whose sign is none (_Unsigned); else empty."""
 
     @property
     def width(self) -> int:
@@ -44,7 +57,7 @@ class Variable:
     @property
     def plain(self) -> bool:
         """Whether it is read as it is stored."""
-        return self.scale is None and self.fill is None
+        return self.scale is None and not self.fills and not self.meant
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,15 +70,17 @@ class Variable:
 
     def unpack(self, raw: NDArray[Any], out: NDArray[Any], where: str, lo: int) -> None:
         """Put rows as they are stored (k, width) into `out` (k, width). DataError where a whole number is missing."""
-        missing = None if self.fill is None else raw == np.asarray(self.fill, raw.dtype)
+        missing = np.isin(raw, np.array(self.fills, raw.dtype)) if self.fills else None
+        values = raw.view(self.meant) if self.meant else raw
         if self.scale is None:
-            out[...] = raw
+            out[...] = values
         else:
-            out[...] = raw.astype(np.float64) * self.scale + self.offset
+            out[...] = values.astype(np.float64) * self.scale + self.offset
         if missing is not None and missing.any():
             if out.dtype.kind != "f":
-                row = lo + int(np.argwhere(missing)[0][0])
-                raise DataError(f"{where}, row {row} is {self.fill:g}, its _FillValue: a missing value cannot be used")
+                row, column = np.argwhere(missing)[0]
+                found = f"row {lo + row} is {raw[row, column]}"
+                raise DataError(f"{where}, {found}, its _FillValue: a missing value cannot be used")
             out[missing] = np.nan
 
 
@@ -73,24 +88,64 @@ def describe_variable(name: str, array: h5py.Dataset, where: str) -> Variable:
     """Return what an array (m, …) is as features. Raises DataError for attributes that are no numbers."""
     stored = np.dtype(np.uint8) if array.dtype.kind == "b" else array.dtype.newbyteorder("=")
     scale, offset = (_number(array, attribute, where) for attribute in ("scale_factor", "add_offset"))
-    fill = _number(array, "_FillValue", where)
-    if fill is not None and math.isnan(fill):
-        fill = None  # it is NaN already
-    dtype = stored
+    meant = _meant(array, stored, where)
+    dtype = np.dtype(meant or stored)
     if scale is not None or offset is not None:
         kinds = {np.asarray(array.attrs[name]).dtype for name in ("scale_factor", "add_offset") if name in array.attrs}
         dtype = np.dtype(np.float32) if kinds == {np.dtype(np.float32)} else np.dtype(np.float64)
         scale = 1.0 if scale is None else scale
-    return Variable(name, tuple(array.shape[1:]), stored.name, dtype.name, scale, offset or 0.0, fill)
+    fills = _fills(array, stored, where)
+    return Variable(name, tuple(array.shape[1:]), stored.name, dtype.name, scale, offset or 0.0, fills, meant)
 
 
 def _number(array: h5py.Dataset, attribute: str, where: str) -> float | None:
+    found = _numbers(array, attribute, where)
+    if len(found) > 1:
+        raise DataError(f"{where}: attribute {attribute} is {len(found)} numbers: must be one")
+    return float(found[0]) if found else None
+
+
+def _numbers(array: h5py.Dataset, attribute: str, where: str) -> list[float]:
+    """Return the numbers in an attribute, whole ones as int; none where there is no such attribute."""
     if attribute not in array.attrs:
-        return None
-    value = np.asarray(array.attrs[attribute])
-    if value.size != 1 or value.dtype.kind not in "iuf":
-        raise DataError(f"{where}: attribute {attribute} is {value.dtype} {value.shape}: must be one number")
-    return float(value.reshape(-1)[0])
+        return []
+    declared = array.attrs.get_id(attribute)  # what it is, before any of it is read
+    if declared.dtype.kind not in "iuf" or not 0 < math.prod(declared.shape) <= _FILLS_AT_MOST:
+        raise DataError(f"{where}: attribute {attribute} is {declared.dtype} {declared.shape}: must be one number")
+    found: list[float] = np.asarray(array.attrs[attribute]).reshape(-1).tolist()
+    return found
+
+
+def _fills(array: h5py.Dataset, stored: np.dtype[Any], where: str) -> tuple[float, ...]:
+    """Return the stored values that mean that there is none, NaN apart: it says so itself."""
+    found: dict[float, str] = {}
+    for attribute in ("_FillValue", "missing_value"):
+        found |= {value: attribute for value in _numbers(array, attribute, where) if not math.isnan(value)}
+    if "_FillValue" not in array.attrs and (default := _NEVER_WRITTEN.get(stored.name)) is not None:
+        own = np.zeros((), stored)
+        properties = array.id.get_create_plist()
+        if properties.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED and array.dtype.kind != "b":
+            properties.get_fill_value(own)
+            if own == np.asarray(default, stored):
+                found[default] = "_FillValue"
+    for value, attribute in found.items():
+        limits = None if stored.kind == "f" else np.iinfo(stored)
+        if limits is not None and not (limits.min <= value <= limits.max and value == int(value)):
+            raise DataError(f"{where} is {stored.name}, and its attribute {attribute} {value:g}: must be of that type")
+    return tuple(int(value) if stored.kind != "f" else value for value in found)
+
+
+def _meant(array: h5py.Dataset, stored: np.dtype[Any], where: str) -> str:
+    """Return the unsigned type that whole numbers with a sign stand for, as netCDF-3 had none; "" where they do not."""
+    if "_Unsigned" not in array.attrs or stored.kind != "i":
+        return ""
+    declared = array.attrs.get_id("_Unsigned")
+    if declared.dtype.kind != "S" or declared.shape not in ((), (1,)):
+        raise DataError(f"{where}: attribute _Unsigned must be true or false, text of a fixed length")
+    text = np.asarray(array.attrs["_Unsigned"]).astype("S5").reshape(-1)[0].lower()
+    if text not in (b"true", b"false"):
+        raise DataError(f"{where}: attribute _Unsigned is {text!r}: must be true or false")
+    return f"u{stored.name}" if text == b"true" else ""
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -107,5 +162,5 @@ def feature_names(variables: Sequence[Variable]) -> tuple[str, ...]:
 
 
 def joined_dtype(variables: Sequence[Variable]) -> str:
-    """Return the type of the features of variables side by side."""
+    """Return the type that holds what all variables give."""
     return np.result_type(*{np.dtype(variable.dtype) for variable in variables}).name

@@ -123,6 +123,112 @@ def test_a_missing_value_is_nan_where_it_can_be(tmp_path: Path) -> None:
         rows_of(inspect(tmp_path / "whole.nc", "/X", "/y"))
 
 
+def test_targets_and_weights_are_unpacked_as_features_are(tmp_path: Path) -> None:
+    """A packed y and w are what netCDF4 makes of them, whoever reads them; a y that is not there is NaN."""
+    with netcdf.Dataset(tmp_path / "y.nc", "w") as file:
+        group = file.createGroup("train")
+        group.createDimension("row", 5)
+        group.createDimension("column", 2)
+        group.createVariable("X", "f8", ("row", "column"))[:] = np.arange(10).reshape(5, 2)
+        y = group.createVariable("y", "i2", ("row",), fill_value=-999)
+        y.scale_factor, y.add_offset = 0.1, 20.0
+        y[:] = np.ma.array([20.5, 21.0, 0.0, 19.5, 20.0], mask=np.arange(5) == 2)
+        w = group.createVariable("w", "i2", ("row",))
+        w.scale_factor = 0.5
+        w[:] = [0.5, 1.0, 1.5, 2.0, 2.5]
+    with netcdf.Dataset(tmp_path / "y.nc") as file:
+        wanted = file["train/y"][:].filled(np.nan)
+        weights = file["train/w"][:].filled(np.nan)
+    assert np.isnan(wanted).tolist() == [False, False, True, False, False]
+    with Reader(inspect(tmp_path / "y.nc"), "train") as reader:
+        for found in (reader.raw_y(0, 5), reader.any_y(0, 5), np.append(reader.raw_y(0, 2), reader.any_y(2, 5))):
+            assert np.array_equal(found, wanted, equal_nan=True)
+        assert reader.w(1, 4).tolist() == weights[1:4].tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "there"),
+    [
+        ("f4", {"missing_value": np.float32(-999)}, [1, 2, -999, 4]),
+        ("f8", {"missing_value": np.array([-999.0, -1.0])}, [1, -1, -999, 4]),
+        ("f4", {}, [1, 2, None, 4]),
+        ("i2", {"scale_factor": 0.5}, [1, 2, None, 4]),
+        ("i2", {"scale_factor": 0.5, "missing_value": np.int16(7)}, [1, 2, 7, 4]),
+        ("i1", {"_Unsigned": "true"}, [1, 200, 255, 4]),
+        ("i2", {"_Unsigned": "true", "scale_factor": 2.0}, [1, 60000, 65530, 4]),
+    ],
+)
+def test_what_is_missing_or_unsigned_is_as_netcdf4_reads_it(
+    tmp_path: Path, kind: str, attributes: dict[str, Any], there: list[float | None]
+) -> None:
+    """What was never written, what missing_value names, and signs that are none, by netCDF's own library."""
+    with netcdf.Dataset(tmp_path / "x.nc", "w") as file:
+        group = file.createGroup("train")
+        group.createDimension("row", len(there))
+        variable = group.createVariable("X", kind, ("row",))
+        variable.set_auto_maskandscale(False)
+        variable.setncatts(attributes)
+        unsigned = "_Unsigned" in attributes
+        for row, value in enumerate(there):
+            if value is not None:
+                stored = np.array(value, f"u{kind[1]}").view(kind) if unsigned else np.array(value, kind)
+                variable[row : row + 1] = stored
+        group.createVariable("T", "f4", ("row",))[:] = 0
+        group.createVariable("y", "i4", ("row",))[:] = [0, 1, 0, 1]
+    with netcdf.Dataset(tmp_path / "x.nc") as file:
+        found: Any = np.ma.asarray(file["train/X"][:])
+        wanted = found.astype(np.float64).filled(np.nan)
+    with Reader(inspect(tmp_path / "x.nc", "X,T"), "train") as reader:
+        assert np.array_equal(reader.X(0, 4)[:, 0], wanted, equal_nan=True)
+
+
+def test_whole_numbers_that_were_never_written_are_refused(tmp_path: Path) -> None:
+    """A row of labels that nobody wrote is no class, and a fill value that a type cannot hold is a mistake."""
+    with netcdf.Dataset(tmp_path / "y.nc", "w") as file:
+        group = file.createGroup("train")
+        group.createDimension("row", 4)
+        group.createVariable("X", "f8", ("row",))[:] = range(4)
+        group.createVariable("T", "f8", ("row",))[:] = range(4)
+        group.createVariable("y", "i4", ("row",))[:3] = [0, 1, 0]
+    said = "'y' of train, row 3 is -2147483647, its _FillValue"
+    with Reader(inspect(tmp_path / "y.nc", "X,T"), "train") as reader, pytest.raises(DataError, match=said):
+        reader.y(0, 4)
+    path = write(tmp_path / "x.h5", np.zeros((4, 2), np.uint8))
+    with h5py.File(path, "a") as file:
+        file["train/X"].attrs["_FillValue"] = -1
+    with pytest.raises(DataError, match=r"is uint8, and its attribute _FillValue -1: must be of that type"):
+        inspect(path)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        ("u1", "f8", "'y' of train is float64, but that of"),
+        ("f4", "i8", "'y' of train is int64, but that of"),
+        ("u8", "i8", "'y' of train is int64, but that of"),
+        ("u1", "i4", None),
+        ("f4", "f8", None),
+    ],
+)
+def test_targets_of_several_files_have_one_type(tmp_path: Path, ours: str, theirs: str, said: str | None) -> None:
+    """Those of the second are not squeezed into the type of the first: one holds both, or the file is named."""
+    values = [0.0, 1.0, 2.5 if theirs == "f8" else 300.0]
+    X = np.zeros((3, 2))
+    write(tmp_path / "a.h5", X)
+    write(tmp_path / "b.h5", X)
+    for name, kind, y in (("a", ours, [0.0, 1.0, 2.0]), ("b", theirs, values)):
+        with h5py.File(tmp_path / f"{name}.h5", "a") as file:
+            del file["train/y"]
+            file["train/y"] = np.array(y, kind)
+    if said is not None:
+        with pytest.raises(DataError, match=rf"b\.h5: {said} .*a\.h5"):
+            inspect(str(tmp_path / "?.h5"))
+        return
+    with Reader(inspect(str(tmp_path / "?.h5")), "train") as reader:
+        assert reader.raw_y(1, 6).tolist() == [1.0, 2.0, *values]
+        assert reader.raw_y(0, 2).dtype == np.result_type(ours, theirs)
+
+
 def write(path: Path, X: NDArray[Any], split: str = "train", **attributes: Any) -> Path:
     """Write one split."""
     with h5py.File(path, "w") as file:

@@ -55,6 +55,15 @@ class RowsOfBits(NamedTuple):
     """`least` and `factor` of `rounding.to_constants`."""
 
 
+class Samples(NamedTuple):
+    """Where the values of some examples lie, and room for their exponents."""
+
+    exponents: NDArray[np.uint16]
+    """(examples, rows of all arrays), as they lie in a float64's first quarter."""
+    parts: list[tuple[NDArray[np.uint16], NDArray[np.uint16]]]
+    """Of each array: its rows' part of that, and the first quarters of its values."""
+
+
 class Lines:
     """The exponents of all rows of A[0] … A[L−1] and dz[1] … dz[L], and of losses and weights, over a whole batch.
 
@@ -77,23 +86,30 @@ class Lines:
         """What most batches have of rows that spread."""
         self._is_A = np.arange(bounds[-1]) < bounds[L]
         self._by_bits: dict[tuple[int, int], RowsOfBits] = {}
-        self._samples = np.zeros((0, bounds[-2]), np.uint16)
+        self._exponents = np.zeros((0, bounds[-2]), np.uint16)
+        """Room for what is sampled."""
 
     def begin(self) -> None:
         """Forget what has been noted."""
         self.table[...] = 0
         self._high[...] = 0
 
-    def sample(self, arrays: Sequence[Array], sampled: slice) -> None:
-        """Note the exponents of some examples, from A[0] … A[L−1], dz[1] … dz[L], each (n, m) in Fortran order."""
+    def samples(self, arrays: Sequence[Array], sampled: slice) -> Samples:
+        """Return where some examples' values lie, in A[0] … A[L−1], dz[1] … dz[L], each (n, m) in Fortran order."""
         count = len(range(*sampled.indices(arrays[0].shape[1])))
-        if not count:
+        if len(self._exponents) < count:
+            self._exponents = np.empty((count, self._exponents.shape[1]), np.uint16)
+        e = self._exponents[:count]
+        quarters = (x.T[sampled].view(np.uint16)[:, FIRST] for x in arrays)
+        return Samples(e, [(e[:, lo:hi], x) for (lo, hi), x in zip(self._places[:-1], quarters, strict=True)])
+
+    def sample(self, samples: Samples) -> None:
+        """Note the exponents of some examples as they now are."""
+        e, parts = samples
+        if not len(e):
             return
-        if len(self._samples) < count:
-            self._samples = np.empty((count, self._samples.shape[1]), np.uint16)
-        e = self._samples[:count]
-        for (lo, hi), x in zip(self._places[:-1], arrays, strict=True):
-            np.copyto(e[:, lo:hi], x.T[sampled].view(np.uint16)[:, FIRST])
+        for part, quarters in parts:
+            np.copyto(part, quarters)
         np.bitwise_and(e, EXPONENT_BITS, out=e)  # 0 for zeros, and for what is subnormal
         present = np.add.reduce(np.not_equal(e, 0), axis=0, dtype=np.int32)
         usual = np.right_shift(np.add.reduce(e, axis=0, dtype=np.int32), FRACTION_BITS)
@@ -107,7 +123,7 @@ class Lines:
     @property
     def finite(self) -> bool:
         """Whether losses and weights are."""
-        return bool((self.loss_and_weight.exponent < NOT_FINITE).all())
+        return max(self.loss_and_weight.exponent.tolist()) < NOT_FINITE
 
     def settle(self, bits: tuple[int, int]) -> None:
         """Set the rows' constants from their exponents, for these bits of dz and of A."""

@@ -25,15 +25,14 @@ from numpy.typing import NDArray
 from ddp_mlp.nn import products
 from ddp_mlp.nn.activations import RELU
 from ddp_mlp.nn.buffers import Group, aligned_empty
-from ddp_mlp.nn.lines import Limbs, Line, Lines
+from ddp_mlp.nn.calls import Calls, do
+from ddp_mlp.nn.lines import Limbs, Line, Lines, Samples
 from ddp_mlp.nn.products import ROUNDING, Array, Bits
 from ddp_mlp.nn.rounding import BLOCK, EXPONENT, FLOAT64, LEAST_POWERS, TO_CONSTANTS, Block, Room, to_constants
 
 FLOAT32 = np.dtype(np.float32)
 NARROW_BLOCK = 2 * BLOCK
 """Values of W of a block that is rounded in float32: half as many bytes each."""
-LOOKED_THROUGH = 8 * BLOCK
-"""Values of W of which the largest are found at a time."""
 NARROW_BITS = 22
 """In float32, (x + c) − c with c = 1.5 · 2²³ units rounds x of at most 2²² units to a whole number of them."""
 TO_NARROW = 2.0 ** (23 - 52)
@@ -42,6 +41,7 @@ NARROW_UNIT = 2.0**100
 """All units must be below that: c stays within float32. A unit below float32's least rounds nothing, in either way."""
 
 Drop = Callable[[int, Array, Array | None, slice], None]
+Weights = dict[int, Array]
 
 
 class RoundedWeights:
@@ -88,7 +88,7 @@ class RoundedWeights:
         """Note the largest magnitudes in this part's columns; W[l] (n_l, n_{l-1}) is float32."""
         for l, columns in self._columns.items():
             if columns.start < columns.stop:
-                largest_of_rows(W[l].T[columns], out=self._high[self._rows[l]])
+                largest_of_rows(W[l].T[columns], self._high[self._rows[l]], self._narrow.reshape(-1))
 
     def set(self, W: dict[int, NDArray[Any]]) -> None:
         """Round this part's columns of what all have looked at."""
@@ -97,24 +97,28 @@ class RoundedWeights:
         to_constants(self._constants, self._least, self._factor)
         np.divide(self._constants, ROUNDING, out=self._unit)  # exact
         np.divide(1.0, self._unit, out=self._inverse)
+        all_small = bool(np.maximum.reduce(self._unit) < NARROW_UNIT)
         for l, columns in self._columns.items():
             given, rounded, constant = W[l].T[columns], self.W[l].T[columns], self._constants[self._rows[l]]
-            if self.bits[l].W <= NARROW_BITS and np.maximum.reduce(self.unit[l]) < NARROW_UNIT:
+            if all_small and self.bits[l].W <= NARROW_BITS:
                 round_narrow(given, rounded, constant, self._narrow)
             else:
                 round_wide(given, rounded, constant, self._tile)
 
 
-def largest_of_rows(W: NDArray[Any], out: Array) -> None:
-    """Set out (n_l,) to max |W| of each row; W (k, n_l) has them as columns, and is read once, in blocks."""
-    step = max(1, LOOKED_THROUGH // len(out))
-    high, low = np.maximum.reduce(W[:step], axis=0), np.minimum.reduce(W[:step], axis=0)
+def largest_of_rows(W: NDArray[Any], out: Array, room: NDArray[np.float32]) -> None:
+    """Set out (n_l,) to max |W| of each row; W (k, n_l) of float32 has them as columns, and is read once, in blocks.
+
+    Room is (n_l,) or more.
+    """
+    n = len(out)
+    step = max(1, min(len(W), len(room) // n))
+    magnitudes = room[: step * n].reshape(step, n)
+    high = np.maximum.reduce(np.abs(W[:step], magnitudes), axis=0)
     for start in range(step, len(W), step):
-        block = W[start : start + step]
-        np.maximum(high, np.maximum.reduce(block, axis=0), out=high)
-        np.minimum(low, np.minimum.reduce(block, axis=0), out=low)
-    np.negative(low, out=low)
-    np.copyto(out, np.maximum(high, low, out=high))
+        some = W[start : start + step]
+        np.maximum(high, np.maximum.reduce(np.abs(some, magnitudes[: len(some)]), axis=0), out=high)
+    np.copyto(out, high)
 
 
 def round_narrow(given: NDArray[Any], rounded: Array, constant: Array, room: NDArray[np.float32]) -> None:
@@ -157,6 +161,10 @@ class Pass:
         L, widths = group.L, weights.widths
         self._room = room = Room(widths, group.m)
         self._A = {l: room.blocks(matrix.whole) for l, matrix in group.A.items()}
+        self._z = {
+            l: products.multiplying(weights.W[l], group.A[l - 1].whole, group.A[l].whole) for l in range(1, L + 1)
+        }
+        """{l: the calls of z = W A_prev}."""
         self._signed = {0: True, **{l: f.name != RELU.name for l, f in group.activations.items()}}
         """Whether A[l] may have values below zero."""
         if lines is not None:
@@ -167,6 +175,16 @@ class Pass:
             dz = {l: group.dz[l].whole for l in range(2, L + 1)}
             self._rounded = {l: self._memory[: x.size].reshape(x.shape[::-1]).T for l, x in dz.items()}
             self._into = {l: [block.flat for block in room.blocks(x)] for l, x in self._rounded.items()}
+            self._dA = {
+                l: products.multiplying(weights.W[l].T, self._rounded[l], group.dz[l - 1].whole)
+                for l in range(2, L + 1)
+            }
+            """{l: the calls of dA_prev = Wᵀ dz}."""
+            self._samples: dict[tuple[int, int, int], Samples] = {}
+            """By the slice of the examples that are sampled."""
+            self._gradient: tuple[Weights, Weights] = {}, {}
+            self._sums: dict[int, Calls] = {}
+            """{l: the calls of dW = dz A_prevᵀ and db = Σ dz}, into the arrays of `_gradient`."""
 
     @property
     def nbytes(self) -> int:
@@ -181,11 +199,11 @@ class Pass:
         A[0] is rounded as well. `drop(l, A[l], slope, examples)` may set some of a block's A to zero and scale the
         rest, and where there is a slope f′(z), that in the same way.
         """
-        group, weights, room = self.group, self.weights, self._room
+        group, room = self.group, self._room
         for block in self._A[0]:
             self._round(0, block)
         for l in range(1, group.L + 1):
-            products.multiply(weights.W[l], group.A[l - 1].whole, group.A[l].whole)  # z = W A_prev  (n_l, m)
+            do(self._z[l])  #                                             z = W A_prev         (n_l, m)
             room.lay(b[l][:, 0])
             for block in self._A[l]:
                 np.add(block.flat, block.tile, block.flat)  #             z += b               (n_l, m)
@@ -220,9 +238,12 @@ class Pass:
                 if l > 1:
                     self._round_back(l, block, self._into[l][block.number])
             if l > 1:
-                products.multiply(weights.W[l].T, self._rounded[l], group.dz[l - 1].whole)  # dA_prev = Wᵀ dz
-        A, dz = (group.A[l].whole for l in range(group.L)), (group.dz[l].whole for l in range(1, group.L + 1))
-        lines.sample([*A, *dz], sampled)
+                do(self._dA[l])  #                                        dA_prev = Wᵀ dz      (n_{l-1}, m)
+        key = sampled.start, sampled.stop, sampled.step
+        if key not in self._samples:
+            A, dz = (group.A[l].whole for l in range(group.L)), (group.dz[l].whole for l in range(1, group.L + 1))
+            self._samples[key] = lines.samples([*A, *dz], sampled)
+        lines.sample(self._samples[key])
 
     def _through(self, l: int, block: Block, keep_scale: float) -> None:
         """Turn a block of dA[l] into dz = dA ⊙ f′(z), in place."""
@@ -240,7 +261,7 @@ class Pass:
         The rows' units are in the tile, their inverses in the other one, and dz's magnitudes have been noted.
         """
         np.multiply(block.magnitude, block.tile, block.magnitude)
-        block.measure(block.magnitude, self.weights.bits[l].dz)
+        block.measure(block.magnitude_bits, self.weights.bits[l].dz)
         np.multiply(block.repeated, block.other_tile, block.repeated)
         np.add(block.flat, block.repeated, out)
         np.subtract(out, block.repeated, out)
@@ -259,22 +280,28 @@ class Pass:
         group, lines = self.group, self._lines()
         rests = limbs.views(more) if limbs.rows else {}
         lines.settle(limbs.bits)
+        if self._gradient[0] is not dW or self._gradient[1] is not db:
+            self._gradient, self._sums = (dW, db), {l: self._summing(l, dW[l], db[l]) for l in dW}
         for l in range(1, group.L + 1):
             dz, A = group.dz[l].whole, group.A[l - 1].whole
             rest_dz = self._round_rows(dz, self._dz[l], lines.dz[l], limbs.bits[0], limbs.dz[l])
             rest_A = self._round_rows(A, self._A[l - 1], lines.A[l - 1], limbs.bits[1], limbs.A[l - 1])
-            products.multiply_examples(dz, A, dW[l])
-            products.sum_examples(dz, self._ones, db[l])
+            do(self._sums[l])  #                                          dW = dz A_prevᵀ, db = Σ_i dz⁽ⁱ⁾
             if not limbs.rows:
                 continue
             of_dz, of_A, of_both, of_b = rests[l]
             if rest_dz.size:
                 np.matmul(rest_dz, A.T, out=of_dz)
-                products.sum_examples(rest_dz, self._ones, of_b)
+                np.matmul(rest_dz, self._ones.T, out=of_b)
             if rest_A.size:
                 np.matmul(dz, rest_A.T, out=of_A)
             if rest_dz.size and rest_A.size:
                 np.matmul(rest_dz, rest_A.T, out=of_both)
+
+    def _summing(self, l: int, dW: Array, db: Array) -> Calls:
+        """Return what sets dW = dz A_prevᵀ and db = Σ dz, of a layer."""
+        dz, A_prev = self.group.dz[l].whole, self.group.A[l - 1].whole
+        return [*products.multiplying_examples(dz, A_prev, dW), *products.summing_examples(dz, self._ones, db)]
 
     def _round_rows(self, x: Array, blocks: list[Block], line: Line, bits: int, spread: NDArray[np.int64]) -> Array:
         """Round the rows of x (n, m) in place; return what is left of the rows `spread`, rounded once more."""

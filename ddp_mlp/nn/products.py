@@ -16,12 +16,14 @@ the whole batch, a second limb holds the remainder (`remainder_unit`); the other
 """
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import EnvironmentMismatch
+from ddp_mlp.nn.calls import Calls, do
 from ddp_mlp.nn.randomness import Purpose, words
 
 Array = NDArray[np.float64]
@@ -33,7 +35,8 @@ SMALL, FEWEST = 10**6, 16
 """OpenBLAS multiplies matrices of up to SMALL multiplications unpacked on AVX-512, in ¾ of the time or less."""
 UNIT_LIMIT = 400
 ROUNDING = 1.5 * 2.0**52
-NOTHING, NOT_FINITE = -(1 << 14), 1 << 14  # the exponents of a line of zeros, and of one with infinity or NaN
+NOTHING, NOT_FINITE = -1022, 1025  # the exponents of a line of zeros or subnormals, and of one with infinity or NaN
+MANTISSA_BITS, EXPONENT_FIELD = 52, 0x7FF
 
 
 class Bits(NamedTuple):
@@ -53,6 +56,7 @@ def layer_bits(n_prev: int, n: int) -> Bits:
     return Bits(W, min(MOST, forward - W), min(MOST, backward - W))
 
 
+@cache
 def gradient_bits(m: int) -> tuple[int, int]:
     """Return the bits of dz and of A_prev in dW = dz A_prevᵀ, a sum over m examples: one more for dz, which spreads."""
     both = EXACT - exponent_of_count(m)
@@ -65,15 +69,17 @@ def exponent_of_count(k: int) -> int:
     return max(k - 1, 0).bit_length()
 
 
-def exponents(largest: Array) -> NDArray[np.int32]:
-    """Return the exponent e of each line, with largest < 2ᵉ; NOTHING for zeros, NOT_FINITE for infinity and NaN."""
-    _, e = np.frexp(largest)
-    np.copyto(e, NOTHING, where=largest == 0)
-    np.copyto(e, NOT_FINITE, where=~(largest < np.inf))
-    return e
+def exponents(largest: Array) -> NDArray[np.int64]:
+    """Return the exponent e of each line, with 2^(e − 1) ≤ largest < 2ᵉ, from NOTHING to NOT_FINITE.
+
+    As float64 has it in its bits: a subnormal's is not told from zero's, since no unit is as small.
+    """
+    e = np.right_shift(np.asarray(largest).view(np.int64), MANTISSA_BITS)
+    np.bitwise_and(e, EXPONENT_FIELD, out=e)
+    return np.add(e, NOTHING, out=e)
 
 
-def units(e: NDArray[np.int32], bits: int | NDArray[np.int64]) -> Array:
+def units(e: NDArray[np.integer], bits: int | NDArray[np.int64]) -> Array:
     """Return the unit of each line from its exponent, so that a line's largest value has at most 2^bits units."""
     clipped = np.minimum(np.maximum(e, np.subtract(bits, UNIT_LIMIT)), UNIT_LIMIT)
     return np.where(e <= UNIT_LIMIT, np.ldexp(1.0, np.subtract(clipped, bits).astype(np.int32)), np.nan)
@@ -98,29 +104,47 @@ def multiply(M: Array, A: Array, out: Array) -> None:
 
     A and out are in Fortran order, W or Wᵀ is M. Since no order matters, each shape takes what is fastest.
     """
+    do(multiplying(M, A, out))
+
+
+def multiplying(M: Array, A: Array, out: Array) -> Calls:
+    """Return what `multiply` does, prepared."""
     n, k = M.shape
     if k == 1:  # NumPy leaves that to no BLAS, and takes ten times as long
-        np.multiply(A.T, M.T, out=out.T)
-        np.add(out, 0.0, out=out)  # no zero is negative, as in a sum that begins with 0
-        return
+        # no zero is to be negative, as in a sum that begins with 0
+        return [(np.multiply, (A.T, M.T, out.T)), (np.add, (out, 0.0, out))]
     if M.flags.f_contiguous and k <= LONGEST:
         step = at_a_time(n * k, A.shape[1])
-        for start in range(0, A.shape[1], step):
-            np.matmul(M, A[:, start : start + step], out=out[:, start : start + step])
-        return
-    np.matmul(M[:, :LONGEST], A[:LONGEST], out=out)
+        parts = [slice(start, start + step) for start in range(0, A.shape[1], step)]
+        return [(np.matmul, (M, A[:, part], out[:, part])) for part in parts]
+    calls: Calls = [(np.matmul, (M[:, :LONGEST], A[:LONGEST], out))]
     for start in range(LONGEST, k, LONGEST):
-        np.add(out, M[:, start : start + LONGEST] @ A[start : start + LONGEST], out=out)
+        calls.append((add_product, (M[:, start : start + LONGEST], A[start : start + LONGEST], out)))
+    return calls
 
 
-def multiply_examples(dz: Array, A: Array, out: Array) -> None:
-    """Set out (n, k) = dz Aᵀ, a sum over the examples of dz (n, m) and A (k, m), rounded before: exact.
+def add_product(M: Array, A: Array, out: Array) -> None:
+    """Add M A to out."""
+    np.add(out, np.matmul(M, A), out=out)
+
+
+def multiplying_examples(dz: Array, A: Array, out: Array) -> Calls:
+    """Return what sets out (n, k) = dz Aᵀ, a sum over the examples of dz (n, m) and A (k, m), rounded before: exact.
 
     All are in Fortran order.
     """
     step = at_a_time(dz.size, len(A))
-    for start in range(0, len(A), step):
-        np.matmul(dz, A[start : start + step].T, out=out[:, start : start + step])
+    return [
+        (np.matmul, (dz, A[start : start + step].T, out[:, start : start + step])) for start in range(0, len(A), step)
+    ]
+
+
+def summing_examples(x: Array, ones: Array, out: Array) -> Calls:
+    """Return what sets out (n, 1) = Σ_i x⁽ⁱ⁾, the sum over the examples of x (n, m), rounded before: exact.
+
+    It is a product with ones, (1, ≥ m), which is faster than NumPy's sum.
+    """
+    return [(np.matmul, (ones[:, : x.shape[1]], x.T, out.T))]
 
 
 def at_a_time(size: int, count: int) -> int:
@@ -132,14 +156,6 @@ def at_a_time(size: int, count: int) -> int:
     if few >= count or few < FEWEST:
         return max(count, 1)
     return few - few % FEWEST
-
-
-def sum_examples(x: Array, ones: Array, out: Array) -> None:
-    """Set out (n, 1) = Σ_i x⁽ⁱ⁾, the sum over the examples of x (n, m), rounded before: exact; ones are (1, ≥ m).
-
-    As a product with ones, which is faster than NumPy's sum.
-    """
-    np.matmul(ones[:, : x.shape[1]], x.T, out=out.T)
 
 
 def remainder_unit(unit: Array, bits: int) -> Array:

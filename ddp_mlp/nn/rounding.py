@@ -23,7 +23,6 @@ SHORT, SEVERAL = 192, 8
 """So few values of an example are a short row, and so many of these are looked through together."""
 EXPONENT = np.int64(0x7FF << 52)
 """The bits of a float64's exponent: what is left of a number is the power of two at or below its magnitude."""
-LEAST_UNIT = 2.0**-UNIT_LIMIT
 TO_INFINITY = 2.0 ** (1024 - UNIT_LIMIT)
 """Makes infinity, and so NaN, of what no unit within the limit serves; nothing else overflows."""
 
@@ -46,27 +45,30 @@ class Block:
     """(k, n): an example in each."""
     flat: Array
     """(k n,), as all below but for `starts` and what is (k,) or (k, n); all three are one memory."""
+    flat_bits: NDArray[np.int64]
+    """The bits of `flat`: those of numbers that are not negative have the same order, and are compared sooner."""
     magnitude: Array
+    magnitude_bits: NDArray[np.int64]
     tile: Array
     other_tile: Array
     repeated: Array
     repeated_rows: Array
     """(k, n), the memory of `repeated`."""
+    positive: NDArray[np.bool_]
+    """(k n,)."""
     starts: NDArray[np.int64]
     """(k,): where in `flat` an example begins."""
-    high: Array
-    """(k,)."""
-    high_bits: NDArray[np.int64]
     constant: Array
     """(k, 1): of each example, what is added and taken away again to round it."""
     constant_bits: NDArray[np.int64]
+    """(k,)."""
     several: Array
     """(j, n), j of narrow examples' values side by side: a maximum over rows is the faster the longer they are."""
 
-    def measure(self, magnitude: Array, bits: int) -> None:
+    def measure(self, magnitude_bits: NDArray[np.int64], bits: int) -> None:
         """Lay out, in `repeated`, the rounding constants of the examples of a magnitude (k n,), in this many bits."""
-        np.maximum.reduceat(magnitude, self.starts, out=self.high)
-        np.bitwise_and(self.high_bits, EXPONENT, self.constant_bits)
+        np.maximum.reduceat(magnitude_bits, self.starts, out=self.constant_bits)
+        np.bitwise_and(self.constant_bits, EXPONENT, self.constant_bits)
         to_constants(self.constant, LEAST_POWERS[bits], TO_CONSTANTS[bits])
         np.copyto(self.repeated_rows, self.constant)
 
@@ -74,7 +76,7 @@ class Block:
         """Round every example, in place, to a unit of its own; `signed` where values may be below zero."""
         if signed:
             np.abs(self.flat, self.magnitude)
-        self.measure(self.magnitude if signed else self.flat, bits)
+        self.measure(self.magnitude_bits if signed else self.flat_bits, bits)
         np.add(self.flat, self.repeated, self.flat)
         np.subtract(self.flat, self.repeated, self.flat)
 
@@ -84,14 +86,11 @@ class Block:
         np.subtract(self.flat, self.tile, self.flat)
 
     def through_relu(self, A: Array, keep_scale: float) -> None:
-        """Turn dA into dA ⊙ [A > 0] · keep_scale, in place, for A (k n,) that has been rounded and is not negative.
-
-        What is not zero is a unit at least: so min(A, least) / least is [A > 0], and NumPy need not turn truth values
-        into numbers, which takes longer than all of it.
-        """
-        np.minimum(A, LEAST_UNIT, out=self.repeated)
-        np.multiply(self.repeated, keep_scale / LEAST_UNIT, self.repeated)  # exact
-        np.multiply(self.flat, self.repeated, self.flat)
+        """Turn dA into dA ⊙ [A > 0] · keep_scale, in place, for A (k n,)."""
+        np.greater(A, 0.0, out=self.positive)
+        np.multiply(self.flat, self.positive, self.flat)
+        if keep_scale != 1.0:
+            np.multiply(self.flat, keep_scale, self.flat)
 
     def note(self, high: Array, signed: bool) -> None:
         """Raise high (n,) to the largest magnitude of every row, and leave all magnitudes in `magnitude` if signed."""
@@ -121,11 +120,12 @@ class Room:
         """Make room for arrays (n, m) of these n."""
         size = max(n * width(n, m) for n in heights)
         self._vectors = [aligned_empty(size, FLOAT64) for _ in range(4)]
+        self._positive = np.empty(size, bool)
         most = max(width(n, m) for n in heights)
         widths = {n: width(n, m) for n in heights}
         self._tiles = [{n: v[: k * n].reshape(k, n) for n, k in widths.items()} for v in self._vectors[1:3]]
         """By n, as the blocks of arrays (n, m) have them."""
-        self._high, self._constant, self._several = np.empty(most), np.empty(most), np.empty(SEVERAL * max(heights))
+        self._constant, self._several = np.empty(most), np.empty(SEVERAL * max(heights))
 
     def blocks(self, x: Array) -> list[Block]:
         """Return the blocks of x (n, m), which is kept, not copied."""
@@ -139,11 +139,12 @@ class Room:
         together = SEVERAL if n < SHORT and k % SEVERAL == 0 else 1
         rows = x.T[examples]
         magnitude, tile, other, repeated = (vector[: k * n] for vector in self._vectors)
-        high, constant = self._high[:k], self._constant[:k]
+        flat, constant = rows.reshape(-1), self._constant[:k]
         return Block(
-            *(number, examples, rows.T, rows, rows.reshape(-1)),
-            *(magnitude, tile, other, repeated, repeated.reshape(k, n)),
-            *(np.arange(0, k * n, n), high, high.view(np.int64), constant[:, None], constant.view(np.int64)),
+            *(number, examples, rows.T, rows, flat, flat.view(np.int64)),
+            *(magnitude, magnitude.view(np.int64), tile, other, repeated, repeated.reshape(k, n)),
+            self._positive[: k * n],
+            *(np.arange(0, k * n, n), constant[:, None], constant.view(np.int64)),
             self._several[: n * together].reshape(together, n),
         )
 
@@ -154,7 +155,7 @@ class Room:
     @property
     def nbytes(self) -> int:
         """The bytes of all of it."""
-        return sum(a.nbytes for a in [*self._vectors, self._high, self._constant, self._several])
+        return sum(a.nbytes for a in [*self._vectors, self._positive, self._constant, self._several])
 
 
 def width(n: int, m: int) -> int:

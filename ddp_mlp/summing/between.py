@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.nn.calls import Calls, do
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.summing.forming import Blocks, Calls, do, forming
+from ddp_mlp.summing.forming import Blocks, forming
 from ddp_mlp.summing.plan import QUANTUM, make_plan
 from ddp_mlp.summing.tallies import Collected, Tallies
 from ddp_mlp.summing.tree import Additions, additions, rows

@@ -7,17 +7,15 @@ result, which lies where no other rank reads, and a block of scratch memory for 
 Invariant: which two are added, and which of them is on the left, is what `tree.Additions` says, wherever a sum lies.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn.buffers import aligned_empty
+from ddp_mlp.nn.calls import Calls
 from ddp_mlp.summing.tree import Additions
-
-Calls = list[tuple[Callable[..., object], tuple[Any, ...]]]
-"""Functions, and what they are called with, in order."""
 
 
 class Blocks:
@@ -54,12 +52,6 @@ def forming(order: Additions, terms: Sequence[NDArray[Any]], out: NDArray[Any], 
     if not calls and order.result is not None and not _is(terms[order.result], out):
         calls.append((np.copyto, (out, terms[order.result])))
     return calls
-
-
-def do(calls: Calls) -> None:
-    """Do what has been prepared."""
-    for function, arguments in calls:
-        function(*arguments)
 
 
 def _is(a: NDArray[Any], b: NDArray[Any]) -> bool:

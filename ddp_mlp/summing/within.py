@@ -15,8 +15,8 @@ from ddp_mlp.nn import blas
 from ddp_mlp.nn.backprop import bias_gradient, weight_gradient
 from ddp_mlp.nn.blas import add_product, can_add_products, prepared_product
 from ddp_mlp.nn.buffers import GroupMatrix, Shortcuts, aligned_empty
+from ddp_mlp.nn.calls import Calls, do
 from ddp_mlp.nn.parameters import Layout
-from ddp_mlp.summing.forming import Calls, do
 from ddp_mlp.summing.proven import WIDE, column_blocks, prepared_blocks, small_blocks
 from ddp_mlp.summing.tree import Turn
 

@@ -21,7 +21,7 @@ def test_samples_are_those_of_the_batch_for_any_cut() -> None:
         lines = Lines((5, 3))
         for lo, hi in pairwise(cuts):
             arrays = [np.asfortranarray(X[:, lo:hi]), np.asfortranarray(dz[:, lo:hi])]
-            lines.sample(arrays, sample(lo, hi - lo, 203))
+            lines.sample(lines.samples(arrays, sample(lo, hi - lo, 203)))
         tables.append(lines.table[1:].copy())
     assert np.array_equal(tables[0], tables[1])
     seen = np.concatenate([X, dz])[:, :: 203 // of_batch.SAMPLED]
@@ -71,7 +71,7 @@ def test_what_second_limbs_add_can_be_wiped_out() -> None:
     A[2, 5] = dz[1, 7] = 2.0**30
     for line, x in ((lines.A[0], A), (lines.dz[1], dz)):
         line.high[...] = x.max(axis=1)
-    lines.sample([A, dz], sample(0, m, m))
+    lines.sample(lines.samples([A, dz], sample(0, m, m)))
     lines.end()
     found, dW, db = Limbs(lines, m), {1: np.zeros((3, 4))}, {1: np.zeros((3, 1))}
     found.spread_out(np.ones(found.length), dW, db)
@@ -90,7 +90,7 @@ def test_a_row_that_spreads_has_a_second_limb(ratio: float, limbs: int) -> None:
     A[2, 5] = dz[1, 7] = ratio
     for line, x in ((lines.A[0], A), (lines.dz[1], dz)):
         line.high[...] = x.max(axis=1)
-    lines.sample([A, dz], sample(0, m, m))
+    lines.sample(lines.samples([A, dz], sample(0, m, m)))
     lines.end()
     found = Limbs(lines, m)
     assert found.rows == limbs

@@ -221,7 +221,7 @@ def product(dz: Array, A: Array) -> tuple[Array, int]:
     lines.begin()
     for line, x in ((lines.dz[1], dz), (lines.A[0], A)):
         line.high[...] = np.abs(x).max(axis=1)
-    lines.sample([np.asfortranarray(A), np.asfortranarray(dz)], sample(0, m, m))
+    lines.sample(lines.samples([np.asfortranarray(A), np.asfortranarray(dz)], sample(0, m, m)))
     lines.end()
     limbs = Limbs(lines, m)
     dW, db, more = {1: np.zeros((n, n_prev))}, {1: np.zeros((n, 1))}, np.zeros(limbs.length)

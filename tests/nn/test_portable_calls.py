@@ -110,7 +110,6 @@ NAMED = {
     # of whole numbers of one unit, below 2⁵³: exact in any order
     ("nn/portable.py", "matmul"): "weight_gradient: rounded operands",
     ("nn/portable.py", "maximum.reduce"): "a maximum",
-    ("nn/portable.py", "minimum.reduce"): "a minimum",
     ("nn/lines.py", "add.reduce"): "of whole numbers",
     ("nn/rounding.py", "maximum.reduce"): "a maximum",
     ("nn/rounding.py", "maximum.reduceat"): "maxima",

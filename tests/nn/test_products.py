@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.errors import EnvironmentMismatch
 from ddp_mlp.nn import products
+from ddp_mlp.nn.calls import do
 from ddp_mlp.nn.products import Bits, exponents, gradient_bits, largest, layer_bits, round_to, units
 
 SHAPES = [
@@ -115,13 +116,22 @@ def test_lines_of_zeros_subnormals_and_what_is_not_finite() -> None:
     """Zeros stay, what is far too small is lost, infinity and NaN give NaN, and one line does not touch another."""
     x = np.array([[0.0, 0.0], [5e-324, -5e-324], [1.0, np.inf], [np.nan, 1.0], [1e300, 1.0], [1.0, 0.75]])
     e = exponents(largest(x, 1))
-    assert e[:, 0].tolist() == [products.NOTHING, -1073, products.NOT_FINITE, products.NOT_FINITE, 997, 1]
+    assert e[:, 0].tolist() == [products.NOTHING, products.NOTHING, products.NOT_FINITE, products.NOT_FINITE, 997, 1]
     found = np.empty_like(x)
     with np.errstate(invalid="ignore"):
         round_to(x, units(e, 20), found)
     assert found[:2].tobytes() == np.zeros((2, 2)).tobytes()
     assert np.isnan(found[2:5]).all()
     assert found[5].tolist() == [1.0, 0.75]
+
+
+def test_exponents_are_those_of_frexp() -> None:
+    """Of every power of two that is normal, of what is just below and just above it, and of what bounds them."""
+    powers = np.ldexp(1.0, np.arange(-1022, 1024))
+    x = np.concatenate([np.nextafter(powers[1:], 0), powers, np.nextafter(powers, np.inf)])
+    assert np.array_equal(exponents(x), np.frexp(x)[1])
+    assert exponents(np.array([0.0, -0.0, np.nextafter(powers[0], 0)])).tolist() == [products.NOTHING] * 3
+    assert exponents(np.array([np.inf, np.nan, -np.nan])).tolist() == [products.NOT_FINITE] * 3
 
 
 def test_a_share_of_zeros_does_not_decide() -> None:
@@ -144,7 +154,11 @@ def test_products_of_every_shape(n: int, k: int, m: int) -> None:
     assert not np.signbit(out).any()
     W, A = at_bound(n, k, bits.W, 6), at_bound(m, k, bits.A, 7)
     found = np.full((m, n), np.nan).T
-    products.multiply_examples(np.asfortranarray(W, dtype=np.float64), np.asfortranarray(A, dtype=np.float64), found)
+    do(
+        products.multiplying_examples(
+            np.asfortranarray(W, dtype=np.float64), np.asfortranarray(A, dtype=np.float64), found
+        )
+    )
     assert np.array_equal(found, (W @ A.T).astype(np.float64))
 
 
@@ -162,9 +176,9 @@ def test_a_sum_over_examples_is_exact_at_the_bound(m: int) -> None:
     x = at_bound(9, m, gradient_bits(m)[0], 8)
     x[0] = np.abs(x[0])
     found, ones = np.full((9, 1), np.nan), np.ones((1, m + 3))
-    products.sum_examples(np.asfortranarray(x, dtype=np.float64), ones, found)
+    do(products.summing_examples(np.asfortranarray(x, dtype=np.float64), ones, found))
     assert found[:, 0].tolist() == [float(sum(row)) for row in x.tolist()]
-    products.sum_examples(np.zeros((0, m)), ones, np.zeros((0, 1)))
+    do(products.summing_examples(np.zeros((0, m)), ones, np.zeros((0, 1))))
 
 
 def test_long_sums_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

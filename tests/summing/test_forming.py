@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddp_mlp.summing.forming import Blocks, do, forming
+from ddp_mlp.nn.calls import do
+from ddp_mlp.summing.forming import Blocks, forming
 from ddp_mlp.summing.tree import Additions, additions, complete_subtrees, cut
 from tests.oracles import shard_sums, tree_sum
 

@@ -62,8 +62,15 @@ class Block:
     """(k, 1): of each example, what is added and taken away again to round it."""
     constant_bits: NDArray[np.int64]
     """(k,)."""
+    groups: Array
+    """(k / j, j n), j of narrow examples side by side: a maximum over rows is the faster the longer they are."""
+    magnitude_groups: Array
+    """The same of `magnitude`."""
     several: Array
-    """(j, n), j of narrow examples' values side by side: a maximum over rows is the faster the longer they are."""
+    """(j n,), and below (j, n): the largest of all groups."""
+    several_rows: Array
+    is_whole: bool
+    """Whether it is all of the array."""
 
     def measure(self, magnitude_bits: NDArray[np.int64], bits: int) -> None:
         """Lay out, in `repeated`, the rounding constants of the examples of a magnitude (k n,), in this many bits."""
@@ -93,14 +100,15 @@ class Block:
             np.multiply(self.flat, keep_scale, self.flat)
 
     def note(self, high: Array, signed: bool) -> None:
-        """Raise high (n,) to the largest magnitude of every row, and leave all magnitudes in `magnitude` if signed."""
-        values = self.flat
+        """Raise high (n,) from zeros to the largest magnitude of every row; if signed, leave all in `magnitude`."""
         if signed:
             np.abs(self.flat, self.magnitude)
-            values = self.magnitude
-        several = self.several
-        np.maximum.reduce(values.reshape(-1, several.size), axis=0, out=several.reshape(-1))
-        np.maximum(high, several[0] if len(several) == 1 else np.maximum.reduce(several, axis=0), out=high)
+        np.maximum.reduce(self.magnitude_groups if signed else self.groups, axis=0, out=self.several)
+        if self.is_whole:
+            np.maximum.reduce(self.several_rows, axis=0, out=high)
+            return
+        rows = self.several_rows
+        np.maximum(high, rows[0] if len(rows) == 1 else np.maximum.reduce(rows, axis=0), out=high)
 
 
 def to_constants(powers: Array, least: float | Array, factor: float | Array) -> None:
@@ -139,13 +147,14 @@ class Room:
         together = SEVERAL if n < SHORT and k % SEVERAL == 0 else 1
         rows = x.T[examples]
         magnitude, tile, other, repeated = (vector[: k * n] for vector in self._vectors)
-        flat, constant = rows.reshape(-1), self._constant[:k]
+        flat, constant, several = rows.reshape(-1), self._constant[:k], self._several[: n * together]
         return Block(
             *(number, examples, rows.T, rows, flat, flat.view(np.int64)),
             *(magnitude, magnitude.view(np.int64), tile, other, repeated, repeated.reshape(k, n)),
             self._positive[: k * n],
             *(np.arange(0, k * n, n), constant[:, None], constant.view(np.int64)),
-            self._several[: n * together].reshape(together, n),
+            *(flat.reshape(-1, n * together), magnitude.reshape(-1, n * together)),
+            *(several, several.reshape(together, n), k == x.shape[1]),
         )
 
     def lay(self, of_rows: NDArray[np.floating], other: bool = False) -> None:

@@ -19,10 +19,12 @@ from ddp_mlp.nn import products
 from ddp_mlp.nn.products import NOT_FINITE, UNIT_LIMIT, Array, exponents
 from ddp_mlp.nn.rounding import LEAST_POWERS, TO_CONSTANTS, to_constants
 
-SAMPLED = 64  # examples, at least, whose exponents say what is usual in a row
+SAMPLED = 64  # examples, at least, and below twice as many, whose exponents say what is usual in a row
 RESERVE = 16  # bits that a usual value keeps: its rounding error is below 10⁻⁵
 FRACTION_BITS, EXPONENT_BITS, BIAS = 4, 0x7FF0, 1022
 """Of a float64's first quarter: a number x with 2^(e − 1) ≤ |x| < 2ᵉ has e + BIAS in the bits of its exponent."""
+SHORT_SUM = 32
+"""Exponents, each below 2¹¹, whose sum has 16 bits; NumPy adds those sooner than longer ones."""
 FIRST = slice(3 if sys.byteorder == "little" else 0, None, 4)
 """Where the first quarters lie among the quarters."""
 
@@ -59,7 +61,9 @@ class Samples(NamedTuple):
     """Where the values of some examples lie, and room for their exponents."""
 
     exponents: NDArray[np.uint16]
-    """(examples, rows of all arrays), as they lie in a float64's first quarter."""
+    """(examples, rows of all arrays)."""
+    present: NDArray[np.bool_]
+    """The same: which are not those of zeros."""
     parts: list[tuple[NDArray[np.uint16], NDArray[np.uint16]]]
     """Of each array: its rows' part of that, and the first quarters of its values."""
 
@@ -101,20 +105,25 @@ class Lines:
             self._exponents = np.empty((count, self._exponents.shape[1]), np.uint16)
         e = self._exponents[:count]
         quarters = (x.T[sampled].view(np.uint16)[:, FIRST] for x in arrays)
-        return Samples(e, [(e[:, lo:hi], x) for (lo, hi), x in zip(self._places[:-1], quarters, strict=True)])
+        present = np.empty(e.shape, bool)
+        return Samples(e, present, [(e[:, lo:hi], x) for (lo, hi), x in zip(self._places[:-1], quarters, strict=True)])
 
     def sample(self, samples: Samples) -> None:
         """Note the exponents of some examples as they now are."""
-        e, parts = samples
+        e, present, parts = samples
         if not len(e):
             return
         for part, quarters in parts:
             np.copyto(part, quarters)
         np.bitwise_and(e, EXPONENT_BITS, out=e)  # 0 for zeros, and for what is subnormal
-        present = np.add.reduce(np.not_equal(e, 0), axis=0, dtype=np.int32)
-        usual = np.right_shift(np.add.reduce(e, axis=0, dtype=np.int32), FRACTION_BITS)
-        self.table[1, :-2] += usual - BIAS * present
-        self.table[2, :-2] += present
+        np.right_shift(e, FRACTION_BITS, out=e)
+        np.not_equal(e, 0, out=present)
+        count = np.add.reduce(present.view(np.uint8), axis=0, dtype=np.uint8).astype(np.int32)
+        usual = np.multiply(count, -BIAS)
+        for start in range(0, len(e), SHORT_SUM):
+            np.add(usual, np.add.reduce(e[start : start + SHORT_SUM], axis=0, dtype=np.uint16), out=usual)
+        self.table[1, :-2] += usual
+        self.table[2, :-2] += count
 
     def end(self) -> None:
         """Turn the largest values into exponents."""
@@ -123,7 +132,7 @@ class Lines:
     @property
     def finite(self) -> bool:
         """Whether losses and weights are."""
-        return max(self.loss_and_weight.exponent.tolist()) < NOT_FINITE
+        return all(e < NOT_FINITE for e in self.loss_and_weight.exponent.tolist())
 
     def settle(self, bits: tuple[int, int]) -> None:
         """Set the rows' constants from their exponents, for these bits of dz and of A."""

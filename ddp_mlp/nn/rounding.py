@@ -143,7 +143,7 @@ class Room:
         return [self._block(x, number, examples) for number, examples in enumerate(parts)]
 
     def _block(self, x: Array, number: int, examples: slice) -> Block:
-        n, k = len(x), examples.stop - examples.start
+        (n, m), k = x.shape, examples.stop - examples.start
         together = SEVERAL if n < SHORT and k % SEVERAL == 0 else 1
         rows = x.T[examples]
         magnitude, tile, other, repeated = (vector[: k * n] for vector in self._vectors)
@@ -154,7 +154,8 @@ class Room:
             self._positive[: k * n],
             *(np.arange(0, k * n, n), constant[:, None], constant.view(np.int64)),
             *(flat.reshape(-1, n * together), magnitude.reshape(-1, n * together)),
-            *(several, several.reshape(together, n), k == x.shape[1]),
+            *(several, several.reshape(together, n)),
+            k == m,
         )
 
     def lay(self, of_rows: NDArray[np.floating], other: bool = False) -> None:

@@ -31,6 +31,16 @@ def test_samples_are_those_of_the_batch_for_any_cut() -> None:
     assert not tables[0][:, 8:].any()
 
 
+@pytest.mark.parametrize("value", [np.finfo(float).max, np.finfo(float).tiny])
+def test_the_sums_of_the_largest_and_the_smallest_exponents(value: float) -> None:
+    """Of as many samples as there can be."""
+    m = 2 * of_batch.SAMPLED - 1
+    lines, x = Lines((3, 2)), np.asfortranarray(np.full((3, m), -value))
+    lines.sample(lines.samples([x, x[:2]], sample(0, m, m)))
+    assert (lines.table[1, :5] == m * np.frexp(value)[1]).all()
+    assert (lines.table[2, :5] == m).all()
+
+
 def test_constants_are_those_of_units_at_every_exponent() -> None:
     """From lines of zeros and subnormals over both limits of a unit to infinity, where rounding must give NaN."""
     lines, bits = Lines((2000, 2000)), (23, 21)

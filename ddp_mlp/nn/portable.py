@@ -47,7 +47,8 @@ Weights = dict[int, Array]
 class RoundedWeights:
     """All W[l] rounded row by row to whole units, as float64; memory that may be shared by the ranks of a node.
 
-    Each of `parts` ranks takes a share of every layer's columns, which lie side by side: all `look`, then all `set`.
+    Each of `parts` ranks takes a share of all columns, which lie side by side, layer by layer: all `look`, then all
+    `set`. On one node it is about what the rank has updated, and has in its cache.
     """
 
     def __init__(
@@ -60,11 +61,17 @@ class RoundedWeights:
         """{l: (n_l, n_{l-1})}, Fortran-ordered."""
         allocate = allocate or np.zeros
         self._columns: dict[int, slice] = {}
-        """{l: this part's share}."""
+        """{l: this part's share}, of the layers where it has one."""
+        size = sum(n_prev * n for n_prev, n in pairwise(widths))
+        share = size * part // parts, size * (part + 1) // parts
+        first = 0
         for l, (n_prev, n) in enumerate(pairwise(widths), start=1):
             self.bits[l] = products.layer_bits(n_prev, n)
             self.W[l] = allocate(n * n_prev).reshape(n_prev, n).T
-            self._columns[l] = slice(n_prev * part // parts, n_prev * (part + 1) // parts)
+            lo, hi = (min(max(0, -(-(bound - first) // n)), n_prev) for bound in share)
+            if lo < hi:
+                self._columns[l] = slice(lo, hi)
+            first += n_prev * n
         bounds = np.cumsum([0, *widths[1:]]).tolist()
         self._rows = {l: slice(lo, hi) for l, (lo, hi) in enumerate(pairwise(bounds), start=1)}
         """{l: where the layer's rows lie among all}, as in what follows."""
@@ -81,14 +88,13 @@ class RoundedWeights:
         """{l: (n_l,)}: of each row."""
         self.inverse = {l: self._inverse[rows] for l, rows in self._rows.items()}
         """{l: (n_l,)}: 1 / unit."""
-        size = max(NARROW_BLOCK, *widths[1:])
-        self._tile, self._narrow = aligned_empty(size, FLOAT64), aligned_empty(2 * size, FLOAT32).reshape(2, size)
+        room = max(NARROW_BLOCK, *widths[1:])
+        self._tile, self._narrow = aligned_empty(room, FLOAT64), aligned_empty(2 * room, FLOAT32).reshape(2, room)
 
     def look(self, W: dict[int, NDArray[Any]]) -> None:
         """Note the largest magnitudes in this part's columns; W[l] (n_l, n_{l-1}) is float32."""
         for l, columns in self._columns.items():
-            if columns.start < columns.stop:
-                largest_of_rows(W[l].T[columns], self._high[self._rows[l]], self._narrow.reshape(-1))
+            largest_of_rows(W[l].T[columns], self._high[self._rows[l]], self._narrow.reshape(-1))
 
     def set(self, W: dict[int, NDArray[Any]]) -> None:
         """Round this part's columns of what all have looked at."""

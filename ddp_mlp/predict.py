@@ -73,6 +73,7 @@ def _run(asked: argparse.Namespace, communicator: "Communicator") -> None:
         agree_on_kernels(dtype, communicator)
     with _rows_made_of(asked, model.ensemble.networks[0], communicator) as data:
         info = communicator.on_rank_0(inspect, data, asked.x_name, asked.y_name, False)
+        communicator.on_rank_0(_tell_left_out, info, model.ensemble.networks[0])
         with communicator.in_agreement():
             split = _chosen_split(info, asked)
         scores = _applied(model.ensemble, info, split, communicator, asked.out)
@@ -206,6 +207,16 @@ def _rows_made_of(asked: argparse.Namespace, network: "Network", communicator: "
         except ProgramError as error:  # names the table: what was made of it goes, and nobody has seen it
             error.args = (error.args[0].replace(str(data), str(asked.data)), *error.args[1:])
             raise
+
+
+def _tell_left_out(info: "DatasetInfo", network: "Network") -> None:
+    """Say which features of a data-set file the network does not take. Raises DataError where one is not there."""
+    from ddp_mlp.storage.dataset import arranged
+
+    _, left_out = arranged(info, network.feature_names)
+    if left_out:
+        listed = ", ".join(left_out[:20]) + (", …" if len(left_out) > 20 else "")
+        print(printable(f"{info.path}: takes no part: {listed}"), file=sys.stderr, flush=True)
 
 
 def _chosen_split(info: "DatasetInfo", asked: argparse.Namespace) -> str:

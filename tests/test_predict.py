@@ -375,7 +375,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[Any],
 def test_columns_in_another_order_give_the_same_answer(
     named: tuple[Path, NDArray[Any], list[str]], run_python: Program, tmp_path: Path
 ) -> None:
-    """By name, in HDF5 and in a raw table that has more columns; one that is missing is named."""
+    """By name, in HDF5 and in a raw table that have more columns, which are named; so is one that is missing."""
     pytest.importorskip("pyarrow")
     run_dir, X, labels = named
     model = ddp_mlp.load(run_dir)
@@ -384,16 +384,16 @@ def test_columns_in_another_order_give_the_same_answer(
     accuracy = np.mean(np.array(model.classes)[model.predict(X)] == labels)
     assert accuracy > 0.9
     with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["test/X"], file["test/y"] = X[:, [2, 0, 1]], [2 - "abc".index(label[-1]) for label in labels]
-        file.attrs["features"], file.attrs["classes"] = ["c", "a", "b"], ["large c", "large b", "large a"]
+        file["test/X"], file["test/y"] = X[:, [2, 0, 0, 1]], [2 - "abc".index(label[-1]) for label in labels]
+        file.attrs["features"], file.attrs["classes"] = ["c", "more", "a", "b"], ["large c", "large b", "large a"]
     lines = [f"{c},7,{a},{b}" for a, b, c in X.tolist()]
     (tmp_path / "other.csv").write_text("\n".join(["c,more,a,b", *lines]) + "\n")
     for name in ("other.h5", "other.csv"):
         outcome = run_python(*PREDICT, run_dir, tmp_path / name, "-o", tmp_path / "out.h5")
         assert outcome.returncode == 0, outcome.stderr
+        assert f"{name}: takes no part: more\n" in outcome.stderr
         with h5py.File(tmp_path / "out.h5") as file:
             np.testing.assert_allclose(file["probability"][:], expected, rtol=0, atol=1e-6)
-    assert "takes no part: more" in outcome.stderr
     found = classify(model.network, inspect(tmp_path / "other.h5", for_training=False), "test", SingleProcess())
     assert found is not None
     assert found.accuracy == accuracy

@@ -36,7 +36,12 @@ class ArrayTargets:
     def piece(self, X: NDArray[Any], y: NDArray[Any], w: NDArray[np.float64] | None, name: str, lo: int) -> Piece:
         """Return rows X (k, n_0) from row `lo` on with what y (k,) or (k, columns) is. Raises DataError."""
         if self.kind == "numbers":
-            return Piece(X, w=w, y=y.reshape(len(X), -1).astype(np.float64))
+            numbers = y.reshape(len(X), -1).astype(np.float64)
+            if np.isinf(numbers).any():
+                row, column = np.argwhere(np.isinf(numbers))[0]
+                found = f"row {lo + row}, the target {self.names[column]!r}, is {numbers[row, column]:g}"
+                raise DataError(f"{name}: {found}: must be finite")
+            return Piece(X, w=w, y=numbers)
         if self.kind == "one-hot":
             y = one_hot_labels(y, name, lo)
         labels, codes = distinct(y.reshape(-1), name, lo)

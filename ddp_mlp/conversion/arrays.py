@@ -122,9 +122,8 @@ def npz_splits(path: Path, x_name: str, y_name: str, targets: tuple[str, ...] = 
             size = min(size, info.compress_size * DEFLATE_RATIO)
         return _npy_array(path, f"{path}: {member!r}", lambda: zipfile.ZipFile(path).open(info), size)
 
-    if x_name in members and y_name in members:
-        return {"train": ArrayRows(array(x_name), array(y_name), targets=targets)}
-    splits: dict[str, ForeignRows] = {}
+    splits: dict[str, ArrayRows] = {}
+    used: set[str] = set()
     for split, alias in (("train", "train"), ("valid", "valid"), ("valid", "val"), ("test", "test")):
         for x, y in (
             (f"x_{alias}", f"y_{alias}"),
@@ -133,10 +132,16 @@ def npz_splits(path: Path, x_name: str, y_name: str, targets: tuple[str, ...] = 
         ):
             if x in members and y in members:
                 splits[split] = ArrayRows(array(x), array(y), targets=targets)
+                used |= {x, y}
+    if x_name in members and y_name in members:
+        used = {x_name, y_name}
+        splits = {"train": ArrayRows(array(x_name), array(y_name), targets=targets)}
     if "train" not in splits:
         found = ", ".join(repr(name) for name in list(members)[:10]) or "no arrays"
         raise DataError(f"{path}: has no {x_name!r} and {y_name!r}; found {found}; --x_name and --y_name choose others")
-    return splits
+    if others := [repr(name) for name in members if name not in used]:
+        splits["train"].said += (f"{path}: takes no part: {', '.join(others[:10])}{', …' if len(others) > 10 else ''}",)
+    return dict(splits)
 
 
 class ArrayRows(ForeignRows):

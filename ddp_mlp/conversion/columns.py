@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.conversion.dialect import is_index
-from ddp_mlp.conversion.profiling import Profile
-from ddp_mlp.conversion.recipe import ISO_DATE, MISSING_CATEGORY, OTHER, Column, first_not_date, numbers
+from ddp_mlp.conversion.profiling import Profile, label_text
+from ddp_mlp.conversion.recipe import ISO_DATE, MISSING_CATEGORY, OTHER, Column, check_form, first_not_date, numbers
 from ddp_mlp.conversion.tables import ForeignTable, first_not_numbers, pyarrow, text_for_numbers
 from ddp_mlp.errors import ConfigError, DataError
 from ddp_mlp.units import byte_size
@@ -30,8 +30,8 @@ _INDEX = re.compile(r"__index_level_\d+__")
 """How pandas calls an index that it writes as a column: to CSV, the first ones, and to Parquet."""
 
 
-_CODE = re.compile(r"0\d+")
-"""A number that its first 0 tells from one that is counted or measured, as those of post codes."""
+_CODE = re.compile(r"0\d+|0[xX][0-9a-fA-F]+|[1-9]\d{18,}")
+"""A number that is written as none that is counted or measured is: as a post code, in hexadecimals, as a long key."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,14 @@ class Roles:
     missing_indicator: bool = False
     categories: int = CATEGORIES_AT_MOST
 
+    @property
+    def columns_said(self) -> tuple[str, ...]:
+        """The names or numbers of columns that were given, the label apart."""
+        onehot = () if self.onehot in (None, ("auto",)) else self.onehot or ()
+        weight = () if self.weight is None else (self.weight,)
+        dates = (name for name, _ in self.dates)
+        return (*self.targets, *weight, *self.drop, *self.keep, *onehot, *dates)
+
 
 @dataclass
 class Places:
@@ -69,6 +77,8 @@ class Places:
 def placed(table: ForeignTable, roles: Roles) -> Places:
     """Find the columns that roles name. Raises ConfigError, naming the flag, for one that is not there or has two."""
     taken: dict[int, str] = {}
+    for form in (form for _, form in roles.dates if form is not None):
+        check_form(form)
 
     def find(flag: str, name: str, exclusive: bool = True) -> int:
         column = _find(table, flag, name)
@@ -81,10 +91,11 @@ def placed(table: ForeignTable, roles: Roles) -> Places:
     weight = None if roles.weight is None else find("--weight", roles.weight)
     dropped = [find("--drop", name) for name in roles.drop]
     keep = {find("--keep", name, exclusive=False) for name in roles.keep}
-    index = [column for column in _index_of(table) if column not in {*taken, *keep}]
-    features = [column for column in range(len(table.names)) if column not in {*taken, *index}]
+    apart = set(taken)
     onehot = {find("--onehot", name) for name in roles.onehot or () if name != "auto"}
     dates = {find("--date", name): form for name, form in roles.dates}
+    index = [column for column in _index_of(table) if column not in {*taken, *keep}]
+    features = [column for column in range(len(table.names)) if column not in {*apart, *index}]
     if not features:
         raise DataError(f"{table.path}: has no column left for features; found {_listed(table)}")
     said = [f"{table.names[column]!r} (an index, as pandas writes it; --keep takes it)" for column in index]
@@ -95,7 +106,7 @@ def placed(table: ForeignTable, roles: Roles) -> Places:
 def _index_of(table: ForeignTable) -> list[int]:
     """Return the columns that pandas has written its index to: the first ones, which have no name, or by its names."""
     leading = list(takewhile(lambda column: _NAMELESS.fullmatch(table.names[column]), range(len(table.names))))
-    named = [column for column, name in enumerate(table.names) if _INDEX.fullmatch(name)]
+    named = [column for column, name in enumerate(table.names) if _INDEX.fullmatch(name) or name in table.index]
     return [*leading, *named] if table.named else []
 
 
@@ -172,6 +183,11 @@ def check(table: ForeignTable, roles: Roles, places: Places, found: Profile) -> 
         elif column in found.ids and column not in places.keep and kind == "number":
             wrong.append(
                 f"{name} has another whole number in every row, like an ID: --drop {table.names[column]} or --keep it"
+            )
+        elif column in found.rounded and column not in places.keep:
+            wrong.append(
+                f"{name} has whole numbers beyond 2^53, of which float64 makes equal ones: "
+                f"--drop {table.names[column]}, --onehot {table.names[column]}, or --keep it"
             )
         if column in found.missing and kind != "empty" and column not in (*faulty, *undated) and roles.impute is None:
             count, _ = found.missing[column]
@@ -296,7 +312,7 @@ def fitted(
         for batch in table.batches(imposed(table, places)):
             chosen = is_train(batch)
             for column, counted in categories.items():
-                texts = arrow.compute.utf8_trim_whitespace(batch.column(column).filter(arrow.array(chosen)))
+                texts = label_text(arrow, batch.column(column).filter(arrow.array(chosen)))
                 for entry in arrow.compute.value_counts(texts).to_pylist():
                     counted[MISSING_CATEGORY if entry["values"] is None else entry["values"]] += entry["counts"]
             for column in to_fill if method != "constant" else ():

@@ -20,6 +20,7 @@ from ddp_mlp.conversion.columns import Roles
 from ddp_mlp.conversion.dialect import Asked
 from ddp_mlp.conversion.labels import check_classes, number_classes
 from ddp_mlp.conversion.opening import open_sources
+from ddp_mlp.conversion.recipe import Recipe
 from ddp_mlp.conversion.scanning import scan, smallest_dtype, with_progress
 from ddp_mlp.conversion.source import Counts, ForeignRows, Piece
 from ddp_mlp.conversion.splitting import Membership, part_rows
@@ -228,7 +229,9 @@ def _attributes(
     if first.feature_shape:
         found["feature_shape"] = first.feature_shape
     if isinstance(first, TableRows):
-        found["recipe"] = replace(first.recipe(asked.text), dtype=dtype.name).to_json()
+        found["recipe"] = replace(first.fitted(asked.text), dtype=dtype.name).to_json()
+    elif first.recipe is not None:
+        found["recipe"] = replace(Recipe.from_json(first.recipe, first.name), dtype=dtype.name).to_json()
     return found
 
 

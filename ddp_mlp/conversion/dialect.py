@@ -10,12 +10,13 @@ import csv
 import gzip
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ddp_mlp.conversion.source import Stream, open_stream, reading
+from ddp_mlp.conversion.spaces import squeezed
 from ddp_mlp.errors import ConfigError, DataError
 
 Header: TypeAlias = Literal["auto", "yes", "no"]
@@ -30,6 +31,8 @@ LONGEST_LINE = 64 << 20
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe", " ": "spaces"}
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 _COMMA_NUMBER = re.compile(r"\s*[-+]?\d*,\d+\s*")
+_THOUSANDS = re.compile(r"\s*[-+]?[1-9]\d{0,2},\d{3}\s*")
+"""A number with a comma that may separate thousands as well."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Asked:
     missing: tuple[str, ...] | None = None
     header: Header = "auto"
     max_columns: int = MAX_COLUMNS
+    usual_decimal: str | None = None
+    """The sign to take where a comma could be one, or separate thousands; None: that is refused."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,10 @@ class Dialect:
     """What was found out and is worth saying."""
 
 
-def dialect_of(path: Path, asked: Asked, label: str | None) -> Dialect:
+def dialect_of(path: Path, asked: Asked, label: str | None, said: Sequence[str] = ()) -> Dialect:
     """Return how the text table at `path` is written. `label`, where it is an index, is a column that may be text.
 
+    `said` are the other columns that were named or numbered: a name can only be found in a header.
     Raises ConfigError for what can be read in two ways, DataError or StorageError for a file that cannot be used.
     """
     found: list[str] = []
@@ -87,20 +93,22 @@ def dialect_of(path: Path, asked: Asked, label: str | None) -> Dialect:
     separator = asked.separator or _separator_of(lines)
     if asked.separator is None and separator != ",":
         found.append(f"separated by {NAMES[separator]}")
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=separator == " ")
-    cells = _cells(rows, separator)
+    if separator == " ":
+        _check_single_bytes(path, encoding)
+    cells = _cells(text, separator)
     first, skipped = cells[0], _lines_before(text, separator)
     if len(first) > asked.max_columns:
         raise DataError(f"{path}: has {len(first)} columns: --max_columns {len(first)} takes them, if memory allows")
-    decimal = asked.decimal or _decimal_of(cells, separator)
+    decimal = asked.decimal or _decimal_of(path, cells, separator, asked.usual_decimal)
     if asked.decimal is None and decimal == ",":
         found.append("decimal comma")
-    header = _has_header(path, asked.header, first, label)
+    missing = MISSING if asked.missing is None else asked.missing
+    header = _has_header(path, asked.header, cells, label, said, missing)
     return Dialect(
         separator=separator,
         decimal=decimal,
         encoding=encoding,
-        missing=MISSING if asked.missing is None else asked.missing,
+        missing=missing,
         names=tuple(cell.strip() for cell in first) if header else None,
         width=len(first),
         skipped_lines=skipped if header else 0,
@@ -156,15 +164,28 @@ def _separator_of(lines: list[str]) -> str:
     best = max(counts, key=lambda mark: counts[mark][0])
     if counts[best][0]:
         return best
-    widths = {len(line.split()) for line in bare}
+    widths = {len(re.sub(r'"[^"]*"', "q", line).split()) for line in lines}
     return " " if widths != {1} and len(widths) == 1 else ","
 
 
-def _cells(rows: Iterator[list[str]], separator: str) -> list[list[str]]:
+def records_of(text: Iterable[str], separator: str, strict: bool = False) -> Any:
+    """Return a reader of records, whose cells may be as long as a line may be."""
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
+    return csv.reader(text, delimiter=separator, strict=strict)
+
+
+def _check_single_bytes(path: Path, encoding: str) -> None:
+    """Raise DataError where a space is more than a byte: runs of them are found as bytes."""
+    if len("  ".encode(encoding)) > len(" ".encode(encoding)) + 1:
+        raise DataError(f"{path}: is separated by spaces, and encoded in {encoding}: save it in utf-8")
+
+
+def _cells(text: str, separator: str) -> list[list[str]]:
+    """Return the first records that are not empty."""
+    if separator == " ":
+        text, separator = squeezed(text.encode()).decode(), "\t"
     found = []
-    for row in rows:
-        if separator == " ":
-            row = " ".join(row).split()
+    for row in records_of(io.StringIO(text, newline=""), separator):
         if row:
             found.append(row)
         if len(found) == SAMPLE_LINES:
@@ -174,36 +195,63 @@ def _cells(rows: Iterator[list[str]], separator: str) -> list[list[str]]:
 
 def _lines_before(text: str, separator: str) -> int:
     """Return how many lines of the file end with its first row, empty ones and line breaks in quotes included."""
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    rows = records_of(io.StringIO(text, newline=""), separator)
     next(row for row in rows if any(cell.strip() for cell in row) or len(row) > 1)
-    return rows.line_num
+    return int(rows.line_num)
 
 
-def _decimal_of(cells: list[list[str]], separator: str) -> str:
+def _decimal_of(path: Path, cells: list[list[str]], separator: str, usual: str | None) -> str:
     """Return a comma where cells are numbers with one and none has a point."""
     if separator == ",":
         return "."
     every = [cell for row in cells[1:] or cells for cell in row]
-    commas = sum(_COMMA_NUMBER.fullmatch(cell) is not None for cell in every)
+    commas = [cell for cell in every if _COMMA_NUMBER.fullmatch(cell)]
     points = sum("." in cell and _NUMBER.fullmatch(cell) is not None for cell in every)
-    return "," if commas and not points else "."
+    if not commas or points:
+        return "."
+    if all(_THOUSANDS.fullmatch(cell) for cell in commas):
+        if usual is None:
+            raise ConfigError(
+                f"{path}: is {commas[0].strip()} a number with a decimal comma, or are thousands separated by it? say "
+                "--decimal , for the first, and for the other write numbers plainly"
+            )
+        return usual
+    return ","
 
 
-def _has_header(path: Path, header: Header, cells: list[str], label: str | None) -> bool:
+def _has_header(
+    path: Path, header: Header, cells: list[list[str]], label: str | None, said: Sequence[str], missing: Sequence[str]
+) -> bool:
     if header != "auto":
         return header == "yes"
-    if label is not None and not is_index(label):
+    if any(not is_index(name) for name in (*said, *([] if label is None else [label]))):
         return True  # a name can only be found in a header
-    position = int(label) % len(cells) if label is not None else len(cells)
-    others = [cell.strip() for column, cell in enumerate(cells) if column != position]
-    if any(cell and _NUMBER.fullmatch(cell.replace(",", ".")) is None and cell not in MISSING for cell in others):
+    first, *following = cells
+    position = int(label) % len(first) if label is not None else len(first)
+    others = [(column, cell.strip()) for column, cell in enumerate(first) if column != position]
+    numbers = [cell for _, cell in others if _NUMBER.fullmatch(cell.replace(",", "."))]
+    texts = [(column, cell) for column, cell in others if cell not in missing and cell not in (*numbers, "")]
+    listed = f"{', '.join(cell for _, cell in others[:4])}{', …' if len(others) > 4 else ''}"
+    remedy = "say --header yes or --header no"
+    if texts and numbers:
+        raise ConfigError(f"{path}: is its first line ({listed}) names, or a row of text and numbers? {remedy}")
+    for column, cell in texts:
+        if any(len(row) > column and row[column].strip() == cell for row in following):
+            raise ConfigError(f"{path}: is its first line ({listed}) names? {cell!r} comes again below it: {remedy}")
+    if texts:
         return True
-    numbers = [str(number) for number in range(len(cells) + 1)]
-    if len(others) > 1 and others in (numbers[: len(others)], numbers[1 : len(others) + 1]):
-        raise ConfigError(
-            f"{path}: is its first line ({', '.join(others[:4])}, …) names or numbers? say --header yes or --header no"
-        )
+    every = [cell.strip() for cell in first]
+    counted = every if is_index(every[position % len(first)]) else [cell for _, cell in others]
+    counted = counted[1:] if counted[:1] == [""] else counted  # above an index, as pandas writes it
+    if len(counted) > 1 and all(map(is_index, counted)) and _are_a_count([int(cell) for cell in counted]):
+        raise ConfigError(f"{path}: is its first line ({listed}) names or numbers? {remedy}")
     return False
+
+
+def _are_a_count(whole: list[int]) -> bool:
+    """Tell whether numbers are 0, 1, 2, … or 1, 2, 3, …, or four and more that follow one another, such as years."""
+    start, count = whole[0], len(whole)
+    return whole == [*range(start, start + count)] and (start in (0, 1) or count >= 4)
 
 
 def is_index(text: str) -> bool:

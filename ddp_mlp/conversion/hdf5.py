@@ -43,7 +43,7 @@ class Hdf5Rows(ForeignRows):
         self.name = f"{info.path}, {split}"
         self._info, self._split, self.how = info, split, how if info.splits[split].labelled else None
         self.features, self.columns, self.feature_shape = info.features, info.names, info.feature_shape
-        self.classes = info.classes
+        self.classes, self.recipe = info.classes, info.recipe
         self.labelled = self.how is not None and self.how.kind != "numbers"
         if self.how is not None:
             self.targets, self.said = self.how.names, self.how.said

@@ -34,7 +34,7 @@ def open_sources(
     Raises ConfigError when the files do not go together, or for what was said and does not apply to them; StorageError
     and DataError for a file that cannot be used.
     """
-    kinds = [kind_of(path) for path in paths]
+    kinds = [kind_of(path, asked.encoding) for path in paths]
     _check_applies(kinds, roles, asked, x_name, y_name)
     mixed = " and ".join(sorted(set(kinds)))
     match kinds:
@@ -63,8 +63,8 @@ def open_sources(
     )
 
 
-def kind_of(path: Path) -> str:
-    """Tell a file's format by its first bytes, unpacked where gzip packed them."""
+def kind_of(path: Path, encoding: str | None = None) -> str:
+    """Tell a file's format by its first bytes, unpacked where gzip packed them; `encoding` says that it is text."""
     size_and_mtime(os.fspath(path))
     with reading(path), open_stream(path) as stream:
         start = stream.read(4096)
@@ -78,8 +78,18 @@ def kind_of(path: Path) -> str:
         return "Parquet"
     if len(start) >= 4 and start[:2] == b"\0\0" and start[2] in IDX_DTYPES and start[3] > 0:
         return "IDX"
+    if start.startswith(b"CDF") and start[3:4] in (b"\x01", b"\x02", b"\x05"):
+        raise DataError(f"{path}: is a netCDF file of before version 4: `nccopy -k nc4` makes one that can be read")
+    if start.startswith(b"MATLAB 5.0"):
+        raise DataError(f"{path}: is a MATLAB file of before version 7.3: save it with -v7.3, or its matrices as CSV")
+    if start and encoding is not None:
+        return "CSV"
     if not start or (b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))):
-        raise DataError(f"{path}: is no CSV, Parquet, NPY, NPZ, IDX or HDF5 file")
+        hint = ""
+        for name, zeros in (("utf-16-le", start[1::2]), ("utf-16-be", start[0::2])):
+            if 2 * zeros.count(0) > len(zeros) > 0:
+                hint = f"; if it is text, --encoding {name}"
+        raise DataError(f"{path}: is no CSV, Parquet, NPY, NPZ, IDX or HDF5 file{hint}")
     return "CSV"
 
 
@@ -136,13 +146,16 @@ def _train_first(groups: list[Sequence[Path]]) -> list[Sequence[Path]]:
 
 def _tables(paths: Sequence[Path], kinds: Sequence[str], roles: Roles, asked: Asked) -> dict[str, ForeignRows]:
     in_order = [path for [path] in _train_first([[path] for path in paths])]
-    tables = [open_table(path, kinds[0], roles.label, asked) for path in in_order]
+    tables = [open_table(path, kinds[0], roles.label, asked, roles.columns_said) for path in in_order]
     return dict(zip(("train", "test"), (TableRows(table, roles) for table in tables), strict=False))
 
 
-def open_table(path: Path, kind: str, label: str | None, asked: Asked) -> ForeignTable:
-    """Return the table in a CSV or Parquet file; `label`, if it is an index, is a column that may be text."""
-    return CsvTable(path, asked, label) if kind == "CSV" else ParquetTable(path)
+def open_table(path: Path, kind: str, label: str | None, asked: Asked, said: Sequence[str] = ()) -> ForeignTable:
+    """Return the table in a CSV or Parquet file.
+
+    `label`, if it is an index, is a column that may be text; `said` are the other columns that were named or numbered.
+    """
+    return CsvTable(path, asked, label, said) if kind == "CSV" else ParquetTable(path)
 
 
 def _pair(paths: Sequence[Path], kinds: Sequence[str], targets: tuple[str, ...]) -> ForeignRows:

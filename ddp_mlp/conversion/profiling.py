@@ -36,6 +36,8 @@ class Profile:
     highest: dict[int, float] = field(default_factory=dict)
     ids: set[int] = field(default_factory=set)
     """Columns whose values all differ."""
+    rounded: set[int] = field(default_factory=set)
+    """Columns of whole numbers of which float64 would make equal what is not."""
     merged: set[int] = field(default_factory=set)
     """Columns of which float32 would make equal what is not."""
     floats: dict[int, np.dtype[Any]] = field(default_factory=dict)
@@ -77,6 +79,8 @@ def profile(
         for column in features:
             if found.kinds[column] != "number":
                 cells = batch.column(column)
+                if found.kinds[column] == "text":
+                    cells = label_text(arrow, cells)
                 if cells.null_count:
                     first = int(arrow.compute.index(cells.is_null(), arrow.scalar(True)).as_py())
                     _add_missing(found, column, cells.null_count, first)
@@ -92,7 +96,7 @@ def profile(
     found.labels = dict(labels)
     looked_at = min(found.rows, sampled)
     _judge_numbers(found, samples, looked_at)
-    found.ids |= {column for column, counted in texts.items() if len(counted) == looked_at >= ROWS_OF_AN_ID}
+    found.ids |= {column for column, counted in texts.items() if len(counted) == counted.total() >= ROWS_OF_AN_ID}
     return found
 
 
@@ -145,11 +149,19 @@ def _judge_numbers(found: Profile, samples: Mapping[int, list[NDArray[Any]]], lo
             different = _different(ordered)
             with np.errstate(over="ignore"):
                 in_float32 = _different(ordered.astype(np.float32))
+            there = np.full(len(columns), looked_at)
+            is_whole = np.ones(len(columns), bool)
+            if dtype.kind == "f":  # with missing values, whole numbers are floats
+                there -= np.isnan(ordered).sum(axis=1)
+                is_whole = (np.isnan(ordered) | (np.rint(ordered) == ordered)).all(axis=1)
+            is_id = is_whole & (different == there) & (there >= ROWS_OF_AN_ID)
+            found.ids |= {column for column, so in zip(columns, is_id, strict=True) if so}
             for column, kept, all_of_them in zip(columns, in_float32.tolist(), different.tolist(), strict=True):
-                if dtype.kind in "iu" and all_of_them == looked_at >= ROWS_OF_AN_ID:
-                    found.ids.add(column)
                 if kept < 0.99 * all_of_them:
                     found.merged.add(column)
+            if dtype.kind in "iu":
+                in_float64 = _different(ordered.astype(np.float64))
+                found.rounded |= {c for c, so in zip(columns, in_float64 < different, strict=True) if so}
 
 
 def _different(ordered: NDArray[Any]) -> NDArray[np.int64]:
@@ -185,7 +197,7 @@ def _count_labels(arrow: Any, cells: Any, found: Profile, labels: "Counter[str]"
 
 
 def label_text(arrow: Any, cells: Any) -> Any:
-    """Return labels without the spaces around them; one that is empty is missing."""
+    """Return labels or categories without the spaces around them; one that is empty is missing."""
     trimmed = arrow.compute.utf8_trim_whitespace(cells)
     empty = arrow.scalar("")  # made here: where memory is out, a plain "" is a TypeError of `equal`
     return arrow.compute.if_else(arrow.compute.equal(trimmed, empty), arrow.scalar(None, arrow.string()), trimmed)

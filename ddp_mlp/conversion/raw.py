@@ -1,7 +1,7 @@
 """Raw tables, with labels or without, made into rows for a trained network by the recipe that it has kept."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,10 @@ class _RawTable:
         self.path, self.recipe = path, recipe
         header: Header = "yes" if recipe.named else "no"
         asked = Asked(recipe.separator, recipe.decimal, recipe.encoding, recipe.missing, header)
+        asked = replace(asked, usual_decimal=recipe.found_decimal or ".")
         self._table = open_table(path, kind, None, asked)
+        if not recipe.named:
+            self._check_width(len(self._table.names))
         missing = [column.name for column in recipe.columns if column.name not in self._table.names]
         if missing:
             raise DataError(f"{path}: has no column {', '.join(map(repr, missing))}, which training had")
@@ -122,18 +125,33 @@ class _RawTable:
         self.additional = [name for place, name in enumerate(self._table.names) if place not in used]
         self._types = self._column_types()
 
+    def _check_width(self, found: int) -> None:
+        """Raise DataError where columns without names are not as many as training's, targets at the end apart."""
+        recipe, width = self.recipe, self.recipe.width
+        behind = {*recipe.targets, *([] if recipe.label is None else [recipe.label])}
+        if width is not None and found != width and {str(place) for place in range(found, width)} != behind:
+            raise DataError(
+                f"{self.path}: has {found} columns without names, and training's table {width}: columns are taken by "
+                "their number, so give all of them, or those before the label where it is the last"
+            )
+
     def _place(self, name: str | None) -> int | None:
         return self._table.names.index(name) if name in self._table.names else None
 
     def _column_types(self) -> dict[int, Any]:
         arrow, columns = pyarrow(), self.recipe.columns
         named = zip(self._features, columns, strict=True)
-        own = self._table.typed  # dates are what the file says, and nothing is asked of what takes no part
-        types = {place: column.arrow_type() for place, column in named if not (own and column.kind == "date")}
+        own = self._table.typed  # nothing is asked of what takes no part
+        # Dates are what the file says, or what convert would have taken them for: with a zone, or as text.
+        types = {
+            place: column.arrow_type()
+            for place, column in named
+            if column.kind != "date" or (column.format and not own)
+        }
         types |= {place: arrow.float64() for place in (*self.targets, self.weight) if place is not None}
         if self.label is not None:
             types[self.label] = arrow.string()
-        others = (place for place in range(len(self._table.names)) if place not in types)
+        others = (place for place in range(len(self._table.names)) if place not in {*types, *self._features})
         return types if own else types | dict.fromkeys(others, arrow.string())
 
     def survey(self) -> _Found:
@@ -201,7 +219,7 @@ class _RawTable:
             return
         types = pyarrow().types
         is_text = types.is_string(cells.type)
-        if not is_text and not (types.is_timestamp(cells.type) or types.is_date(cells.type)):
+        if not is_text and not any(test(cells.type) for test in (types.is_timestamp, types.is_date, types.is_null)):
             raise DataError(f"{self.path}: {column.name!r} is {cells.type}: must hold dates, as in training")
         if wrong := first_not_date(cells, column.form) if is_text else None:
             [place] = self._table.places([lo + wrong[0]])

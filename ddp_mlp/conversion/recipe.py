@@ -11,21 +11,26 @@ Invariants:
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.conversion.profiling import label_text
 from ddp_mlp.conversion.tables import pyarrow
-from ddp_mlp.errors import DataError
+from ddp_mlp.errors import ConfigError, DataError
 
 OTHER = "other"
 MISSING_CATEGORY = "missing"
 ISO_DATE = "%Y-%m-%d"
 DAY = 86_400_000_000
 """Microseconds."""
+_SIGNS = "YymbBhdejDFHIMpSTRzaAnt%"
+"""Of strptime's, those by which a date is told."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def numbers(cells: Any, column: Column) -> NDArray[Any]:
     if column.kind == "date":
         if arrow.types.is_string(cells.type):
             cells = arrow.compute.strptime(cells, format=column.form, unit="us")
-        days = cells.cast(arrow.timestamp("us")).cast(arrow.int64())
+        days = cells.cast(arrow.timestamp("us"), safe=False).cast(arrow.int64())  # what is less than 1 us is cut off
         return np.asarray(days.to_numpy(zero_copy_only=False) / DAY)
     values = cells.to_numpy(zero_copy_only=False)
     if values.dtype == object:  # booleans of which some are missing
@@ -108,15 +113,41 @@ def numbers(cells: Any, column: Column) -> NDArray[Any]:
 def first_not_date(cells: Any, form: str) -> tuple[int, str] | None:
     """Return the row of the first text that is no date of this form, and the text; None where all are, or missing."""
     arrow = pyarrow()
-    parsed = arrow.compute.strptime(cells, format=form, unit="us", error_is_null=True)
-    row = int(arrow.compute.index(arrow.compute.and_(parsed.is_null(), cells.is_valid()), arrow.scalar(True)).as_py())
+    compute = arrow.compute
+    parsed = compute.strptime(cells, format=form, unit="us", error_is_null=True)
+    wrong = compute.and_(parsed.is_null(), cells.is_valid())
+    # Arrow makes 1 March of "30.02.", and of "20-02-28" the year 20.
+    doubtful = compute.or_(compute.less_equal(compute.day(parsed), 3), compute.less(compute.year(parsed), 1000))
+    texts = cells.filter(doubtful).unique().to_pylist()
+    if none := [text for text in texts if not _is_date(text, form)]:
+        wrong = compute.or_(wrong, compute.is_in(cells, value_set=arrow.array(none, arrow.string())))
+    row = int(compute.index(wrong, arrow.scalar(True)).as_py())
     return None if row < 0 else (row, cells[row].as_py())
+
+
+def _is_date(text: str, form: str) -> bool:
+    try:
+        datetime.strptime(text, form)
+    except ValueError:
+        return False
+    return True
+
+
+def check_form(form: str) -> None:
+    """Raise ConfigError for a form of dates that leaves out the year, or whose signs Arrow does not go by."""
+    signs = set(re.findall(r"%(.)", form))
+    if unknown := sorted(sign for sign in signs if sign not in _SIGNS):
+        raise ConfigError(
+            f"--date …={form}: %{unknown[0]} is not taken: year, month, day and time are, as %Y-%m-%d %H:%M"
+        )
+    if not signs & set("YyDF") or (signs & set("de") and not signs & set("mbBh")):
+        raise ConfigError(f"--date …={form}: must have a year, and a month where it has a day, as %d.%m.%Y has")
 
 
 def category_codes(cells: Any, categories: tuple[str, ...]) -> NDArray[np.int64]:
     """Return each cell's place among the categories (k,), -1 where it is none of them; what is missing has a name."""
     arrow = pyarrow()
-    filled = arrow.compute.fill_null(arrow.compute.utf8_trim_whitespace(cells), MISSING_CATEGORY)
+    filled = arrow.compute.fill_null(label_text(arrow, cells), MISSING_CATEGORY)
     found = arrow.compute.index_in(filled, value_set=arrow.array(categories, arrow.string()))
     return np.asarray(arrow.compute.fill_null(found, -1).to_numpy(zero_copy_only=False), np.int64)
 
@@ -137,6 +168,10 @@ class Recipe:
     missing: tuple[str, ...] | None = None
     dtype: str | None = None
     """The type of X in the file that was made."""
+    width: int | None = None
+    """How many columns the table had."""
+    found_decimal: str | None = None
+    """The decimal sign that was given or found."""
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def scan(source: ForeignRows, largest: float) -> Scan:
 
 def _check_floats(source: ForeignRows, X: NDArray[Any], lo: int, largest: float) -> None:
     with np.errstate(invalid="ignore"):
-        wrong = ~(np.abs(X) <= largest)
+        wrong = ~(np.abs(X) <= min(largest, float(np.finfo(X.dtype).max)))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         name = f" ({source.columns[column]!r})" if source.columns else ""

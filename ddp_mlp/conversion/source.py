@@ -66,6 +66,8 @@ class ForeignRows(ABC):
     """Those of the labels 0, 1, …, where the file has them."""
     feature_shape: tuple[int, ...] | None = None
     """Of the features of a row, where they are one kind: an image, a field."""
+    recipe: str | None = None
+    """How a raw table becomes these features (JSON), where they were made of one."""
     targets: tuple[str, ...] = ()
     """The names of the targets, where rows have numbers instead of a label."""
     labelled: bool = True
@@ -153,6 +155,20 @@ def distinct(y: NDArray[Any], name: str, lo: int) -> tuple[Sequence[str], NDArra
             raise DataError(f"{name}: {found}: must be a whole number or text; numbers to be met are --target")
     labels, codes = np.unique(y, return_inverse=True)
     if y.dtype.kind in "USO":
-        names = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in labels.tolist()]
+        names = [_text_of(label, name) for label in labels.tolist()]
+        if "" in names:
+            raise DataError(
+                f"{name}: row {lo + int(np.argmax(codes == names.index('')))}, the label, is empty: take it out"
+            )
         return names, codes
     return [str(int(label)) for label in labels.tolist()], codes
+
+
+def _text_of(label: bytes | str, name: str) -> str:
+    """Return a label of text. Raises DataError for bytes that are none: two of them could become one."""
+    if isinstance(label, str):
+        return label
+    try:
+        return label.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: the label {label!r} is not utf-8: decode it, and save text") from error

@@ -1,5 +1,6 @@
 """The rows of a table as `convert` takes them: its columns through a recipe, its label, targets and weights."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -59,6 +60,11 @@ class TableRows(ForeignRows):
         if self.table.names != other.table.names:
             raise DataError(f"{self.name}: its columns are not those of {other.name}: {self._difference(other)}")
         for column, place in zip(other._columns, self._places.features, strict=True):
+            kind, theirs = self._profile.kinds[place], other._profile.kinds[place]
+            if column.kind == "category":
+                self._types[place] = column.arrow_type()
+            elif kind != theirs:
+                raise DataError(f"{self.name}: {column.name!r} is {kind}, and in {other.name} {theirs}")
             if place in self._profile.missing and column.kind != "category" and column.fill is None:
                 raise DataError(f"{self.name}: {column.name!r} is missing in some rows, and in none of {other.name}")
         self._take(other._columns, other._profile)
@@ -73,12 +79,15 @@ class TableRows(ForeignRows):
     def _take(self, found: tuple[Column, ...], profile: Profile) -> None:
         self._columns = found
         names = tuple(name for column in found for name in column.features)
+        for name, count in Counter(names).items():
+            if count > 1:
+                raise DataError(f"{self.name}: two features would be called {name!r}: rename a column")
         self.features, self.columns = len(names), names if self.table.named else None
         wide = bool(profile.merged) or any(column.kind == "date" for column in found)
         floats = {dtype for place, dtype in profile.floats.items() if place in self._places.features}
         self.float_dtype = np.dtype(np.float64) if wide else np.result_type(*(floats or {np.dtype(np.float32)}))
 
-    def recipe(self, asked: Asked) -> Recipe:
+    def fitted(self, asked: Asked) -> Recipe:
         """Return what was done to the table, to be done again."""
         names = self.table.names
         place = self._places
@@ -92,6 +101,8 @@ class TableRows(ForeignRows):
             asked.decimal,
             asked.encoding,
             asked.missing,
+            width=len(names),
+            found_decimal=self.table.decimal,
         )
 
     def place(self, row: int) -> str:
@@ -106,7 +117,7 @@ class TableRows(ForeignRows):
         for batch in self.table.batches(self._types):
             X = features_of(batch, self._columns, self._places.features)
             labels, codes = self._labels(batch)
-            yield Piece(X, labels, codes, self._weights(batch, lo), self._targets(batch))
+            yield Piece(X, labels, codes, self._weights(batch, lo), self._targets(batch, lo))
             lo += batch.num_rows
 
     def _labels(self, batch: Any) -> tuple[list[str], NDArray[np.intp] | None]:
@@ -115,10 +126,15 @@ class TableRows(ForeignRows):
         encoded = label_text(pyarrow(), batch.column(self._places.label)).dictionary_encode()
         return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False).astype(np.intp)
 
-    def _targets(self, batch: Any) -> NDArray[np.float64] | None:
+    def _targets(self, batch: Any, lo: int) -> NDArray[np.float64] | None:
         if not self._places.targets:
             return None
-        return np.stack([_floats(batch.column(column)) for column in self._places.targets], axis=1)
+        y = np.stack([_floats(batch.column(column)) for column in self._places.targets], axis=1)
+        if np.isinf(y).any():
+            row, column = np.argwhere(np.isinf(y))[0]
+            name, [place] = self.targets[column], self.table.places([lo + int(row)])
+            raise DataError(f"{self.name}: the target {name!r} is {y[row, column]:g} in {place}: must be finite")
+        return y
 
     def _weights(self, batch: Any, lo: int) -> NDArray[np.float64] | None:
         if self._places.weight is None:

@@ -16,8 +16,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddp_mlp.conversion.dialect import Asked, dialect_of
+from ddp_mlp.conversion.dialect import Asked, dialect_of, records_of
 from ddp_mlp.conversion.source import open_stream, reading, rows_at_once
+from ddp_mlp.conversion.spaces import Squeezed
 from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch
 from ddp_mlp.parallel.host import address_space_left
 from ddp_mlp.storage.hdf5 import one_line
@@ -35,6 +36,7 @@ BLOCK_ROWS = 32
 """At least, where that is at most WIDE_BLOCK_BYTES: Arrow takes its time for each column of a block."""
 WIDE_BLOCK_BYTES = 3 << 20
 QUOTE_BYTES = 16 << 20
+_NUMBER = re.compile(r"[-+]?((\d+\.?\d*|\.\d+)(e[-+]?\d+)?|inf|infinity|nan)", re.ASCII | re.IGNORECASE)
 LEAST_ADDRESS_SPACE = 330 << 20
 """Bytes with which Arrow and its threads begin; where they get less, they end the process without a word, or wait."""
 
@@ -68,6 +70,8 @@ class ForeignTable(ABC):
     typed: bool = False
     """Whether the file itself has types."""
     decimal: str = "."
+    index: tuple[str, ...] = ()
+    """Columns that pandas had as its index, where the file says so."""
     said: tuple[str, ...] = ()
     """What was found out about how the file is written."""
 
@@ -117,20 +121,17 @@ def text_for_numbers(table: ForeignTable, columns: Collection[int]) -> Iterator[
 
 
 def _is_number(text: str, decimal: str) -> bool:
-    try:
-        float(text.replace(decimal, ".") if decimal != "." else text)
-    except ValueError:
-        return False
-    return True
+    """Tell whether Arrow takes a text for a number: Python takes more, such as 1_000."""
+    return _NUMBER.fullmatch(text.translate({ord("."): decimal, ord(decimal): "."}).strip(" \t")) is not None
 
 
 class CsvTable(ForeignTable):
     """Text with a separator, packed with gzip or not."""
 
-    def __init__(self, path: Path, asked: Asked, label: str | None) -> None:
+    def __init__(self, path: Path, asked: Asked, label: str | None, said: Sequence[str] = ()) -> None:
         self._arrow = pyarrow()
         self.path = path
-        self.dialect = dialect_of(path, asked, label)
+        self.dialect = dialect_of(path, asked, label, said)
         self.said = self.dialect.found
         self.decimal = self.dialect.decimal
         self.named = self.dialect.names is not None
@@ -166,7 +167,7 @@ class CsvTable(ForeignTable):
         wanted, found = set(rows), dict[int, int]()
         with reading(self.path), open_stream(self.path) as stream:
             text = io.TextIOWrapper(stream, self.dialect.encoding, "replace", newline="")
-            records = csv.reader(text, delimiter=self.dialect.separator)
+            records = records_of(text, self.dialect.separator)
             number, before = -1 if self.named else 0, 0
             for record in records:
                 if record:
@@ -179,13 +180,28 @@ class CsvTable(ForeignTable):
         return [f"line {found[row]}" if row in found else f"row {row}" for row in rows]
 
     def _has_quotes(self) -> bool:
-        self._size = 0
-        found = False
+        self._size = marks = 0
         with reading(self.path), open_stream(self.path) as stream:
             while piece := stream.read(QUOTE_BYTES):
                 self._size += len(piece)
-                found = found or b'"' in piece
-        return found
+                marks += piece.count(b'"')
+        if marks % 2:
+            self._check_closed()
+        return marks > 0
+
+    def _check_closed(self) -> None:
+        """Raise DataError where the file ends within quotes: all lines from there on would be one cell to Arrow."""
+        with reading(self.path), open_stream(self.path) as stream:
+            text = io.TextIOWrapper(stream, self.dialect.encoding, "replace", newline="")
+            records, begun = records_of(text, self.dialect.separator, strict=True), 1
+            try:
+                for _ in records:
+                    begun = records.line_num + 1
+            except csv.Error as error:
+                if "unexpected end" in str(error):
+                    raise DataError(
+                        f"{self.path}: a quotation mark in line {begun} is never closed: take it out, or close it"
+                    ) from error
 
     def _read_whole(self, types: Mapping[int, Any]) -> list[Any]:
         with reading(self.path):
@@ -276,7 +292,7 @@ class CsvTable(ForeignTable):
         """Open the file as a stream of Arrow's, unpacked, columns that runs of spaces separate as ones with tabs."""
         arrow = self._arrow
         stream = arrow.input_stream(os.fspath(self.path), compression="gzip" if self.dialect.packed else None)
-        return arrow.PythonFile(io.BufferedReader(_Squeezed(stream))) if self.dialect.separator == " " else stream
+        return arrow.PythonFile(io.BufferedReader(Squeezed(stream))) if self.dialect.separator == " " else stream
 
     def _parsed(self, stream: Any, types: Mapping[int, Any], block_bytes: int) -> Iterator[Any]:
         """Yield the batches of a text; a line must fit into a block."""
@@ -309,33 +325,6 @@ class CsvTable(ForeignTable):
             raise
 
 
-class _Squeezed(io.RawIOBase):
-    """Text whose columns are separated by runs of spaces, as text separated by tabs."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._rest = b""
-        self._ready = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, out: Any) -> int:
-        while not self._ready:
-            piece = self._stream.read(1 << 20)
-            text = self._rest + piece
-            cut = text.rfind(b"\n") + 1 if piece else len(text)
-            self._rest, whole = text[cut:], text[:cut]
-            self._ready = re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", whole.replace(b"\r\n", b"\n"))
-            self._ready = re.sub(rb"[ \t]+", b"\t", self._ready)
-            if not piece:
-                break
-        taken = self._ready[: len(out)]
-        out[: len(taken)] = taken
-        self._ready = self._ready[len(taken) :]
-        return len(taken)
-
-
 class ParquetTable(ForeignTable):
     """A Parquet file."""
 
@@ -345,6 +334,8 @@ class ParquetTable(ForeignTable):
         with reading(path):
             self._schema = arrow.parquet.ParquetFile(path).schema_arrow
         self.names, self.named, self.typed = tuple(self._schema.names), True, True
+        index = (self._schema.pandas_metadata or {}).get("index_columns", ())
+        self.index = tuple(name for name in index if isinstance(name, str))
         check_names(path, self.names)
 
     def batches(self, types: Mapping[int, Any]) -> Iterator[Any]:
@@ -382,6 +373,11 @@ class ParquetTable(ForeignTable):
             cells = cells.cast(arrow.float64())
         if kind is None or cells.type == kind:
             return cells
+        if types.is_boolean(kind) and (types.is_integer(cells.type) or types.is_floating(cells.type)):
+            wrong = arrow.compute.invert(arrow.compute.is_in(cells, value_set=arrow.array([0, 1, None], cells.type)))
+            if arrow.compute.any(wrong).as_py():
+                found = cells.filter(wrong)[0].as_py()
+                raise DataError(f"{self.path}: {name!r} is {found}: must be true or false, as in training")
         try:
             return cells.cast(kind)
         except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError) as error:

@@ -409,7 +409,8 @@ def _feature_names(file: h5py.File, path: str, width: int) -> tuple[str, ...] | 
     if values.shape != (width,) or values.dtype.kind not in "SOU":
         raise DataError(f"{path}: attribute features is {values.dtype} {values.shape}: must be {width} names")
     names = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist()]
-    return tuple(names) if len(set(names)) == width else None  # a name that two features have finds neither
+    _check_twice(names, path, "features")
+    return tuple(names)
 
 
 def _feature_shape(file: h5py.File, path: str, width: int) -> tuple[int, ...] | None:
@@ -436,7 +437,11 @@ def _names(file: h5py.File, path: str, attribute: str) -> tuple[str, ...] | None
     if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "SOUiu":
         raise DataError(f"{path}: attribute {attribute} is {values.dtype} {values.shape}: must be a list of names")
     names = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values.tolist()]
+    _check_twice(names, path, attribute)
+    return tuple(names)
+
+
+def _check_twice(names: Sequence[str], path: str, attribute: str) -> None:
     for name, following in pairwise(sorted(names)):
         if name == following:
             raise DataError(f"{path}: attribute {attribute} names {name!r} twice")
-    return tuple(names)

@@ -195,3 +195,37 @@ def test_train_asks_where_y_could_be_either(y: NDArray[Any], said: str, tmp_path
     with pytest.raises(ConfigError, match=f"is {said}: .*convert. makes class numbers of labels"):
         settle(Config(data=str(info.path)), info)
     assert settle(Config(data=str(info.path), loss="squared_error"), info)[0] == "squared_error"
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([b"caf\xe9", b"caf\xe8", b"x"], r"the label b'caf\xe8' is not utf-8: decode it, and save text"),
+        (["a", "", "b"], "row 1, the label, is empty: take it out"),
+    ],
+)
+def test_labels_of_text_that_are_none(
+    labels: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two names in Latin-1 became one class, and one that is not there was a class of its own."""
+    np.save(tmp_path / "X.npy", np.ones((6, 2)))
+    np.save(tmp_path / "y.npy", np.array(labels * 2))
+    assert convert.main([str(tmp_path / name) for name in ("X.npy", "y.npy", "a.h5")]) == 65
+    assert said in capsys.readouterr().err
+
+
+def test_arrays_that_take_no_part_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights in an NPZ were left out in silence."""
+    y = np.arange(6) % 2
+    forms: list[dict[str, Any]] = [
+        {"X": np.ones((6, 2)), "y": y},
+        {"x_train": np.ones((6, 2)), "y_train": y, "Y_val": y},
+    ]
+    for arrays in forms:
+        np.savez(tmp_path / "a.npz", w=np.ones(6), **arrays)
+        assert convert.main([str(tmp_path / "a.npz"), str(tmp_path / "a.h5")]) == 0
+        others = sorted(set(arrays) - {"X", "y", "x_train", "y_train"})
+        assert f"a.npz: takes no part: 'w'{', '.join(['', *map(repr, others)])}\n" in capsys.readouterr().out
+    np.savez(tmp_path / "a.npz", X=np.ones((6, 2)), y=y)
+    assert convert.main([str(tmp_path / "a.npz"), str(tmp_path / "a.h5")]) == 0
+    assert "takes no part" not in capsys.readouterr().out

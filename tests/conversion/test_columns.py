@@ -1,5 +1,6 @@
 """Columns that are no features are not taken for features in silence, and what is wrong is said at once."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,90 @@ def test_an_id_is_no_feature(values: Any, tmp_path: Path, capsys: pytest.Capture
     if isinstance(values, np.ndarray):
         assert run(*flags, "--keep", "id") == 0
         assert features(tmp_path / "a.h5") == ["a", "b", "id"]
+
+
+@pytest.mark.parametrize("kind", ["whole", "floats", "text"])
+def test_an_id_with_gaps_is_an_id(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing one makes floats of all others; --impute made a feature of them."""
+    ids = pd.Series(np.arange(ROWS) * 7 + 1000).astype("Int64")
+    ids = ids.astype(str).radd("k") if kind == "text" else ids.astype(float) if kind == "floats" else ids
+    if kind != "floats":
+        ids[5] = None
+    frame().assign(key=ids).to_csv(tmp_path / "a.csv", index=False)
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y", "--impute", "mean", "--onehot", "auto") == 65
+    said = "another in every row: --drop key" if kind == "text" else "another whole number in every row, like an ID"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["0x1F", "0x20"], "'k' is '0x1F' in line 2, which begins like a code"),
+        (["17", "0x20"], "'k' is '0x20' in line 3, which begins like a code"),
+        (["12345678901234567890", "5"], "'k' is '12345678901234567890' in line 2, which begins like a code"),
+        ([f"{2**53 + n}" for n in range(8)], "'k' has whole numbers beyond 2^53, of which float64 makes equal ones"),
+        (["1_000", "2"], "'k' is '1_000' in line 2, which is text"),
+        (["\u00a05", "2"], "'k' is '\\xa05' in line 2, which is text"),
+    ],
+)
+def test_whole_numbers_that_are_keys_are_no_features(
+    cells: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hexadecimals were numbers in silence, long keys were rounded, and of some text nothing was shown."""
+    frame().assign(k=[cells[n % len(cells)] for n in range(ROWS)]).to_csv(tmp_path / "a.csv", index=False)
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y") == 65
+    assert said in capsys.readouterr().err
+
+
+def test_two_features_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No rows could be put in order by their names."""
+    frame().assign(c=["u", "v"] * (ROWS // 2), **{"c=u": 1.5}).to_csv(tmp_path / "a.csv", index=False)
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y", "--onehot", "c") == 65
+    assert "two features would be called 'c=u'" in capsys.readouterr().err
+
+
+def test_an_empty_category_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As an empty label is: spaces were a category of their own."""
+    frame().assign(c=["u", "  ", "v", ""] * (ROWS // 4)).to_csv(tmp_path / "a.csv", index=False)
+    flags = (tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y", "--onehot", "c")
+    assert run(*flags) == 65
+    assert "'c' is missing in 20 rows (line 3)" in capsys.readouterr().err
+    assert run(*flags, "--impute", "mean") == 0
+    assert features(tmp_path / "a.h5") == ["a", "b", "c=missing", "c=u", "c=v"]
+
+
+def test_a_named_index_of_pandas_is_left_out_unless_it_is_asked_for(tmp_path: Path) -> None:
+    """Parquet tells which columns were the index; a flag that names one takes it."""
+    data = frame().assign(g=np.arange(ROWS) % 9, t=["u", "v"] * (ROWS // 2)).set_index(["g", "t"])
+    data.to_parquet(tmp_path / "a.parquet")
+    assert run(tmp_path / "a.parquet", tmp_path / "a.h5", "--label", "y") == 0
+    assert features(tmp_path / "a.h5") == ["a", "b"]
+    assert run(tmp_path / "a.parquet", tmp_path / "a.h5", "--label", "y", "--onehot", "t", "--keep", "g") == 0
+    assert features(tmp_path / "a.h5") == ["a", "b", "g", "t=u", "t=v"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "flags", "said"),
+    [
+        (["1", "2"], ["true", "false"], (), "'c' is boolean, and in .*train.csv number"),
+        (["1", "2", "X", "1"], ["1", "2"], ("--onehot", "auto"), None),
+    ],
+)
+def test_a_test_table_of_other_kinds(
+    train: list[str], test: list[str], flags: tuple[str, ...], said: str | None, tmp_path: Path, capsys: Any
+) -> None:
+    """Booleans were taken for numbers, and categories that look like numbers ended in a traceback."""
+    for name, cells in (("train", train), ("test", test)):
+        table = frame().assign(c=[cells[n % len(cells)] for n in range(ROWS)])
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    code = run(tmp_path / "train.csv", tmp_path / "test.csv", tmp_path / "a.h5", "--label", "y", *flags)
+    if said is not None:
+        assert code == 65
+        assert re.search(said, capsys.readouterr().err)
+        return
+    assert code == 0
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["test/X"][:2, 2:].tolist() == [[1, 0, 0], [0, 1, 0]]
 
 
 def test_a_constant_column_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -278,6 +363,17 @@ def test_a_test_table_of_other_columns_is_told_apart(tmp_path: Path, capsys: pyt
         other.to_csv(tmp_path / "test.csv", index=False)
         assert run(tmp_path / "train.csv", tmp_path / "test.csv", tmp_path / "a.h5", "--label", "y") == 65
         assert f"test.csv: its columns are not those of {tmp_path}/train.csv: {said}\n" in capsys.readouterr().err
+
+
+def test_a_target_that_is_infinite_is_told_by_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of tables, and of arrays by its row."""
+    frame().assign(t=[1.5, np.inf] * (ROWS // 2)).drop(columns="y").to_csv(tmp_path / "a.csv", index=False)
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--target", "t") == 65
+    assert "the target 't' is inf in line 3: must be finite" in capsys.readouterr().err
+    np.save(tmp_path / "X.npy", np.zeros((4, 2)))
+    np.save(tmp_path / "y.npy", [1.5, 2.5, -np.inf, 3.5])
+    assert run(tmp_path / "X.npy", tmp_path / "y.npy", tmp_path / "a.h5") == 65
+    assert "row 2, the target 'y', is -inf: must be finite" in capsys.readouterr().err
 
 
 def test_a_cell_that_is_infinite_is_told_by_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

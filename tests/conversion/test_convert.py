@@ -639,3 +639,15 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[
     os.mkfifo(tmp_path / "pipe.csv")
     assert run(tmp_path / "pipe.csv", tmp_path / "a.h5") == 74
     assert "is not a regular file" in capsys.readouterr().err
+
+
+def test_infinity_is_none_where_float64_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The largest number of float64 is infinity to float32, and every infinity was as large as that."""
+    X = np.ones((4, 2), np.float32)
+    np.save(tmp_path / "y.npy", [0, 1, 0, 1])
+    for value, code in ((np.finfo(np.float32).max, 0), (np.inf, 65)):
+        X[2, 1] = value
+        np.save(tmp_path / "X.npy", X)
+        flags = (tmp_path / "X.npy", tmp_path / "y.npy", tmp_path / "a.h5", "--dtype", "float64")
+        assert convert.main([str(flag) for flag in flags]) == code
+    assert "row 2, feature 1 is inf: every feature must be finite" in capsys.readouterr().err

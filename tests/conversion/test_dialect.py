@@ -132,3 +132,109 @@ def test_a_first_line_that_is_neither_names_nor_a_row(
     assert said in capsys.readouterr().err
     (tmp_path / "a.csv").write_text("\n".join(["#a;b;k", *rows, ""]))
     assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "k") == 0
+
+
+HEADERLESS = {
+    "text and numbers": (
+        "red,5.1,0\nblue,3.2,1\nred,4,0\n",
+        ("--target", "1", "--onehot", "0"),
+        "a row of text and numbers?",
+    ),
+    "dates": ("2020-01-02,5.1,0\n2020-01-03,3.2,1\n", ("--label", "2", "--date", "0"), "a row of text and numbers?"),
+    "text": ("red,big,0\nblue,small,1\nred,big,0\n", ("--label", "2", "--onehot", "auto"), "'red' comes again below"),
+    "years": ("1990,1991,1992,1993\n1,2,0,4\n5,6,1,8\n", ("--label", "2"), "names or numbers?"),
+    "pandas": (",0,1,2\n0,1.5,2.5,0\n1,3.5,4.5,1\n", ("--label", "3"), "names or numbers?"),
+}
+
+
+@pytest.mark.parametrize("what", HEADERLESS)
+def test_a_first_line_that_could_be_a_row_is_asked_about(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was taken for names, and the row was lost, or for a row; a name that is given settles it."""
+    text, flags, said = HEADERLESS[what]
+    (tmp_path / "a.csv").write_text(text)
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", *flags) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "say --header yes or --header no" in error
+    rows = text.count("\n")
+    if what != "pandas":
+        assert run(tmp_path / "a.csv", tmp_path / "a.h5", *flags, "--header", "no") == 0
+        with h5py.File(tmp_path / "a.h5") as file:
+            assert len(file["train/X"]) == rows
+
+
+def test_a_name_that_is_given_can_only_be_found_in_a_header(tmp_path: Path) -> None:
+    """Years and countries are names, then."""
+    (tmp_path / "a.csv").write_text("country,1990,1991,y\na,1,2.5,0\nb,3,4.5,1\n")
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--target", "y", "--onehot", "0") == 0
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["train/X"][:].tolist() == [[1, 0, 1, 2.5], [0, 1, 3, 4.5]]
+
+
+@pytest.mark.parametrize(
+    ("cells", "decimal"),
+    [(["1,234", "999"], None), (["12,345", "1,000"], None), (["1,234", "1,5"], ","), (["0,123", "1,234"], ",")],
+)
+def test_a_comma_that_may_separate_thousands_is_asked_about(
+    cells: list[str], decimal: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1,234 beside 999 became 1.234; where one cell can be but a fraction, all are."""
+    (tmp_path / "a.csv").write_text("a;b;y\n" + "".join(f"{cell};{n};{n}\n" for n, cell in enumerate(cells)))
+    flags = (tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y")
+    if decimal is None:
+        assert run(*flags) == 2
+        assert f"is {cells[0]} a number with a decimal comma, or are thousands separated" in capsys.readouterr().err
+        assert run(*flags, "--decimal", ".") == 65
+        assert f"'a' is '{cells[0]}'" in capsys.readouterr().err
+    assert run(*flags, *(() if decimal else ("--decimal", ","))) == 0
+    with h5py.File(tmp_path / "a.h5") as file:
+        wanted = [float(cell.replace(",", ".")) for cell in cells]
+        assert file["train/X"][:, 0].tolist() == np.array(wanted, np.float32).tolist()
+
+
+@pytest.mark.parametrize("where", ["short", "long", "last"])
+def test_a_quotation_mark_that_is_never_closed_is_told(
+    where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All lines behind it were one cell, in silence, or a traceback where that was long."""
+    rows = [f"{n},{n % 3},{'pq'[n % 2]}" for n in range(30000 if where == "long" else ROWS)]
+    line = len(rows) - 1 if where == "last" else 2
+    rows[line] = f'7,"1,{"pq"[line % 2]}'
+    (tmp_path / "a.csv").write_text("\n".join(["a,b,y", *rows]) + "\n")
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y") == 65
+    assert f"a quotation mark in line {line + 2} is never closed" in capsys.readouterr().err
+
+
+def test_marks_within_cells_and_long_cells_are_taken(tmp_path: Path) -> None:
+    """An inch is no quotation, and a cell may be longer than Python's 128 KiB."""
+    rows = [f'{n % 3},{"x" * 200_000 if n == 1 else n},{"pq"[n % 2]} 5"' for n in range(3)]
+    (tmp_path / "a.csv").write_text("\n".join(["a,b,y", *rows]) + "\n")
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y", "--drop", "b") == 0
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file.attrs["classes"].tolist() == [b'p 5"', b'q 5"']
+
+
+def test_spaces_within_quotes_are_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They became tabs; in an encoding of two bytes, parts of other letters did."""
+    (tmp_path / "a.txt").write_text('a  b label\n1 2  "New  York"\n 4   5 "Bonn am Rhein"\n')
+    assert run(tmp_path / "a.txt", tmp_path / "a.h5", "--label", "label") == 0
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file.attrs["classes"].tolist() == [b"Bonn am Rhein", b"New  York"]
+    (tmp_path / "a.txt").write_text("a b label\n1 2 \u0120\n4 5 x\n", "utf-16")
+    assert run(tmp_path / "a.txt", tmp_path / "a.h5", "--label", "label") == 65
+    assert "is separated by spaces, and encoded in utf-16: save it in utf-8" in capsys.readouterr().err
+
+
+def test_text_of_two_bytes_and_files_of_others_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without its mark it looks like no text at all; what other programs write is named."""
+    path, out = tmp_path / "a.csv", tmp_path / "a.h5"
+    path.write_bytes("a,y\n1,p\n2,q\n".encode("utf-16-le"))
+    assert run(path, out, "--label", "y") == 65
+    assert "if it is text, --encoding utf-16-le" in capsys.readouterr().err
+    assert run(path, out, "--label", "y", "--encoding", "utf-16-le") == 0
+    for start, said in ((b"CDF\x02\0\0", "nccopy -k nc4"), (b"MATLAB 5.0 MAT-file\0", "save it with -v7.3")):
+        path.write_bytes(start + bytes(100))
+        assert run(path, out) == 65
+        assert said in capsys.readouterr().err

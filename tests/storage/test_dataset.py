@@ -204,11 +204,11 @@ def put_external_storage(file: h5py.File) -> None:
     file.create_dataset("train/X", (ROWS, FEATURES), "u1", external=[("/etc/passwd", 0, ROWS * FEATURES)])
 
 
-def put_classes(value: Any) -> Plant:
-    """Plant `value` as the class names."""
+def put_classes(value: Any, attribute: str = "classes") -> Plant:
+    """Plant `value` as the class names, or as those of features."""
 
     def plant(file: h5py.File) -> None:
-        file.attrs["classes"] = value
+        file.attrs[attribute] = value
 
     return plant
 
@@ -249,6 +249,7 @@ def put_classes(value: Any) -> Plant:
         (put_classes(3.0), "must be a list of names"),
         (put_classes(np.array([], "S1")), "must be a list of names"),
         (put_classes(np.array([b"a", b"a"])), "names 'a' twice"),
+        (put_classes(np.array([b"a", b"b", b"a"]), "features"), "attribute features names 'a' twice"),
     ],
 )
 def test_a_broken_file_is_refused_by_its_structure(path: Path, plant: Plant, said: str) -> None:

@@ -8,7 +8,7 @@ Invariants:
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,14 +192,14 @@ class _Graph:
         square = self.node("Mul", [size, size], f"{output}_square")
         small = self.node("Mul", [size, self.polynomial(elementary.ERF, square, f"{output}_small")], f"{output}_more")
         small = self.node("Add", [size, small], f"{output}_to_0.84")
-        middle = self.node("Sub", [size, self.number(elementary.ERF_MIDDLE)], f"{output}_from_middle")
+        middle = self.node("Sub", [size, self.number(float(elementary.ERF_MIDDLE))], f"{output}_from_middle")
         middle = self.polynomial(elementary.ERF_NEAR_ONE, middle, f"{output}_middle")
-        middle = self.node("Add", [middle, self.number(elementary.ERF_BASE)], f"{output}_to_1.35")
+        middle = self.node("Add", [middle, self.number(float(elementary.ERF_BASE))], f"{output}_to_1.35")
         near = self.node("Min", [size, self.number(6)], f"{output}_near")
         minus = self.node("Neg", [self.node("Mul", [near, near], f"{output}_near_square")], f"{output}_minus")
         t = self.node("Add", [near, self.number(2)], f"{output}_near_and_2")
         t = self.node("Div", [self.number(1), t], f"{output}_inverse")
-        t = self.node("Sub", [t, self.number(elementary.ERFC_MIDDLE)], f"{output}_t")
+        t = self.node("Sub", [t, self.number(float(elementary.ERFC_MIDDLE))], f"{output}_t")
         tail = [self.node("Exp", [minus], f"{output}_exp"), self.polynomial(elementary.ERFC, t, f"{output}_large")]
         large = self.node("Sub", [self.number(1), self.node("Mul", tail, f"{output}_tail")], f"{output}_from_1.35")
         beyond = self.node("LessOrEqual", [size, self.number(1.35)], f"{output}_is_middle")
@@ -208,9 +208,9 @@ class _Graph:
         inside = self.node("Where", [inside, small, beyond], f"{output}_of_size")
         return self.node("Mul", [self.node("Sign", [x], f"{output}_sign"), inside], output)
 
-    def polynomial(self, coefficients: Sequence[float], x: str, output: str) -> str:
+    def polynomial(self, coefficients: Sequence[SupportsFloat], x: str, output: str) -> str:
         """Add c[0] + x (c[1] + x (c[2] + …)), elementwise."""
-        *lower, value = map(self.number, coefficients)
+        *lower, value = map(self.number, map(float, coefficients))
         for power, c in reversed(list(enumerate(lower))):
             value = self.node("Mul", [value, x], f"{output}_times_{power}")
             value = self.node("Add", [value, c], f"{output}_plus_{power}")

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn import elementary, functions, randomness
+from ddp_mlp.nn import cosine, elementary, functions, randomness
 from ddp_mlp.nn.functions import Functions
 from ddp_mlp.nn.randomness import Purpose
 
@@ -104,7 +104,7 @@ PORTABLE = Arithmetic(
     functions.PORTABLE,
     power=whole_power,
     real_power=lambda x, y: float(elementary.exp(y * float(elementary.log(x)))),
-    cos=lambda x: float(elementary.cos(x)),
+    cos=lambda x: float(cosine.cos(x)),
     permutation=randomness.portable_permutation,
     normal=randomness.portable_normal,
     sum_rows=tree_sum_rows,

@@ -1,4 +1,4 @@
-"""Elementary functions with the same bits on every machine: exp, expm1, log, log1p, tanh, erf, cos of float64.
+"""Elementary functions with the same bits on every machine: exp, expm1, log, log1p, tanh, erf of float64.
 
 NumPy's own come from SIMD libraries or from libm, and change with the processor. These are made of what IEEE 754 fixes
 alone: + − × ÷, rint, frexp, ldexp, comparisons, selections.
@@ -15,25 +15,37 @@ Reductions: Cody and Waite, Software Manual for the Elementary Functions, 1980; 
 """
 
 from collections.abc import Callable
-from functools import cache, wraps
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-Block = NDArray[np.float64]
+from ddp_mlp.nn.blocks import Block, Room, in_blocks
 
-BLOCK = 4096  # elements at a time: a dozen temporaries stay in the second cache
+Constant: TypeAlias = NDArray[np.float64]
+"""A number as an array without dimensions: NumPy would turn a float into one at every operation."""
 
-LN2_HIGH, LN2_LOW = 0.6931471805598903, 5.497923018708371e-14  # 42 bits, so that k LN2_HIGH is exact, and the rest
-ONE_OVER_LN2 = 1.4426950408889634
+EXP_ROOM = 5
+"""Vectors that eˣ takes of the room."""
+
+
+def constants(*values: float) -> tuple[Constant, ...]:
+    """Return numbers as NumPy takes them soonest."""
+    return tuple(np.array(value) for value in values)
+
+
+HALF, ONE, TWO = constants(0.5, 1.0, 2.0)
+LN2_HIGH, LN2_LOW = constants(0.6931471805598903, 5.497923018708371e-14)  # 42 bits: k LN2_HIGH is exact; and the rest
+ONE_OVER_LN2, ROUNDING = constants(1.4426950408889634, 1.5 * 2.0**52)  # x + ROUNDING is rounded to a whole number
 SQRT_HALF = 0.7071067811865476
-HALF_PI = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487111665e-21, 8.4784276603689e-32)  # 33 bits each
-TWO_OVER_PI = 0.6366197723675814
-NEAR = 2.0**19  # up to here whole multiples of the parts of HALF_PI are exact
+ONE_BITS, SQRT_HALF_BITS = (np.array(value).view(np.int64) for value in (1.0, SQRT_HALF))
+FRACTION_BITS, EXPONENT_BITS, EXPONENT_UNIT = np.array(52), np.array(-(1 << 52)), np.array(2.0**-52)
+LEAST_NORMAL, LARGEST_FINITE, ABOVE_MINUS_ONE = 2.0**-1022, 1.7976931348623157e308, 2.0**-53 - 1
+LEAST_POWER, LARGEST_POWER = -708.0, 709.0  # between them eˣ and 2ᵏ are normal and finite
+BEYOND = 800.0  # there eˣ is 0 or infinite
 
 # (eʳ − 1 − r) / r² for |r| ≤ ½; 2^−57.1
-EXP = (
+EXP = constants(
     0.5,
     0.16666666666666666,
     0.04166666666666707,
@@ -48,7 +60,7 @@ EXP = (
     1.611672695311423e-10,
 )
 # (2 artanh(s) / s − 2) / s² as a polynomial in s², for s ≤ (√2 − 1) / (√2 + 1); 2^−54.6
-LOG = (
+LOG = constants(
     0.6666666666666666,
     0.4000000000000094,
     0.2857142857076445,
@@ -59,7 +71,7 @@ LOG = (
     0.1310072138350349,
 )
 # (tanh(x) / x − 1) / x² as a polynomial in x², for x ≤ 0.55; 2^−55.6
-TANH = (
+TANH = constants(
     -0.3333333333333333,
     0.1333333333333271,
     -0.05396825396742711,
@@ -73,7 +85,7 @@ TANH = (
     -2.059003703476761e-05,
 )
 # erf(x) / x − 1 as a polynomial in x², for x ≤ 0.84; 2^−56.1
-ERF = (
+ERF = constants(
     0.1283791670955126,
     -0.3761263890318375,
     0.112837916709547,
@@ -88,7 +100,7 @@ ERF = (
     -8.847223918560384e-10,
 )
 # erf(x) − ERF_BASE as a polynomial in x − ERF_MIDDLE, for 0.84 ≤ x ≤ 1.35; 2^−56.3
-ERF_NEAR_ONE = (
+ERF_NEAR_ONE = constants(
     0.0030875751518100168,
     0.3411248209397411,
     -0.3731052729028545,
@@ -104,9 +116,9 @@ ERF_NEAR_ONE = (
     -0.00015736104962215647,
     4.2538937930003004e-05,
 )
-ERF_MIDDLE, ERF_BASE = 1.09375, 0.875
+ERF_MIDDLE, ERF_BASE = constants(1.09375, 0.875)
 # erfc(x) exp(x²) as a polynomial in 1 / (2 + x) − ERFC_MIDDLE, for 1.35 ≤ x ≤ 6; 2^−55.7
-ERFC = (
+ERFC = constants(
     0.19541832388061564,
     1.4348755418699914,
     3.298826320415178,
@@ -123,54 +135,16 @@ ERFC = (
     -675.9560008534789,
     867.6691754761971,
 )
-ERFC_MIDDLE = 0.21175373134328357
-# (cos(r) − 1 + r²/2) / r⁴ and (sin(r) / r − 1) / r² as polynomials in r², for |r| ≤ π/4; 2^−58.6, 2^−54.7
-COS = (
-    0.041666666666666664,
-    -0.0013888888888887322,
-    2.4801587298651292e-05,
-    -2.755731721268659e-07,
-    2.0876134024090145e-09,
-    -1.1381754653662937e-11,
-)
-SIN = (
-    -0.16666666666666666,
-    0.008333333333330827,
-    -0.0001984126983657571,
-    2.755731600817155e-06,
-    -2.5051112272573243e-08,
-    1.5916726193889336e-10,
-)
+(ERFC_MIDDLE,) = constants(0.21175373134328357)
 
 
-def in_blocks(function: Callable[[Block], Block]) -> Callable[..., NDArray[np.float64]]:
-    """Let a function of one contiguous block serve arrays of any shape, layout and size, and `out` too."""
-
-    @wraps(function)
-    def whole(x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[np.float64]:
-        values = np.asarray(x, np.float64)
-        result = np.empty(values.shape) if out is None else out
-        flat = np.ascontiguousarray(values).reshape(-1)
-        direct = result.dtype == np.float64 and result.flags.c_contiguous
-        target = result.reshape(-1) if direct else np.empty(flat.size)
-        with np.errstate(all="ignore"):
-            for start in range(0, flat.size, BLOCK):
-                target[start : start + BLOCK] = function(flat[start : start + BLOCK])
-            if not direct:
-                result[...] = target.reshape(result.shape)
-        return result
-
-    return whole
-
-
-def polynomial(coefficients: tuple[float, ...], x: Block) -> Block:
-    """Evaluate by Horner's rule, the constant first in `coefficients`."""
-    value = x * coefficients[-1]
+def polynomial(coefficients: tuple[Constant, ...], x: Block, out: Block) -> None:
+    """Set out, which is not x, by Horner's rule, the constant first in `coefficients`."""
+    np.multiply(x, coefficients[-1], out)
     for coefficient in coefficients[-2:0:-1]:
-        value += coefficient
-        value *= x
-    value += coefficients[0]
-    return value
+        out += coefficient
+        out *= x
+    out += coefficients[0]
 
 
 def add(a: Block | float, b: Block) -> tuple[Block, Block]:
@@ -180,201 +154,262 @@ def add(a: Block | float, b: Block) -> tuple[Block, Block]:
     return total, (a - (total - part)) + (b - part)
 
 
-def exp_in_two(x: Block) -> tuple[Block, Block, NDArray[np.int32]]:
-    """Return (high, low, k) with eˣ = (high + low) 2ᵏ to 2^−56, |low| ≤ half a unit of high; |x| at most 1,000."""
-    k = x * ONE_OVER_LN2
-    np.rint(k, out=k)
-    near, rest = x - k * LN2_HIGH, k * LN2_LOW
-    r = near - rest
+def within(x: Block, low: float, high: float) -> bool:
+    """Tell whether low ≤ x ≤ high for all; not where one is NaN."""
+    return bool(np.minimum.reduce(x) >= low and np.maximum.reduce(x) <= high)
+
+
+def exp_in_parts(x: Block, room: Room) -> tuple[Block, Block, Block]:
+    """Return (one, tail, k) with eˣ = (one + tail) 2ᵏ to 2^−56, one near 1, |tail| ≤ 0.1; |x| at most 1,000.
+
+    k is ROUNDING more than it says. All lie in the first vectors of the room, of EXP_ROOM.
+    """
+    shifted, near, rest, r, tail = room[:EXP_ROOM]
+    np.multiply(x, ONE_OVER_LN2, shifted)
+    shifted += ROUNDING
+    k = np.subtract(shifted, ROUNDING, r)
+    np.multiply(k, LN2_HIGH, near)
+    np.subtract(x, near, near)
+    np.multiply(k, LN2_LOW, rest)
+    np.subtract(near, rest, r)
     near -= r
     near -= rest  # what r has not
-    tail = polynomial(EXP, r)
-    tail *= r * r
-    tail += near + r * near
-    one = 1.0 + r
-    tail += (1.0 - one) + r
-    high = one + tail
-    one -= high
-    one += tail
-    return high, one, k.astype(np.int32)
+
+    polynomial(EXP, r, tail)
+    np.multiply(r, r, rest)
+    tail *= rest
+    np.multiply(r, near, rest)
+    near += rest
+    tail += near  #                 eʳ − 1 − r, at r with what it has not
+
+    one = np.add(r, ONE, near)
+    np.subtract(ONE, one, rest)
+    rest += r
+    tail += rest
+    return one, tail, shifted
 
 
-def log_in_two(f: Block, c: Block | float, k: NDArray[np.int32]) -> Block:
-    """Return log((1 + f) 2ᵏ) + c for √½ ≤ 1 + f < √2."""
-    s = f / (2.0 + f)
-    square = s * s
-    half = 0.5 * f * f
-    rest = half - s * (half + square * polynomial(LOG, square))
-    whole = k * LN2_HIGH
-    high = whole + f
-    return high + ((((whole - high) + f) - rest) + (k * LN2_LOW + c))
+def exp_in_two(x: Block, room: Room) -> tuple[Block, Block, Block]:
+    """Return (high, low, k) with eˣ = (high + low) 2ᵏ to 2^−56, |low| ≤ half a unit of high; else as `exp_in_parts`."""
+    low, tail, k = exp_in_parts(x, room)
+    high = np.add(low, tail, room[2])
+    low -= high
+    low += tail
+    return high, low, k
 
 
-def split_at_sqrt_half(x: Block) -> tuple[Block, NDArray[np.int32]]:
-    """Return (m, k) with x = m 2ᵏ and √½ ≤ m < √2; x finite and above zero."""
-    m, k = np.frexp(x)
-    below = m < SQRT_HALF
-    return np.where(below, 2.0 * m, m), k - below.astype(np.int32)
+def two_to_the(k: Block) -> Block:
+    """Turn k, as `exp_in_parts` returns it, into 2ᵏ; −1,022 ≤ k ≤ 1,023."""
+    bits = k.view(np.int64)
+    bits <<= FRACTION_BITS
+    bits += ONE_BITS
+    return k
+
+
+def split_at_sqrt_half(x: Block, m: Block, k: Block) -> None:
+    """Set m and k so that x = m 2ᵏ and √½ ≤ m < √2; x above zero, finite, not subnormal."""
+    bits, exponent = x.view(np.int64), k.view(np.int64)
+    np.subtract(bits, SQRT_HALF_BITS, exponent)
+    exponent &= EXPONENT_BITS
+    np.subtract(bits, exponent, m.view(np.int64))
+    np.copyto(k, exponent)
+    k *= EXPONENT_UNIT
+
+
+def log_in_two(f: Block, k: Block, out: Block, room: Room, c: Block | None = None) -> None:
+    """Set out to log((1 + f) 2ᵏ) + c for √½ ≤ 1 + f < √2; k becomes another."""
+    s, square, half, rest, high = room[:5]
+    np.add(f, TWO, s)
+    np.divide(f, s, s)
+    np.multiply(s, s, square)
+    np.multiply(f, HALF, half)
+    half *= f
+    polynomial(LOG, square, rest)
+    rest *= square
+    rest += half
+    rest *= s
+    np.subtract(half, rest, rest)
+    whole = np.multiply(k, LN2_HIGH, s)
+    np.add(whole, f, high)
+    whole -= high
+    whole += f
+    whole -= rest
+    k *= LN2_LOW
+    if c is not None:
+        k += c
+    whole += k
+    np.add(high, whole, out)
 
 
 @in_blocks
-def exp(x: Block) -> Block:
+def exp(x: Block, out: Block, room: Room) -> None:
     """Return eˣ, elementwise (float64)."""
-    inside = np.maximum(x, -800.0)
-    np.minimum(inside, 800.0, out=inside)
-    high, low, k = exp_in_two(inside)  # NaN stays NaN, whatever its k
-    high += low
-    result: Block = np.ldexp(high, k, out=high)
-    return result
+    if within(x, LEAST_POWER, LARGEST_POWER):
+        one, tail, k = exp_in_parts(x, room)
+        one += tail
+        np.multiply(one, two_to_the(k), out)
+        return
+    inside = np.minimum(np.maximum(x, -BEYOND), BEYOND)
+    one, tail, k = exp_in_parts(inside, room)
+    with np.errstate(all="ignore"):  # NaN stays NaN, whatever its k
+        np.ldexp(one + tail, (k - ROUNDING).astype(np.int32), out)
 
 
 @in_blocks
-def expm1(x: Block) -> Block:
+def expm1(x: Block, out: Block, room: Room) -> None:
     """Return eˣ − 1, elementwise (float64), also where x is small."""
-    inside = np.where(x == x, np.minimum(np.maximum(x, -800.0), 800.0), 0.0)
-    high, low, k = exp_in_two(inside)
-    power = np.ldexp(high, k)
-    total, error = add(-1.0, np.minimum(power, 2.0**1000))
-    result = np.where(k > 60, power, total + (error + np.ldexp(low, np.minimum(k, 60))))
-    near = np.minimum(np.maximum(inside, -0.5), 0.5)
-    result = np.where(near == inside, near + near * near * polynomial(EXP, near), result)
-    return np.where((x == x) & (x != 0), result, x)
+    inside = np.where(x == x, np.minimum(np.maximum(x, -BEYOND), BEYOND), 0.0)
+    high, low, shifted = exp_in_two(inside, room)
+    k = (shifted - ROUNDING).astype(np.int32)
+    with np.errstate(all="ignore"):
+        power = np.ldexp(high, k)
+        total, error = add(-1.0, np.minimum(power, 2.0**1000))
+        result = np.where(k > 60, power, total + (error + np.ldexp(low, np.minimum(k, 60))))
+    near, of_near = np.minimum(np.maximum(inside, -0.5), 0.5), room[0]
+    polynomial(EXP, near, of_near)
+    result = np.where(near == inside, near + near * near * of_near, result)
+    np.copyto(out, np.where((x == x) & (x != 0), result, x))
 
 
 @in_blocks
-def log(x: Block) -> Block:
+def log(x: Block, out: Block, room: Room) -> None:
     """Return the natural logarithm, elementwise (float64); −∞ at zero, NaN below."""
-    usable = (x > 0) & (x < np.inf)
-    all_usable = usable.all()
-    m, k = split_at_sqrt_half(x if all_usable else np.where(usable, x, 1.0))
-    result = log_in_two(m - 1.0, 0.0, k)
-    if all_usable:
-        return result
-    return np.where(usable, result, np.where(x == 0, -np.inf, np.where(x == np.inf, x, np.nan)))
+    m, k, *more = room
+    if within(x, LEAST_NORMAL, LARGEST_FINITE):
+        split_at_sqrt_half(x, m, k)
+        m -= ONE
+        log_in_two(m, k, out, more)
+        return
+    normal = (x >= LEAST_NORMAL) & (x <= LARGEST_FINITE)
+    subnormal = (x > 0) & (x < LEAST_NORMAL)
+    enlarged = np.where(subnormal, x, 2.0**-54) * 2.0**54
+    split_at_sqrt_half(np.where(normal, x, enlarged), m, k)
+    m -= ONE
+    k -= 54.0 * subnormal
+    result = more[-1]
+    log_in_two(m, k, result, more)
+    limits = np.where(x == 0, -np.inf, np.where(x == np.inf, x, np.nan))
+    np.copyto(out, np.where(normal | subnormal, result, limits))
 
 
 @in_blocks
-def log1p(x: Block) -> Block:
+def log1p(x: Block, out: Block, room: Room) -> None:
     """Return log(1 + x), elementwise (float64), also where x is small; −∞ at −1, NaN below."""
-    usable = (x > -1) & (x < np.inf)
-    inside = np.where(usable, x, 0.0)
-    total, error = add(1.0, inside)
-    m, k = split_at_sqrt_half(total)
-    f = np.where(k == 0, inside, m - 1.0)
-    result = log_in_two(f, np.where(k == 0, 0.0, error / total), k)
-    result = np.where(usable, result, np.where(x == -1, -np.inf, np.where(x == np.inf, x, np.nan)))
-    return np.where(x == 0, x, result)
+    m, k, *more = room
+    all_usable = within(x, ABOVE_MINUS_ONE, LARGEST_FINITE)
+    usable = True if all_usable else (x > -1) & (x <= LARGEST_FINITE)
+    inside = x if all_usable else np.where(usable, x, 0.0)
+    total, error = add(ONE, inside)
+    split_at_sqrt_half(total, m, k)
+    m -= ONE
+    below = k == 0
+    log_in_two(np.where(below, inside, m), k, more[-1], more, np.where(below, 0.0, error / total))
+    result = more[-1]
+    if not all_usable:
+        result = np.where(usable, result, np.where(x == -1, -np.inf, np.where(x == np.inf, x, np.nan)))
+    np.copyto(out, np.where(x == 0, x, result))
 
 
-def odd_in_pieces(x: Block, pieces: tuple[tuple[float, Callable[[Block], Block]], ...]) -> Block:
-    """Evaluate an odd function of x, each piece, (upper bound of |x|, function of |x|), where it is wanted alone."""
-    size = np.abs(x)
-    below, result = -1.0, size.copy()  # NaN lies in no piece
+Piece: TypeAlias = tuple[float, Callable[[Block, Block, Room], None]]
+"""The largest |x| of a piece, and the function of |x| there."""
+
+
+def odd_in_pieces(x: Block, out: Block, room: Room, pieces: tuple[Piece, ...]) -> None:
+    """Set out to an odd function of x, each piece computed where it is wanted alone."""
+    size, result, *more = room
+    np.abs(x, size)
+    np.copyto(result, size)  # NaN lies in no piece
+    below = -1.0
     for above, function in pieces:
-        inside = (size > below) & (size <= above)
-        if inside.all():
-            result = function(size)
-        elif inside.any():
-            result[inside] = function(size[inside])
+        inside = size <= above
+        inside &= size > below
+        count = np.count_nonzero(inside)
+        if count == len(x):
+            function(size, result, more)
+        elif count:
+            (places,) = inside.nonzero()
+            found, *rest = (vector[:count] for vector in more)
+            function(size[places], found, rest)
+            result[places] = found
         below = above
-    return np.copysign(result, x)
+    np.copysign(result, x, out)
 
 
-def tanh_small(x: Block) -> Block:
-    """Return tanh(x) for 0 ≤ x ≤ 0.55."""
-    square = x * x
-    return x + x * square * polynomial(TANH, square)
+def tanh_small(x: Block, out: Block, room: Room) -> None:
+    """Set out to tanh(x) for 0 ≤ x ≤ 0.55."""
+    square, series = room[:2]
+    np.multiply(x, x, square)
+    polynomial(TANH, square, series)
+    square *= x
+    square *= series
+    np.add(x, square, out)
 
 
-def tanh_large(x: Block) -> Block:
-    """Return tanh(x) = 1 − 2 / (e²ˣ + 1) for x ≥ 0.55, the denominator with its rounding error."""
-    high, low, k = exp_in_two(np.minimum(2.0 * x, 50.0))
-    power = np.ldexp(high, k)
-    whole = power + 1.0
-    error = ((power - whole) + 1.0) + np.ldexp(low, k)
-    fraction = 2.0 / whole
-    result = 1.0 - fraction
-    return result + (((1.0 - result) - fraction) + fraction * (error / whole))
+def tanh_large(x: Block, out: Block, room: Room) -> None:
+    """Set out to tanh(x) = 1 − 2 / (e²ˣ + 1) for x ≥ 0.55, the denominator with its rounding error."""
+    twice = room[EXP_ROOM]
+    np.minimum(x, 25.0, out=twice)
+    twice *= TWO
+    power, low, k = exp_in_two(twice, room)
+    two_to_the(k)
+    power *= k
+    low *= k
+    whole, fraction = twice, k
+    np.add(power, ONE, whole)
+    error = power
+    error -= whole
+    error += ONE
+    error += low
+    np.divide(TWO, whole, fraction)
+    error /= whole
+    error *= fraction
+    np.subtract(ONE, fraction, out)
+    np.subtract(ONE, out, whole)
+    whole -= fraction
+    whole += error
+    out += whole
 
 
 @in_blocks
-def tanh(x: Block) -> Block:
+def tanh(x: Block, out: Block, room: Room) -> None:
     """Return the hyperbolic tangent, elementwise (float64)."""
-    return odd_in_pieces(x, ((0.55, tanh_small), (np.inf, tanh_large)))
+    odd_in_pieces(x, out, room, ((0.55, tanh_small), (np.inf, tanh_large)))
 
 
-def erf_small(x: Block) -> Block:
-    """Return erf(x) for 0 ≤ x ≤ 0.84."""
-    return x + x * polynomial(ERF, x * x)
+def erf_small(x: Block, out: Block, room: Room) -> None:
+    """Set out to erf(x) for 0 ≤ x ≤ 0.84."""
+    square, series = room[:2]
+    np.multiply(x, x, square)
+    polynomial(ERF, square, series)
+    series *= x
+    np.add(x, series, out)
 
 
-def erf_near_one(x: Block) -> Block:
-    """Return erf(x) for 0.84 ≤ x ≤ 1.35."""
-    return ERF_BASE + polynomial(ERF_NEAR_ONE, x - ERF_MIDDLE)
+def erf_near_one(x: Block, out: Block, room: Room) -> None:
+    """Set out to erf(x) for 0.84 ≤ x ≤ 1.35."""
+    from_middle, series = room[:2]
+    np.subtract(x, ERF_MIDDLE, from_middle)
+    polynomial(ERF_NEAR_ONE, from_middle, series)
+    np.add(series, ERF_BASE, out)
 
 
-def erf_large(x: Block) -> Block:
-    """Return erf(x) = 1 − erfc(x) for x ≥ 1.35."""
-    x = np.minimum(x, 6.0)
-    high, _, k = exp_in_two(-x * x)
-    return 1.0 - np.ldexp(high * polynomial(ERFC, 1.0 / (2.0 + x) - ERFC_MIDDLE), k)
+def erf_large(x: Block, out: Block, room: Room) -> None:
+    """Set out to erf(x) = 1 − erfc(x) for x ≥ 1.35."""
+    inside, t = room[EXP_ROOM : EXP_ROOM + 2]
+    np.minimum(x, 6.0, out=inside)
+    np.multiply(inside, inside, t)
+    np.negative(t, t)
+    power, _, k = exp_in_two(t, room)
+    inside += TWO
+    np.divide(ONE, inside, t)
+    t -= ERFC_MIDDLE
+    polynomial(ERFC, t, inside)
+    power *= inside
+    power *= two_to_the(k)
+    np.subtract(ONE, power, out)
 
 
 @in_blocks
-def erf(x: Block) -> Block:
+def erf(x: Block, out: Block, room: Room) -> None:
     """Return the error function, (2/√π) ∫₀ˣ exp(−t²) dt, elementwise (float64)."""
-    return odd_in_pieces(x, ((0.84, erf_small), (1.35, erf_near_one), (np.inf, erf_large)))
-
-
-@cache
-def half_pi(bits: int) -> int:
-    """Return π/2 in units of 2^−bits, by Machin's formula in whole numbers."""
-    guarded = bits + 32
-
-    def arctangent(inverse: int) -> int:
-        term, total, divisor, sign = (1 << guarded) // inverse, 0, 1, 1
-        while term:
-            total += sign * (term // divisor)
-            term, divisor, sign = term // inverse**2, divisor + 2, -sign
-        return total
-
-    return (8 * arctangent(5) - 2 * arctangent(239)) >> 32
-
-
-def reduce_far(x: float) -> tuple[float, float, int]:
-    """Return (high, low, quadrant) of one finite number of any size, in whole numbers."""
-    bits = 1300  # 1,024 for the largest x, the rest for the remainder
-    numerator, denominator = x.as_integer_ratio()
-    scaled, quarter = (numerator << bits) // denominator, half_pi(bits)
-    quadrant = (2 * scaled + quarter) // (2 * quarter)
-    remainder = scaled - quadrant * quarter
-    high = remainder / (1 << bits)
-    numerator, denominator = high.as_integer_ratio()
-    return high, (remainder - (numerator << bits) // denominator) / (1 << bits), quadrant % 4
-
-
-def reduce_near(x: Block) -> tuple[Block, Block, NDArray[np.int64]]:
-    """Return (high, low, quadrant) with x = high + low + quadrant π/2, |high| about π/4 at most; |x| ≤ NEAR."""
-    n = np.rint(x * TWO_OVER_PI)
-    high, first = add(x - n * HALF_PI[0], -n * HALF_PI[1])
-    high, second = add(high, -n * HALF_PI[2])
-    low = (first + second) - n * HALF_PI[3]
-    total = high + low
-    return total, (high - total) + low, n.astype(np.int64) & 3
-
-
-@in_blocks
-def cos(x: Block) -> Block:
-    """Return the cosine, elementwise (float64), of angles of any size."""
-    finite = (x == x) & (np.abs(x) < np.inf)
-    far = finite & (np.abs(x) > NEAR)
-    high, low, quadrant = reduce_near(np.where(finite & ~far, x, 0.0))
-    for i in np.flatnonzero(far):
-        high[i], low[i], quadrant[i] = reduce_far(float(x[i]))
-    square = high * high
-    half = 0.5 * square
-    one = 1.0 - half
-    even = one + (((1.0 - one) - half) + (square * square * polynomial(COS, square) - high * low))
-    odd = high + (high * square * polynomial(SIN, square) + low * one)
-    result = np.where(quadrant & 1, odd, even)
-    return np.where(finite, np.where((quadrant == 1) | (quadrant == 2), -result, result), np.nan)
+    odd_in_pieces(x, out, room, ((0.84, erf_small), (1.35, erf_near_one), (np.inf, erf_large)))

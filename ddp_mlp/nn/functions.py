@@ -42,16 +42,20 @@ def tree_sum(x: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
     Of n terms, the last ⌊n/2⌋ are added to the first, until one is left: (k, n, m) → (k, 1, m).
     """
     n = x.shape[1]
-    terms = x + 0.0  # a copy, and no zero is negative
+    if n == 0:
+        return native_sum(x, out)
+    half = n // 2
+    terms = x[:, : n - half] + 0.0  # no zero is negative
+    first = terms[:, :half]
+    first += x[:, n - half :]
+    n -= half
     while n > 1:
         half = n // 2
-        np.add(terms[:, :half], terms[:, n - half : n], out=terms[:, :half])
+        first = terms[:, :half]
+        first += terms[:, n - half : n]
         n -= half
-    total = terms[:, :1] if x.shape[1] else np.zeros((x.shape[0], 1, *x.shape[2:]), x.dtype)
-    if out is None:
-        return total
-    out[...] = total
-    return out
+    total: NDArray[Any] = np.add(terms[:, :1], 0.0, out=out)
+    return total
 
 
 NATIVE = Functions(np.exp, np.expm1, np.log, np.log1p, np.tanh, elementary.erf, native_sum)

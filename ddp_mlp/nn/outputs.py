@@ -87,11 +87,11 @@ class SoftmaxCrossEntropy:
                 np.multiply(Z, w, out=Z)
                 np.multiply(loss, w, out=loss)
             np.copyto(stack.z, Z)
-            sums += zip(_totals(loss), _counts(correct), strict=True)
+            sums += zip(_totals(loss), correct, strict=True)
         return sums
 
-    def _gradient(self, stack: Stack, A: Array | None) -> Array:
-        """Set a stack's Z to dz, its loss, (k, 1, m_i), and A (k m_i, n_L); return what is correct, (k, 1, m_i)."""
+    def _gradient(self, stack: Stack, A: Array | None) -> list[int]:
+        """Set a stack's Z to dz, its loss (k, 1, m_i), and A (k m_i, n_L); return how many are right in each shard."""
         _, z, Z, y, first, at_y, z_max, exp_sum, z_y, A_y, loss = stack
         smoothing, (k, n, m), f = self.label_smoothing, Z.shape, self.functions
         values = Z.reshape(-1)
@@ -102,10 +102,10 @@ class SoftmaxCrossEntropy:
         np.maximum.reduce(Z, axis=1, keepdims=True, out=z_max)
         np.subtract(Z, z_max, out=Z)
         values.take(at_y, out=z_y, mode="clip")
-        correct: Array = np.equal(z_y, 0)
-        largest = np.equal(Z, 0)
-        if np.count_nonzero(largest) != k * m:  # some have several, or none, where z is not finite
-            correct = z.argmax(axis=1, keepdims=True) == y
+        if Z.size - np.count_nonzero(Z) == k * m:  # each example has one that is largest
+            correct = _counts(z_y)
+        else:  #                           some have several, or none, where z is not finite
+            correct = _counts(z.argmax(axis=1, keepdims=True) - y)
         if smoothing:
             z_y *= 1 - smoothing
             z_y += (smoothing / n) * f.sum(Z)
@@ -113,7 +113,7 @@ class SoftmaxCrossEntropy:
         f.sum(Z, out=exp_sum)
         np.divide(Z, exp_sum, out=Z)  #                     A = softmax(z)    (k, n_L, m_i)
         if A is not None:
-            A[...] = Z.swapaxes(1, 2).reshape(-1, n)
+            np.copyto(A.reshape(k, m, n), Z.swapaxes(1, 2))
 
         f.log(exp_sum, out=exp_sum)
         np.subtract(exp_sum, z_y, out=loss)  #              −Σ_k Y log A      (k, 1, m_i)
@@ -336,11 +336,12 @@ def create(
     return Numbers(loss, pair, link, factor, constrained)
 
 
-def _counts(correct: Array) -> list[int]:
-    """Return how many are true in each shard (k, 1, m_i)."""
-    if len(correct) == 1:
-        return [int(np.count_nonzero(correct))]
-    counts: list[int] = np.add.reduce(correct, axis=(1, 2), dtype=np.int64).tolist()
+def _counts(wrong: Array) -> list[int]:
+    """Return how many examples are right in each shard (k, 1, m_i): those with a zero."""
+    k, _, m = wrong.shape
+    if k == 1:
+        return [m - int(np.count_nonzero(wrong))]
+    counts: list[int] = np.add.reduce(wrong == 0, axis=(1, 2), dtype=np.int64).tolist()
     return counts
 
 

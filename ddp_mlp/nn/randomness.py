@@ -13,7 +13,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn import elementary
+from ddp_mlp.nn import cosine, elementary
 
 
 class Purpose(IntEnum):
@@ -80,7 +80,7 @@ def portable_normal(shape: tuple[int, ...], seed: int, purpose: Purpose, *indice
     drawn = words(seed, purpose, *indices, count=2 * count) >> np.uint64(11)
     u, v = (drawn.astype(np.float64) * 2.0**-53).reshape(2, count)
     radius = np.sqrt(-2.0 * elementary.log(1.0 - u))
-    drawn_normal: NDArray[np.float64] = radius * elementary.cos(TWO_PI * v)
+    drawn_normal: NDArray[np.float64] = radius * cosine.cos(TWO_PI * v)
     return drawn_normal.reshape(shape)
 
 

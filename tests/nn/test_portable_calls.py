@@ -86,6 +86,8 @@ MATH = {"prod", "sqrt", "isfinite", "isnan", "inf", "nan", "pi", "frexp", "ldexp
 
 MODULES = {
     "nn": (
+        "blocks",
+        "cosine",
         "elementary",
         "products",
         "portable",
@@ -110,6 +112,8 @@ NAMED = {
     # of whole numbers of one unit, below 2⁵³: exact in any order
     ("nn/portable.py", "matmul"): "weight_gradient: rounded operands",
     ("nn/portable.py", "maximum.reduce"): "a maximum",
+    ("nn/elementary.py", "maximum.reduce"): "a maximum",
+    ("nn/elementary.py", "minimum.reduce"): "a minimum",
     ("nn/lines.py", "add.reduce"): "of whole numbers",
     ("nn/rounding.py", "maximum.reduce"): "a maximum",
     ("nn/rounding.py", "maximum.reduceat"): "maxima",

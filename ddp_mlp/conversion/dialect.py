@@ -46,7 +46,7 @@ class Asked:
     header: Header = "auto"
     max_columns: int = MAX_COLUMNS
     usual_decimal: str | None = None
-    """The sign to take where a comma could be one, or separate thousands; None: that is refused."""
+    """The sign to take where there are both, or where a comma could separate thousands; None: that is refused."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def dialect_of(path: Path, asked: Asked, label: str | None, said: Sequence[str] 
     if not lines:
         raise DataError(f"{path}: has no rows")
     _check_first_line(path, lines)
-    separator = asked.separator or _separator_of(lines)
+    separator = asked.separator or _separator_of(lines, text)
     if asked.separator is None and separator != ",":
         found.append(f"separated by {NAMES[separator]}")
     if separator == " ":
@@ -124,7 +124,7 @@ def _check_first_line(path: Path, lines: list[str]) -> None:
     if told := re.fullmatch(r'"?sep=(.)"?', lines[0].strip()):
         raise DataError(f"{path}: its first line is Excel's {told[0]}: take it out, and give --sep '{told[1]}'")
     following = [line for line in lines if not line.startswith("#")]
-    if lines[0].startswith("#") and following and _separator_of(lines) != _separator_of(following):
+    if lines[0].startswith("#") and following and _separator_of(lines, "") != _separator_of(following, ""):
         raise DataError(f"{path}: begins with lines that # makes comments: take them out")
 
 
@@ -154,13 +154,19 @@ def _decoded(path: Path, start: bytes, encoding: str) -> str:
         raise ConfigError(f"--encoding {encoding}: is no encoding that Python knows") from error
 
 
-def _separator_of(lines: list[str]) -> str:
-    """Return the character that stands equally often, outside of quotes, in all lines; the first of those it can be."""
+def _separator_of(lines: list[str], text: str) -> str:
+    """Return the character that stands equally often, outside of quotes, in all lines; the first of those it can be.
+
+    Where none does, cells of `text` may hold line breaks within quotes.
+    """
     bare = [re.sub(r'"[^"]*"', "", line) for line in lines]
+    joined = re.sub(r'"[^"]*"', "q", text).splitlines()
+    for some in (bare, [line for line in joined if line.strip()][:SAMPLE_LINES]):
+        for mark in "\t;|,":
+            found = [line.count(mark) for line in some]
+            if found and found[0] and min(found) == max(found):
+                return mark
     counts = {mark: [line.count(mark) for line in bare] for mark in "\t;|,"}
-    for mark, found in counts.items():
-        if found[0] and min(found) == max(found):
-            return mark
     best = max(counts, key=lambda mark: counts[mark][0])
     if counts[best][0]:
         return best
@@ -208,7 +214,7 @@ def _decimal_of(path: Path, cells: list[list[str]], separator: str, usual: str |
     commas = [cell for cell in every if _COMMA_NUMBER.fullmatch(cell)]
     points = sum("." in cell and _NUMBER.fullmatch(cell) is not None for cell in every)
     if not commas or points:
-        return "."
+        return (usual if commas else None) or "."  # both: text takes part, or separated thousands
     if all(_THOUSANDS.fullmatch(cell) for cell in commas):
         if usual is None:
             raise ConfigError(

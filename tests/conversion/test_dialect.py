@@ -238,3 +238,14 @@ def test_text_of_two_bytes_and_files_of_others_are_told(tmp_path: Path, capsys: 
         path.write_bytes(start + bytes(100))
         assert run(path, out) == 65
         assert said in capsys.readouterr().err
+
+
+def test_names_of_several_lines(tmp_path: Path) -> None:
+    """A header whose cells hold line breaks says nothing of the separator line by line."""
+    rows = ["p;q", "r;s"] * 5
+    text = '"a\nb";"c\nd";"y"\n' + "".join(f'1;2.5;"{row}"\n' for row in rows)
+    (tmp_path / "a.csv").write_text(text)
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y") == 0
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file.attrs["features"].tolist() == [b"a\nb", b"c\nd"]
+        assert file["train/X"][:].tolist() == [[1, 2.5]] * 10

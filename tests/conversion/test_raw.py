@@ -89,6 +89,8 @@ def test_a_comma_is_what_it_was_in_training_where_it_could_be_either(tmp_path: P
     recipe, _ = converted(tmp_path / "a.csv", "--label", "y")
     (tmp_path / "b.csv").write_text("a;y\n1,234;0\n")
     assert again(tmp_path / "b.csv", recipe).tolist() == [[np.float32(1.234)]]
+    (tmp_path / "c.csv").write_text("a;more\n1,5;2.5\n")
+    assert again(tmp_path / "c.csv", recipe).tolist() == [[1.5]]
     (tmp_path / "a.csv").write_text("a;y\n" + "".join(f"{n}.5;{n % 2}\n" for n in range(ROWS)))
     recipe, _ = converted(tmp_path / "a.csv", "--label", "y")
     with pytest.raises(DataError, match="'a' is '1,234' in line 2: must be a number, as in training"):

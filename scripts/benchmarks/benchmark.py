@@ -187,7 +187,7 @@ def ours(shape: Shape, K: int, communicator: Any = None, portable: bool = False,
 
 
 def evaluation(shape: Shape, portable: bool = False) -> Step:
-    """Evaluate this program's network on a batch, with figures of classes: the way of `predict`, but for files."""
+    """Evaluate this program's network on all batches, with figures of classes: the way of `predict`, but for files."""
     import numpy as np
 
     from ddp_mlp.data.memory import MemorySource
@@ -213,8 +213,7 @@ def evaluation(shape: Shape, portable: bool = False) -> Step:
     targets = Targets(classes=tuple(map(str, range(shape.widths[-1]))))
 
     def step(i: int) -> float:
-        rows = order[i % BATCHES * shape.batch : (i % BATCHES + 1) * shape.batch]
-        evaluate(communicator, forward, source, rows, metrics_of(targets, False, chosen))
+        evaluate(communicator, forward, source, order, metrics_of(targets, False, chosen))
         return float("nan")
 
     return step

@@ -33,10 +33,7 @@ def choose_access(config: Config, info: DatasetInfo, communicator: Communicator)
 
     Raises ConfigError on all ranks for what does not fit, and for what cannot be streamed.
     """
-    shared = len(communicator.nodes[communicator.node]) > 1
-    places = communicator.allgather((host_name(), communicator.node, free_memory(shared)))
-    nodes_of = Counter(name for name, _ in {(name, node) for name, node, _ in places})
-    free = min(found // nodes_of[name] for name, _, found in places)
+    free = free_on_a_node(communicator)
     in_memory, streamed = memory_bytes(config, info), stream_bytes(config, info)
     kind = config.access
     if kind == "auto":
@@ -45,6 +42,14 @@ def choose_access(config: Config, info: DatasetInfo, communicator: Communicator)
     if problem := _problem(config, kind, in_memory, streamed, free):
         raise by_all_ranks(ConfigError(problem))
     return access
+
+
+def free_on_a_node(communicator: Communicator) -> int:
+    """Return the bytes that the node with the least has free for what its ranks share. Collective."""
+    shared = len(communicator.nodes[communicator.node]) > 1
+    places = communicator.allgather((host_name(), communicator.node, free_memory(shared)))
+    nodes_of = Counter(name for name, _ in {(name, node) for name, node, _ in places})
+    return min(found // nodes_of[name] for name, _, found in places)
 
 
 def _problem(config: Config, kind: str, in_memory: int, streamed: int, free: int) -> str | None:

@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Self
 
@@ -45,6 +46,7 @@ class MemorySource(Source):
         self.X, self.y, self.w = X, y, w
         self.m = len(X)
         self._dtype = dtype
+        self._standardization, self._is_rounded = standardization, False
         self._standardizer = Standardizer(standardization, X.dtype, dtype)
         self._targets = None if targets is None else Standardizer(targets, y.dtype, dtype)
         self._raw: NDArray[Any] | None = None
@@ -56,6 +58,14 @@ class MemorySource(Source):
         weighted._class_weight = class_weight
         return weighted
 
+    def rounded(self, X: NDArray[np.float32]) -> Self:
+        """Return this source with its inputs X (m, n_0) standardized and rounded as a portable pass has them. Local."""
+        identity = replace(self._standardization, used=False)
+        rounded = copy.copy(self)
+        rounded.X, rounded._raw, rounded._is_rounded = X, None, True
+        rounded._standardizer = Standardizer(identity, X.dtype, self._dtype)
+        return rounded
+
     def mapped(
         self, dtype: np.dtype[Any], standardization: Standardization, targets: Standardization | None = None
     ) -> Self:
@@ -64,14 +74,8 @@ class MemorySource(Source):
 
     def gather(self, rows: NDArray[np.int64], group: Group) -> None:
         """Put the rows (m,) and their labels and weights into the group's buffers, standardized. Local."""
-        X = group.A[0].whole.T  # (m, n_0), C-ordered
-        if self.X.dtype == X.dtype:
-            self._map(rows, X, X)
-        else:  # through a few rows at a time, which stay in cache
-            raw = self._raw_rows(X.shape[1])
-            for lo in range(0, len(X), len(raw)):
-                some = X[lo : lo + len(raw)]
-                self._map(rows[lo : lo + len(raw)], raw[: len(some)], some)
+        self.inputs(rows, group.A[0].whole.T)
+        group.is_rounded = self._is_rounded
         if self.y.ndim == 1:
             self.y.take(rows, out=group.y, mode="clip")
         elif self._targets is None:
@@ -86,6 +90,16 @@ class MemorySource(Source):
                 group.w *= self._class_weight[group.y]
         else:
             group.w = None
+
+    def inputs(self, rows: NDArray[np.int64], X: NDArray[Any]) -> None:
+        """Put the rows' inputs, standardized, into X (m, n_0), C-ordered and of the groups' dtype. Local."""
+        if self.X.dtype == X.dtype:
+            self._map(rows, X, X)
+            return
+        raw = self._raw_rows(X.shape[1])  # through a few rows at a time, which stay in cache
+        for lo in range(0, len(X), len(raw)):
+            some = X[lo : lo + len(raw)]
+            self._map(rows[lo : lo + len(raw)], raw[: len(some)], some)
 
     def _map(self, rows: NDArray[np.int64], raw: NDArray[Any], X: NDArray[Any]) -> None:
         """Put rows (m,) into raw (m, n_0), and their standardized values into X (m, n_0), which may be the same."""

@@ -136,6 +136,8 @@ class Group:
         """Class numbers; of use where `targets` is 0."""
         self.Y = columns(targets)
         """(targets, m): numbers."""
+        self.is_rounded = False
+        """Whether A[0] has been rounded already, as portable passes round it."""
         self.w: NDArray[Any] | None = None
         """Sample weights (m,) of the dtype; None where every example weighs 1."""
         self.turned = aligned_empty(m * max(widths) if m <= FEW else 0, dtype)

@@ -202,12 +202,14 @@ class Pass:
     def forward(self, b: dict[int, NDArray[Any]], drop: Drop | None = None) -> None:
         """Compute A[1] … A[L−1], rounded example by example, and the output's z, from A[0] in the group's buffers.
 
-        A[0] is rounded as well. `drop(l, A[l], slope, examples)` may set some of a block's A to zero and scale the
-        rest, and where there is a slope f′(z), that in the same way.
+        A[0] is rounded as well, unless it has been. `drop(l, A[l], slope, examples)` may set some of a block's A to
+        zero and scale the rest, and where there is a slope f′(z), that in the same way.
         """
         group, room = self.group, self._room
         for block in self._A[0]:
-            self._round(0, block)
+            if not group.is_rounded:
+                self._round(0, block)
+            self._note(0, block)
         for l in range(1, group.L + 1):
             do(self._z[l])  #                                             z = W A_prev         (n_l, m)
             room.lay(b[l][:, 0])
@@ -220,13 +222,16 @@ class Pass:
                 if drop is not None:
                     drop(l, block.columns, slope, block.examples)
                 self._round(l, block)
+                self._note(l, block)
 
     def _round(self, l: int, block: Block) -> None:
-        """Round a block of A[l] example by example, and note its rows."""
-        signed = self._signed[l]
-        block.round_examples(self.weights.bits[l + 1].A, signed)
+        """Round a block of A[l] example by example."""
+        block.round_examples(self.weights.bits[l + 1].A, self._signed[l])
+
+    def _note(self, l: int, block: Block) -> None:
+        """Note the rows of a block of A[l], for a way back."""
         if self.lines is not None:
-            block.note(self.lines.A[l].high, signed)
+            block.note(self.lines.A[l].high, self._signed[l])
 
     # ---- backward ----------------------------------------------------------------------------------------------------
 

@@ -160,6 +160,8 @@ def ours(shape: Shape, K: int, communicator: Any = None, portable: bool = False,
     X, y, order = data(shape)
     identity = Standardization(np.zeros(shape.widths[0]), np.ones(shape.widths[0]), used=False)
     source = MemorySource(X, y, None, np.dtype(np.float64) if portable else dtype, identity)
+    if portable:
+        source = rounded(source, shape, communicator)
     network = Architecture(layout, (ACTIVATIONS[shape.activation],) * (layout.L - 1))
     momentum = optimizers.create("momentum", momentum=MOMENTUM)
     training_step: Any
@@ -186,6 +188,14 @@ def ours(shape: Shape, K: int, communicator: Any = None, portable: bool = False,
     return step
 
 
+def rounded(source: Any, shape: Shape, communicator: Any) -> Any:
+    """Return the rows as a portable run has them in memory."""
+    from ddp_mlp.data.rounded import rounded_rows
+    from ddp_mlp.nn.products import layer_bits
+
+    return source.rounded(rounded_rows(source, layer_bits(*shape.widths[:2]).A, communicator))
+
+
 def evaluation(shape: Shape, portable: bool = False) -> Step:
     """Evaluate this program's network on all batches, with figures of classes: the way of `predict`, but for files."""
     import numpy as np
@@ -206,6 +216,8 @@ def evaluation(shape: Shape, portable: bool = False) -> Step:
     X, y, order = data(shape)
     identity = Standardization(np.zeros(shape.widths[0]), np.ones(shape.widths[0]), used=False)
     source = MemorySource(X, y, None, chosen.working(dtype), identity)
+    if portable:
+        source = rounded(source, shape, SingleProcess())
     network = Architecture(layout, (ACTIVATIONS[shape.activation],) * (layout.L - 1))
     parameters = np.zeros(layout.length, dtype)
     layout.initialize(parameters, 0)

@@ -100,7 +100,7 @@ MODULES = {
         "functions",
     ),
     "nn/": ("outputs", "optimizers", "schedules", "standardization", "parameters", "buffers", "targets"),
-    "data": ("order", "held_out", "survey", "batches", "memory", "targets", "access", "opening", "stream"),
+    "data": ("order", "held_out", "survey", "batches", "memory", "targets", "access", "opening", "rounded", "stream"),
     "storage": ("survey",),
     "summing": ("agreement", "between", "plan", "tallies", "totals", "tree"),
     "training": ("portable_step", "update", "trainer", "loop", "state", "progress", "saving_rules"),

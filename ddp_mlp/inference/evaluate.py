@@ -99,11 +99,11 @@ class ForwardPass:
         return out
 
     def loss(self, group: Group) -> Totals:
-        """Return the sums over a group's examples; its z becomes dz."""
+        """Return the sums over a group's examples; its z stays."""
         return loss_totals(self.architecture.scoring, group, self.arithmetic)
 
     def loss_and_values(self, group: Group) -> tuple[Totals, NDArray[Any]]:
-        """Return the sums over a group's examples, and their outputs A (m, n_L); its z becomes dz."""
+        """Return the sums over a group's examples, and their outputs A (m, n_L); its z stays."""
         values = self._room(group)
         return loss_totals(self.architecture.scoring, group, self.arithmetic, values), values
 
@@ -112,11 +112,11 @@ class ForwardPass:
 
 
 def loss_totals(output: Output, group: Group, arithmetic: Arithmetic, values: NDArray[Any] | None = None) -> Totals:
-    """Return the sums over a group's examples, of one shard; its z becomes dz, and `values` (m, n_L) its outputs A.
+    """Return the sums over a group's examples, of one shard; its z stays, and `values` (m, n_L) become its outputs A.
 
     In portable arithmetic, a sum is that of `totals.total`, rounded once whatever the order.
     """
-    [(loss_sum, correct)] = output.gradient(group, values)
+    [(loss_sum, correct)] = output.score(group, values)
     weight_sum = float(group.m) if group.w is None else float(np.sum(group.w, dtype=np.float64))
     if arithmetic.is_portable:
         loss_sum = total(group.losses.tolist())

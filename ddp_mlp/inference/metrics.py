@@ -106,7 +106,7 @@ class ClassMetrics:
 
     def add(self, values: NDArray[Any], group: Group) -> None:
         """Take a block: probabilities (m, n_L)."""
-        self._counts.add(group.y, np.argmax(values, axis=1))
+        self._counts.add(group.y, values.argmax(axis=1))
         if self._ranks is not None:
             self._ranks.add(values, group.y[:, None] == np.arange(len(self._names)))
 

@@ -50,7 +50,7 @@ class NumberTally:
         self._losses: list[Totals] = []
 
     def add(self, values: NDArray[Any], group: Group) -> None:
-        """Take a block: the outputs A (m, n_L) in the network's units, and the group with its z, which becomes dz."""
+        """Take a block: the outputs A (m, n_L) in the network's units, and the group with its z."""
         self._losses.append(loss_totals(self._network.architecture.scoring, group, self._network.arithmetic))
         self._metrics.add(values, group)
 

@@ -17,7 +17,7 @@ Block: TypeAlias = NDArray[np.float64]
 Room: TypeAlias = Sequence[Block]
 """Vectors as long as the block, for what a function forms on the way."""
 
-BLOCK = 4096
+BLOCK = 8192
 """Elements at a time."""
 ROOM = 10
 """Vectors that a function may need."""

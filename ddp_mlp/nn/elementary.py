@@ -295,19 +295,27 @@ def log(x: Block, out: Block, room: Room) -> None:
 @in_blocks
 def log1p(x: Block, out: Block, room: Room) -> None:
     """Return log(1 + x), elementwise (float64), also where x is small; −∞ at −1, NaN below."""
-    m, k, *more = room
+    m, k, total, part, error, *more = room
     all_usable = within(x, ABOVE_MINUS_ONE, LARGEST_FINITE)
-    usable = True if all_usable else (x > -1) & (x <= LARGEST_FINITE)
-    inside = x if all_usable else np.where(usable, x, 0.0)
-    total, error = add(ONE, inside)
+    inside = x if all_usable else np.where((x >= ABOVE_MINUS_ONE) & (x <= LARGEST_FINITE), x, 0.0)
+    np.add(inside, ONE, total)
+    np.subtract(total, ONE, part)
+    np.subtract(total, part, error)
+    np.subtract(ONE, error, error)
+    np.subtract(inside, part, part)
+    error += part
+    error /= total  #                 what 1 + x has lost in total, beside it
+
     split_at_sqrt_half(total, m, k)
     m -= ONE
-    below = k == 0
-    log_in_two(np.where(below, inside, m), k, more[-1], more, np.where(below, 0.0, error / total))
-    result = more[-1]
-    if not all_usable:
-        result = np.where(usable, result, np.where(x == -1, -np.inf, np.where(x == np.inf, x, np.nan)))
-    np.copyto(out, np.where(x == 0, x, result))
+    is_split = k != 0
+    error *= is_split
+    log_in_two(np.where(is_split, m, inside), k, m, more, error)
+    if all_usable:
+        np.copysign(m, x, out)  # of zero too
+        return
+    limits = np.where(x == -1, -np.inf, np.where(x == np.inf, x, np.nan))
+    np.copyto(out, np.where(x == inside, np.copysign(m, x), limits))
 
 
 Piece: TypeAlias = tuple[float, Callable[[Block, Block, Room], None]]

@@ -22,7 +22,7 @@ Invariants:
   A missing target, NaN, has dz = 0 and no loss.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -50,8 +50,11 @@ class Output(Protocol):
     def has_classes(self) -> bool:
         """Whether a target is one class number, in `group.y`; otherwise numbers, in `group.Y`."""
 
-    def gradient(self, group: Group, values: Array | None = None) -> ShardSums:
-        """Turn the output z into dz, in place; return each shard's loss sum and number of correct predictions.
+    def gradient(self, group: Group) -> ShardSums:
+        """Turn the output z into dz, in place; return each shard's loss sum and number of correct predictions."""
+
+    def score(self, group: Group, values: Array | None = None) -> ShardSums:
+        """Return the same sums of the output z, which stays as it is.
 
         Where `values` (m, n_L) are given, they become A = f_L(z), example by example.
         """
@@ -73,35 +76,35 @@ class SoftmaxCrossEntropy:
     loss: str = "cross_entropy"
     has_classes: bool = True
 
-    def gradient(self, group: Group, values: Array | None = None) -> ShardSums:
+    def gradient(self, group: Group) -> ShardSums:
         """Turn the output z into dz = A − Y, in place; return each shard's loss sum, in float64, and how many it got.
 
-        A prediction is correct where z is largest at the label; of equals, the first counts. `values` become A.
+        A prediction is correct where z is largest at the label; of equals, the first counts.
         """
         sums: ShardSums = []
         for stack in group.stacks:
-            Z, loss = stack.Z, stack.loss
-            correct = self._gradient(stack, None if values is None else values[stack.examples])
-            if group.w is not None:
-                w = group.w[stack.examples].reshape(loss.shape)
-                np.multiply(Z, w, out=Z)
-                np.multiply(loss, w, out=loss)
-            np.copyto(stack.z, Z)
-            sums += zip(_totals(loss), correct, strict=True)
+            sums += self._score(stack, group.w, None)
+            self._turn_into_dz(stack, group.w)
         return sums
 
-    def _gradient(self, stack: Stack, A: Array | None) -> list[int]:
-        """Set a stack's Z to dz, its loss (k, 1, m_i), and A (k m_i, n_L); return how many are right in each shard."""
-        _, z, Z, y, first, at_y, z_max, exp_sum, z_y, A_y, loss = stack
+    def score(self, group: Group, values: Array | None = None) -> ShardSums:
+        """Return the same sums of the output z, which stays as it is; `values` (m, n_L) become A."""
+        sums: ShardSums = []
+        for stack in group.stacks:
+            sums += self._score(stack, group.w, None if values is None else values[stack.examples])
+        return sums
+
+    def _score(self, stack: Stack, w: Array | None, A: Array | None) -> Iterable[tuple[float, int]]:
+        """Set a stack's Z to A, its loss, and A (k m_i, n_L) where it is given; return the sums of its shards."""
+        _, z, Z, y, first, at_y, z_max, exp_sum, z_y, _, loss = stack
         smoothing, (k, n, m), f = self.label_smoothing, Z.shape, self.functions
-        values = Z.reshape(-1)
         np.multiply(y, m, out=at_y)
         np.add(at_y, first, out=at_y)
 
         np.copyto(Z, z)
         np.maximum.reduce(Z, axis=1, keepdims=True, out=z_max)
         np.subtract(Z, z_max, out=Z)
-        values.take(at_y, out=z_y, mode="clip")
+        Z.reshape(-1).take(at_y, out=z_y, mode="clip")
         if Z.size - np.count_nonzero(Z) == k * m:  # each example has one that is largest
             correct = _counts(z_y)
         else:  #                           some have several, or none, where z is not finite
@@ -117,13 +120,22 @@ class SoftmaxCrossEntropy:
 
         f.log(exp_sum, out=exp_sum)
         np.subtract(exp_sum, z_y, out=loss)  #              −Σ_k Y log A      (k, 1, m_i)
+        if w is not None:
+            np.multiply(loss, w[stack.examples].reshape(loss.shape), out=loss)
+        return zip(_totals(loss), correct, strict=True)
 
+    def _turn_into_dz(self, stack: Stack, w: Array | None) -> None:
+        """Set a stack's z to dz, from A in its Z."""
+        smoothing, Z, at_y, A_y = self.label_smoothing, stack.Z, stack.at_y, stack.A_y
+        values = Z.reshape(-1)
         if smoothing:
-            np.subtract(Z, smoothing / n, out=Z)
+            np.subtract(Z, smoothing / Z.shape[1], out=Z)
         values.take(at_y, out=A_y, mode="clip")
         np.subtract(A_y, 1 - smoothing, out=A_y)
         values.put(at_y, A_y)  #                            dz = A − Y        (k, n_L, m_i)
-        return correct
+        if w is not None:
+            np.multiply(Z, w[stack.examples].reshape(A_y.shape), out=Z)
+        np.copyto(stack.z, Z)
 
     def values(self, group: Group, out: Array) -> None:
         """Set out (m, n_L) to A = softmax(z) of the output z, example by example; z stays as it is."""
@@ -164,11 +176,15 @@ class Numbers:
     functions: Functions = STEADY
     has_classes: bool = False
 
-    def gradient(self, group: Group, values: Array | None = None) -> ShardSums:
-        """Turn the output z into dz, in place; return each shard's loss sum, in float64, and 0 for correct ones.
+    def gradient(self, group: Group) -> ShardSums:
+        """Turn the output z into dz, in place; return each shard's loss sum, in float64, and 0 for correct ones."""
+        sums = self.score(group)
+        for stack in group.stacks:
+            np.copyto(stack.z, stack.Z)
+        return sums
 
-        `values` (m, n_L) become A.
-        """
+    def score(self, group: Group, values: Array | None = None) -> ShardSums:
+        """Return the same sums of the output z, which stays as it is, and leave dz in Z; `values` (m, n_L) become A."""
         if values is not None:
             self.values(group, values)
         sums: ShardSums = []
@@ -198,7 +214,6 @@ class Numbers:
                 w = group.w[stack.examples].reshape(loss.shape)
                 np.multiply(Z, w, out=Z)
                 np.multiply(loss, w, out=loss)
-            np.copyto(stack.z, Z)
             sums += ((total, 0) for total in _totals(loss))
         return sums
 

@@ -189,7 +189,7 @@ def test_the_bits_are_those_of_the_plain_formulas(name: str) -> None:
     """In blocks that have numbers of all ranges, and one by one: a block of usual numbers takes a shorter way."""
     function = getattr(elementary, name)
     x = points(name)
-    assert len(x) > 4 * blocks.BLOCK
+    assert len(x) > 2 * blocks.BLOCK
     assert same(function(x), x, name)
     alone = np.concatenate([SPECIAL, *SEAMS[name], x[: len(SPECIAL) + 600]])
     assert same(np.concatenate([function(alone[i : i + 1]) for i in range(len(alone))]), alone, name)

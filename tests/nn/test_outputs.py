@@ -53,25 +53,26 @@ def test_values_are_probabilities_and_leave_z_alone() -> None:
 
 @pytest.mark.parametrize("portable", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_values_beside_the_loss_are_those_of_values_alone(loss: str, portable: bool) -> None:
-    """To the bit, for shards of several sizes; and neither dz nor the sums change."""
+def test_a_score_is_that_of_the_gradient_and_its_values_those_of_values_alone(loss: str, portable: bool) -> None:
+    """To the bit, for shards of several sizes, with and without weights; z stays, and losses are kept."""
     random = np.random.default_rng(0)
     output = create(loss, n_L=4, label_smoothing=0.1, quantiles=(0.5,))
     network = Architecture(Layout((1, 4)), output=output, targets=0 if output.has_classes else 4)
     network = network.portable if portable else network
     z = random.standard_normal((4, 12)) * 3
-    found = []
-    for beside in (False, True):
+    for weights in (None, random.random(12)):
         group = network.group((3, 3, 2, 4), F64)
-        group.A[1].whole[...], group.y[...], group.Y.whole[...] = z, np.arange(12) % 4, 1.5
-        values = np.empty((12, 4))
-        if beside:
-            sums = network.output.gradient(group, values)
-        else:
-            network.output.values(group, values)
-            sums = network.output.gradient(group)
-        found.append((sums, values.tobytes(), group.dz[1].whole.tobytes()))
-    assert found[0] == found[1]
+        group.A[1].whole[...], group.y[...], group.Y.whole[...], group.w = z, np.arange(12) % 4, 1.5, weights
+        values, beside = np.empty((12, 4)), np.empty((12, 4))
+        sums = network.output.score(group)
+        assert network.output.score(group, beside) == sums
+        losses = group.losses.tobytes()
+        network.output.values(group, values)
+        assert values.tobytes() == beside.tobytes()
+        assert group.A[1].whole.tolist() == z.tolist()
+        assert network.output.gradient(group) == sums
+        assert group.losses.tobytes() == losses
+        assert group.dz[1].whole.tolist() != z.tolist()
 
 
 def test_of_equal_outputs_the_first_is_the_prediction() -> None:

@@ -19,6 +19,7 @@ from ddp_mlp.training.building import (
     build_trainer,
     check_validation_data,
     start_values,
+    with_rows_rounded,
 )
 from ddp_mlp.training.interruption import Interruption
 from ddp_mlp.training.libraries import with_blas_chosen
@@ -70,6 +71,7 @@ def train_in_memory(
         settled(config, communicator) as machine,
     ):
         check_validation_data(config, data)
+        data = with_rows_rounded(config, data, communicator)
         step = build_step(config, data, communicator)
         initialize(step, state is not None, state)
         with closing(build_batches(config, data, communicator, progress, earlier)) as batches:

@@ -7,19 +7,18 @@ from typing import Any
 
 from ddp_mlp.config import Config, changed
 from ddp_mlp.data.opening import Data
-from ddp_mlp.data.rounded import with_rounded_rows
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.run_dir.folder import RunFolder, what_checkpoints_share
 from ddp_mlp.run_dir.resuming import open_run
 from ddp_mlp.run_dir.saving import GO_ON
 from ddp_mlp.storage import surveyed
 from ddp_mlp.training.building import (
-    architecture_of,
     build_batches,
     build_step,
     build_trainer,
     check_validation_data,
     start_values,
+    with_rows_rounded,
 )
 from ddp_mlp.training.machine import Machine
 from ddp_mlp.training.progress import Progress, why_ended
@@ -52,8 +51,8 @@ def started(
     with communicator.in_agreement():
         progress = Progress() if start.progress is None else Progress.from_dict(start.progress)
     is_complete = start.progress is not None and why_ended(config, progress) is not None
-    if config.arithmetic == "portable" and not (aside or is_complete):
-        data = with_rounded_rows(data, architecture_of(config, data).layout.widths[1], communicator)
+    if not (aside or is_complete):  # trials have the memory of their data in common
+        data = with_rows_rounded(config, data, communicator)
     batches, step = build_batches(config, data, communicator, progress), build_step(config, data, communicator)
     initialize(step, start.is_given_a_state, state)
     kernels: dict[str, Any] = {"kernels": list(start.kernels)} if start.kernels else {}

@@ -1,5 +1,6 @@
 """A trained network, ready for use in Python: rows of features as they are in, classes, labels or numbers out."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -144,12 +145,13 @@ class Model:
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Return the probabilities (m, n_L) of all classes or labels for the rows X (m, n_0), standardized here.
 
-        Raises ValueError where X has another shape, is not of real numbers, or has some that are not finite; and
-        TypeError where the outputs are numbers.
+        Where training's features have names, the columns of a data frame are taken by theirs, in any order.
+        Raises ValueError where X has another shape, is not of real numbers, or has some that are not finite, or not the
+        columns; and TypeError where the outputs are numbers.
         """
         if not self.targets.probabilities:
             raise TypeError(f"loss = {self.loss}: the outputs are numbers, which predict returns")
-        return self.network.outputs(_checked(np.asarray(X), self.features))
+        return self.network.outputs(_checked(_by_name(X, self.feature_names), self.features))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the number of the most probable class (m,) of each row of X (m, n_0); of equals, the first.
@@ -157,7 +159,7 @@ class Model:
         Of labels whether each is above ½, (m, n_T) of 0 and 1; of numbers the values in their own units, float64:
         (m,) for one, (m, n_T) for several, (m, Q) or (m, n_T, Q) for quantiles. Raises ValueError as predict_proba.
         """
-        rows, targets = _checked(np.asarray(X), self.features), self.targets
+        rows, targets = _checked(_by_name(X, self.feature_names), self.features), self.targets
         found = self.network.outputs(rows)
         return _named(found if targets.probabilities else targets.in_units(found), targets)
 
@@ -201,7 +203,8 @@ class EnsembleModel:
         return self._answer(X).quantiles
 
     def _answer(self, X: ArrayLike) -> Answer:
-        return self.ensemble.answer(_checked(np.asarray(X), self.ensemble.features))
+        names = self.ensemble.networks[0].feature_names
+        return self.ensemble.answer(_checked(_by_name(X, names), self.ensemble.features))
 
 
 def _named(found: NDArray[Any], targets: Targets) -> NDArray[Any]:
@@ -212,6 +215,25 @@ def _named(found: NDArray[Any], targets: Targets) -> NDArray[Any]:
         return (found > 0.5).astype(np.int64)
     values = found.reshape(len(found), targets.count, -1)
     return values.squeeze(axis=tuple(axis for axis in (1, 2) if values.shape[axis] == 1))
+
+
+def _by_name(X: Any, names: tuple[str, ...] | None) -> NDArray[Any]:
+    """Return rows whose columns are in the order of training: those of a data frame that has names, by name.
+
+    Raises ValueError for a name that it has not, or twice; warns of columns that take no part.
+    """
+    found = list(getattr(X, "columns", ()))
+    if names is None or not found or not all(isinstance(name, str) for name in found):
+        return np.asarray(X)
+    if found == list(names):
+        return np.asarray(X)
+    for name in names:
+        if (count := found.count(name)) != 1:
+            raise ValueError(f"X has {count or 'no'} columns called {name!r}: must have each that training had, once")
+    known = set(names)
+    if others := [name for name in found if name not in known]:
+        warnings.warn(f"columns of X that take no part: {', '.join(others[:20])}", stacklevel=3)
+    return np.asarray(X[list(names)])
 
 
 def _checked(X: NDArray[Any], features: int) -> NDArray[Any]:

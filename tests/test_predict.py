@@ -403,6 +403,25 @@ def test_columns_in_another_order_give_the_same_answer(
     assert "has no column 'b', which training had" in outcome.stderr
 
 
+def test_a_data_frame_is_taken_by_its_names(named: tuple[Path, NDArray[Any], list[str]]) -> None:
+    """As predict takes a table: in any order, with others beside them; and an array by the place of its columns."""
+    pd = pytest.importorskip("pandas")
+    run_dir, X, _ = named
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    for model in (ddp_mlp.load(run_dir), ddp_mlp.load_ensemble(run_dir)):
+        expected = model.predict_proba(X)
+        np.testing.assert_array_equal(model.predict_proba(frame), expected)
+        np.testing.assert_array_equal(model.predict_proba(frame[["c", "a", "b"]]), expected)
+        np.testing.assert_array_equal(model.predict(frame[["b", "c", "a"]]), np.argmax(expected, axis=1))
+        np.testing.assert_array_equal(model.predict_proba(pd.DataFrame(X)), expected)
+        with pytest.warns(UserWarning, match="columns of X that take no part: more"):
+            np.testing.assert_array_equal(model.predict_proba(frame.assign(more="text")), expected)
+        with pytest.raises(ValueError, match="X has no columns called 'b'"):
+            model.predict_proba(frame.rename(columns={"b": "d"}))
+        with pytest.raises(ValueError, match="X has 2 columns called 'c'"):
+            model.predict_proba(pd.concat([frame, frame[["c"]]], axis=1))
+
+
 def test_an_error_in_a_table_names_the_table(run_python: Program, tmp_path: Path) -> None:
     """And not the data set that was made of it, which is gone when the line is read."""
     pytest.importorskip("pyarrow")

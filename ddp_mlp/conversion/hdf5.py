@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ddp_mlp.conversion.array_targets import ArrayTargets, targets_in
 from ddp_mlp.conversion.source import ForeignRows, Piece, rows_at_once
 from ddp_mlp.storage.dataset import DatasetInfo
+from ddp_mlp.storage.groups import nearly_splits
 from ddp_mlp.storage.reader import Reader
 
 Y_ROWS = 1 << 16
@@ -26,7 +27,9 @@ def hdf5_splits(info: DatasetInfo, targets: tuple[str, ...] = ()) -> "dict[str, 
         own = info.y_name.rpartition("/")[2]
         given = targets or info.targets or ()
         how = targets_in(info.path, own, y_pieces(info, labelled), given, info.classes is not None)
-    return {split: Hdf5Rows(info, split, how) for split in info.splits}
+    found = {split: Hdf5Rows(info, split, how) for split in info.splits}
+    next(iter(found.values())).said += tuple(nearly_splits(info))
+    return found
 
 
 def y_pieces(info: DatasetInfo, split: str) -> Iterator[NDArray[Any]]:

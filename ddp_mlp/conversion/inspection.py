@@ -11,6 +11,7 @@ from ddp_mlp.conversion.hdf5 import hdf5_splits, y_pieces
 from ddp_mlp.conversion.labels import number_classes
 from ddp_mlp.conversion.source import add_labels
 from ddp_mlp.storage.dataset import DatasetInfo
+from ddp_mlp.storage.groups import nearly_splits
 from ddp_mlp.storage.reader import Reader
 from ddp_mlp.storage.survey import NumberRule, Survey, merge_surveys, survey_block, survey_blocks
 from ddp_mlp.units import counted
@@ -23,6 +24,7 @@ FEW_CLASSES = 20
 def contents(info: DatasetInfo) -> Iterator[str]:
     """Read a whole data set, a few MiB at a time, and yield lines on what each split holds."""
     yield f"{info.path!r}: {info.size_mtime[0]} bytes, {counted(info.features, 'feature')}"
+    yield from nearly_splits(info)
     for split, rows in hdf5_splits(info).items():
         structure, how = info.splits[split], rows.how
         labels = Counter[str]() if how is None or how.kind == "numbers" else _labels(info, split, how)

@@ -35,6 +35,7 @@ from ddp_mlp.nn.targets import Targets
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.storage import checkpoints, weights
 from ddp_mlp.storage.dataset import DatasetInfo, SplitInfo, inspect
+from ddp_mlp.storage.groups import nearly_splits
 from ddp_mlp.storage.reader import Reader
 from ddp_mlp.storage.survey import NumberSurvey, Survey
 from ddp_mlp.storage.surveyed import Record
@@ -132,7 +133,7 @@ def open_data(config: Config, communicator: Communicator, check: Callable[[Opene
     if len(names) < 2 and not info.numbers:
         raise by_all_ranks(DataError(f"{config.data}: all labels are of one class: there is nothing to learn"))
 
-    mode = communicator.on_rank_0(_standardize_mode, config, info)
+    mode, nearly = communicator.on_rank_0(lambda: (_standardize_mode(config, info), nearly_splits(info)))
     train_rows, valid_rows, counts, numbers = None, None, found.class_counts, found.numbers
     if "valid" not in info.splits and config.valid_fraction:
         fraction = config.valid_fraction
@@ -169,7 +170,7 @@ def open_data(config: Config, communicator: Communicator, check: Callable[[Opene
         check=looked_over.check,
         record=looked_over.record,
         basis=basis,
-        notes=(*settled.notes, *_missing_classes(names, counts, surveys), *_far_outside(mode, found, info)),
+        notes=(*nearly, *settled.notes, *_missing_classes(names, counts, surveys), *_far_outside(mode, found, info)),
     )
 
 

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from ddp_mlp import convert
 from ddp_mlp.config import Config
+from ddp_mlp.data.opening import open_data
 from ddp_mlp.data.targets import settle
 from ddp_mlp.errors import ConfigError
+from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage.dataset import inspect
 
 ROWS = 60
@@ -229,3 +231,20 @@ def test_arrays_that_take_no_part_are_named(tmp_path: Path, capsys: pytest.Captu
     np.savez(tmp_path / "a.npz", X=np.ones((6, 2)), y=y)
     assert convert.main([str(tmp_path / "a.npz"), str(tmp_path / "a.h5")]) == 0
     assert "takes no part" not in capsys.readouterr().out
+
+
+def test_groups_that_are_nearly_splits_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows of "val" were left out in silence, by convert and by training."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for split in ("train", "val", "Test", "vals", "notes"):
+            file[f"{split}/X"], file[f"{split}/y"] = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
+    said = f"{path}: takes no part: 'Test', 'val': splits are called train, valid, test"
+    assert convert.main([str(path), str(tmp_path / "b.h5")]) == 0
+    assert said in capsys.readouterr().out
+    data = open_data(Config(data=str(path), run_dir=str(tmp_path / "run")), SingleProcess())
+    assert said in data.notes
+    assert convert.main(["--inspect", str(path)]) == 0
+    assert said in capsys.readouterr().out
+    data = open_data(Config(data=str(tmp_path / "b.h5"), run_dir=str(tmp_path / "run")), SingleProcess())
+    assert not [note for note in data.notes if "takes no part" in note]

@@ -13,7 +13,8 @@ from ddp_mlp.conversion.dialect import MAX_COLUMNS, Asked
 from ddp_mlp.conversion.inspection import contents
 from ddp_mlp.conversion.splitting import parse_part
 from ddp_mlp.errors import ConfigError, printable
-from ddp_mlp.storage.dataset import files_of, inspect
+from ddp_mlp.storage.dataset import inspect
+from ddp_mlp.storage.patterns import files_of
 
 SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";", "pipe": "|"}
 

@@ -124,7 +124,7 @@ class Config:
       stall_seconds: end the run when a step, or waiting for another rank, takes longer; 0 is never
     """
 
-    data: str = key("data/digits.h5", resume="free")  # comes with the program: `storage.dataset.DIGITS`
+    data: str = key("data/digits.h5", resume="free")  # comes with the program: `storage.patterns.DIGITS`
     valid_data: str | None = key(None, resume="free")
     test_data: str | None = key(None, resume="free")
     x_name: str = key("X")

@@ -26,8 +26,9 @@ from ddp_mlp.conversion.source import Counts, ForeignRows, Piece
 from ddp_mlp.conversion.splitting import Membership, part_rows
 from ddp_mlp.conversion.table_rows import TableRows
 from ddp_mlp.errors import ConfigError, DataError, StorageError
-from ddp_mlp.storage.dataset import SPLITS, DatasetInfo, files_of, inspect
+from ddp_mlp.storage.dataset import SPLITS, DatasetInfo, inspect
 from ddp_mlp.storage.hdf5 import size_and_mtime
+from ddp_mlp.storage.patterns import files_of
 from ddp_mlp.storage.writer import DatasetWriter
 
 CLASSES_TOLD = 20
@@ -259,6 +260,8 @@ def _told(sources: Mapping[str, ForeignRows], labels: Labels, tally: Mapping[str
     """Yield what was taken: columns, classes with their rows in each split, and classes that a split has none of."""
     first = sources["train"]
     if isinstance(first, TableRows):
+        if len(sources) > 1:
+            yield ", ".join(f"{source.name} is {split}" for split, source in sources.items())
         yield from first.told()
     else:
         yield from first.said

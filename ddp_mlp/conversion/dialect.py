@@ -145,13 +145,14 @@ def _encoding_of(path: Path, start: bytes, found: list[str]) -> str:
 
 def _decoded(path: Path, start: bytes, encoding: str) -> str:
     try:
+        "".encode(encoding)  # refuses what is no encoding of text, such as hex
         return codecs.getincrementaldecoder(encoding)().decode(start)
-    except UnicodeDecodeError as error:
-        line = start.count(b"\n", 0, error.start) + 1
+    except UnicodeError as error:  # UTF-16 without its mark has no place
+        line = start.count(b"\n", 0, getattr(error, "start", 0)) + 1
         remedy = "save it in utf-8, or tell convert how it is, such as --encoding latin-1 or cp1252"
         raise DataError(f"{path}: line {line} is not {encoding}: {remedy}") from error
     except LookupError as error:
-        raise ConfigError(f"--encoding {encoding}: is no encoding that Python knows") from error
+        raise ConfigError(f"--encoding {encoding}: is no encoding of text that Python knows") from error
 
 
 def _separator_of(lines: list[str], text: str) -> str:

@@ -24,6 +24,18 @@ _LABELS = re.compile(r"y(\b|_|\d|train|valid|test)|.*(label|target)", re.IGNOREC
 """Names of files of labels."""
 
 
+_OTHERS = {
+    **{b"CDF" + version: "a netCDF file of before version 4: `nccopy -k nc4`" for version in (b"\1", b"\2", b"\5")},
+    b"MATLAB 5.0": "a MATLAB file of before version 7.3: save it with -v7.3, or its matrices as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook: save its sheet as CSV",
+    b"ARROW1": "an Arrow or Feather file: write the table as Parquet",
+    b"BZh": "packed by bzip2: unpack it",
+    b"\xfd7zXZ": "packed by xz: unpack it",
+    b"\x28\xb5\x2f\xfd": "packed by zstd: unpack it",
+}
+"""How other programs' files begin, and what helps."""
+
+
 def open_sources(
     paths: Sequence[Path], roles: Roles, asked: Asked, x_name: str | None, y_name: str | None
 ) -> dict[str, ForeignRows]:
@@ -78,16 +90,15 @@ def kind_of(path: Path, encoding: str | None = None) -> str:
         return "Parquet"
     if len(start) >= 4 and start[:2] == b"\0\0" and start[2] in IDX_DTYPES and start[3] > 0:
         return "IDX"
-    if start.startswith(b"CDF") and start[3:4] in (b"\x01", b"\x02", b"\x05"):
-        raise DataError(f"{path}: is a netCDF file of before version 4: `nccopy -k nc4` makes one that can be read")
-    if start.startswith(b"MATLAB 5.0"):
-        raise DataError(f"{path}: is a MATLAB file of before version 7.3: save it with -v7.3, or its matrices as CSV")
+    for mark, what in _OTHERS.items():
+        if start.startswith(mark):
+            raise DataError(f"{path}: is {what}")
     if start and encoding is not None:
         return "CSV"
     if not start or (b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))):
-        hint = ""
-        for name, zeros in (("utf-16-le", start[1::2]), ("utf-16-be", start[0::2])):
-            if 2 * zeros.count(0) > len(zeros) > 0:
+        hint, halves = "", {"utf-16-le": (start[1::2], start[0::2]), "utf-16-be": (start[0::2], start[1::2])}
+        for name, (zeros, others) in halves.items():
+            if 2 * zeros.count(0) > len(zeros) and not others.count(0):
                 hint = f"; if it is text, --encoding {name}"
         raise DataError(f"{path}: is no CSV, Parquet, NPY, NPZ, IDX or HDF5 file{hint}")
     return "CSV"

@@ -11,7 +11,6 @@ Kept here:
 - What is found of a file says its size and time of change, so that whoever reads it notices when it becomes another.
 """
 
-import glob
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -23,15 +22,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ddp_mlp.errors import DataError, StorageError
+from ddp_mlp.errors import DataError
 from ddp_mlp.storage.attributes import read_attribute
 from ddp_mlp.storage.hdf5 import check_extent, check_plain, follow, members, named_failures, open_hdf5, size_and_mtime
+from ddp_mlp.storage.patterns import files_of
 from ddp_mlp.storage.variables import Variable, describe_variable, joined_dtype, split_names
 from ddp_mlp.storage.variables import feature_names as variable_names
 
 SPLITS = ("train", "valid", "test")
-DIGITS = "data/digits.h5"
-"""The default data set: a file of the checkout; where there is none of this name, the copy that is installed."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +135,18 @@ def inspect(
         if split in info.splits:
             raise DataError(f"{info.path}: has a split {split} of its own: leave {split}_data out, or name other data")
         apart = [inspect_file(path, x_name, y_name, False) for path in files_of(pattern)]
-        found = [replace(one, splits={split: one.splits.get(split) or one.splits["train"]}) for one in apart]
-        together = _joined(found)
+        together = _joined([_as_split(one, split) for one in apart])
         _check_alike(replace(info, splits={split: next(iter(info.splits.values()))}), together)
         info = replace(info, splits={**info.splits, **together.splits})
     return replace(info, splits={split: info.splits[split] for split in SPLITS if split in info.splits})
+
+
+def _as_split(info: DatasetInfo, split: str) -> DatasetInfo:
+    """Return a file of which its group of that name counts, else train."""
+    structure = info.splits.get(split) or info.splits.get("train")
+    if structure is None:
+        raise DataError(f"{info.path}: has {', '.join(info.splits)}: expected {split}, or train, for {split}_data")
+    return replace(info, splits={split: structure})
 
 
 def arranged(info: DatasetInfo, names: Sequence[str] | None) -> tuple[DatasetInfo, list[str]]:
@@ -159,26 +164,6 @@ def arranged(info: DatasetInfo, names: Sequence[str] | None) -> tuple[DatasetInf
     order = tuple(places[name] for name in names)
     left_out = [name for name in info.names if name not in set(names)]
     return replace(info, features=len(order), names=tuple(names), order=order), left_out
-
-
-def files_of(pattern: str | Path) -> list[str]:
-    """Return the files that a path or a pattern names, ordered by name. StorageError where there is none."""
-    text = os.fspath(pattern)
-    if text == DIGITS and not os.path.exists(text):
-        return [os.fspath(_installed_digits())]
-    if os.path.exists(text) or not glob.has_magic(text):
-        return [text]
-    found = sorted(glob.glob(text, recursive=True))
-    if not found:
-        raise StorageError(f"{text}: no file has such a name")
-    return found
-
-
-def _installed_digits() -> Path:
-    """Return the digits that come with the program: in its package, or in the checkout that it is run from."""
-    package = Path(__file__).resolve().parents[1]
-    found = package / "digits.h5"
-    return found if found.exists() else package.parent / DIGITS
 
 
 def _joined(infos: Sequence[DatasetInfo]) -> DatasetInfo:

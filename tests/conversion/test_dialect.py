@@ -234,10 +234,30 @@ def test_text_of_two_bytes_and_files_of_others_are_told(tmp_path: Path, capsys: 
     assert run(path, out, "--label", "y") == 65
     assert "if it is text, --encoding utf-16-le" in capsys.readouterr().err
     assert run(path, out, "--label", "y", "--encoding", "utf-16-le") == 0
-    for start, said in ((b"CDF\x02\0\0", "nccopy -k nc4"), (b"MATLAB 5.0 MAT-file\0", "save it with -v7.3")):
+    others = {b"CDF\2": "nccopy -k nc4", b"MATLAB 5.0 MAT": "save it with -v7.3", b"BZh9": "bzip2: unpack it"}
+    for start, said in (others | {b"ARROW1": "as Parquet", b"\x80\4": "is no CSV"}).items():
         path.write_bytes(start + bytes(100))
         assert run(path, out) == 65
-        assert said in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert said in error
+        assert "--encoding" not in error
+
+
+@pytest.mark.parametrize(
+    ("encoding", "code", "said"),
+    [
+        ("utf-16", 65, "line 1 is not utf-16: save it in utf-8"),
+        ("hex", 2, "no encoding"),
+        ("klingon", 2, "no encoding"),
+    ],
+)
+def test_an_encoding_that_is_another(
+    encoding: str, code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line, where it was a traceback."""
+    (tmp_path / "a.csv").write_text("a,y\n1,p\n2,q\n")
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", "--label", "y", "--encoding", encoding) == code
+    assert said in capsys.readouterr().err
 
 
 def test_names_of_several_lines(tmp_path: Path) -> None:

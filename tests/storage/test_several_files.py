@@ -275,6 +275,8 @@ def test_splits_in_files_of_their_own(tmp_path: Path) -> None:
     assert np.array_equal(rows_of(info, "test"), parts["t"])
     with h5py.File(tmp_path / "train-a.h5", "a") as file:
         file.copy("train", "test")
+    with pytest.raises(DataError, match=r"v.h5: has valid: expected test, or train, for test_data"):
+        inspect(tmp_path / "train-b.h5", test=tmp_path / "v.h5")
     with pytest.raises(DataError, match="has a split test of its own"):
         inspect(tmp_path / "train-a.h5", test=tmp_path / "t.h5")
 

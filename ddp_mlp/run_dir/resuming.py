@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
 from ddp_mlp.data.opening import Data, given_weights
+from ddp_mlp.data.targets import names_of
 from ddp_mlp.errors import ConfigError, DataError, EnvironmentMismatch
 from ddp_mlp.nn import optimizers
 from ddp_mlp.nn.schedules import Patience
@@ -159,9 +160,19 @@ def _find_checkpoint(config: Config, run_dir: Path) -> Newest | None:
 
 
 def _check_names(checkpoint: Checkpoint, path: Path, data: Data) -> None:
-    """Raise DataError where the data call classes or features otherwise than those that the run has learnt."""
+    """Raise DataError where the data call classes, features or targets otherwise than the run has learnt them."""
     known, found = checkpoint.inputs.get("features"), data.inputs.get("features")
-    for what, before, now in (("classes", list(checkpoint.classes), list(data.classes)), ("features", known, found)):
+    unnamed = list(names_of(replace(data.info, targets=None)))
+    targets = list((checkpoint.targets or {}).get("names", unnamed))
+    for what, before, now in (
+        ("classes", list(checkpoint.classes), list(data.classes)),
+        ("features", known, found),
+        (
+            "targets",
+            None if targets == unnamed else targets,
+            None if data.info.targets is None else [*data.info.targets],
+        ),
+    ):
         if before is not None and now is not None and before != now:
             first = next((pair for pair in zip(before, now, strict=False) if pair[0] != pair[1]), (before, now))
             raise DataError(

@@ -12,6 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
+import ddp_mlp
+from ddp_mlp.errors import DataError
 from ddp_mlp.storage import checkpoints
 from ddp_mlp.storage.checkpoint import Checkpoint
 
@@ -352,3 +354,37 @@ def test_a_checkpoint_that_is_not_its_configurations(run_python: Any, whole: Pat
         done = run_python(*TRAIN, *KEYS, "--run_dir", folder.parent)
         assert done.returncode == 65, (said, done.stderr)
         assert said in error_line(done)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "before", "now", "refused"),
+    [
+        ("targets", ["u", "v"], ["v", "u"], True),
+        ("targets", ["u", "v"], None, False),
+        ("targets", None, ["u", "v"], False),
+        ("features", ["a", "b", "c"], ["a", "c", "b"], True),
+        ("classes", ["cat", "dog"], ["dog", "cat"], True),
+    ],
+)
+def test_names_that_have_changed_are_refused(
+    attribute: str, before: Any, now: Any, refused: bool, tmp_path: Path
+) -> None:
+    """The rows are the same, and so is their fingerprint: what the network has learnt is called otherwise."""
+    X = np.random.default_rng(0).standard_normal((40, 3))
+    config = ddp_mlp.Config(
+        data=str(tmp_path / "a.h5"), run_dir=str(tmp_path / "run"), hidden=(4,), epochs=1, quiet=True
+    )
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["train/X"], file["train/y"] = X, X[:, :2] if attribute == "targets" else (X[:, 0] > 0).astype(int)
+        if before is not None:
+            file.attrs[attribute] = before
+    ddp_mlp.train(config)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.attrs.pop(attribute, None)
+        if now is not None:
+            file.attrs[attribute] = now
+    if refused:
+        with pytest.raises(DataError, match=f"its {attribute} are not those of the run of .*, which has '"):
+            ddp_mlp.train(replace(config, epochs=2))
+    else:
+        assert ddp_mlp.train(replace(config, epochs=2))["epoch"] == 2

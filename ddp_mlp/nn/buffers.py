@@ -154,6 +154,8 @@ class Group:
         self._numbers = aligned_empty((1 + OUTPUT_ROOM) * m * widths[-1] if targets else 0, dtype)
         self.numbers = list(map(self._numbers_of, self.stacks, self.Y.stacks)) if targets else []
         """One per stack, where targets are numbers."""
+        self.prepared: dict[Any, Any] = {}
+        """What an output layer has prepared on these arrays, by what it is made of."""
 
     def take(self, shortcuts: dict[int, Shortcuts]) -> None:
         """Let products have the shapes that these say, by layer; they have the shards' own until this is called."""

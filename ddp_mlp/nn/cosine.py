@@ -9,8 +9,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn.blocks import Block, Room, in_blocks
+from ddp_mlp.nn.blocks import Block, in_blocks
 from ddp_mlp.nn.elementary import add, constants, polynomial
+from ddp_mlp.nn.formulas import BlockRoom
 
 # 33 bits each
 HALF_PI = constants(1.5707963267341256, 6.077100506303966e-11, 2.0222662487111665e-21, 8.4784276603689e-32)
@@ -72,10 +73,9 @@ def reduce_near(x: Block) -> tuple[Block, Block, NDArray[np.int64]]:
     return total, (high - total) + low, n.astype(np.int64) & 3
 
 
-@in_blocks
-def cos(x: Block, out: Block, room: Room) -> None:
+@in_blocks()
+def cos(x: Block, out: Block, room: BlockRoom) -> None:
     """Return the cosine, elementwise (float64), of angles of any size."""
-    even, odd = room[:2]
     finite = (x == x) & (np.abs(x) < np.inf)
     far = finite & (np.abs(x) > NEAR)
     high, low, quadrant = reduce_near(np.where(finite & ~far, x, 0.0))
@@ -84,9 +84,7 @@ def cos(x: Block, out: Block, room: Room) -> None:
     square = high * high
     half = 0.5 * square
     one = 1.0 - half
-    polynomial(COS, square, even)
-    polynomial(SIN, square, odd)
-    even = one + (((1.0 - one) - half) + (square * square * even - high * low))
-    odd = high + (high * square * odd + low * one)
+    even = one + (((1.0 - one) - half) + (square * square * polynomial(COS, square) - high * low))
+    odd = high + (high * square * polynomial(SIN, square) + low * one)
     result = np.where(quadrant & 1, odd, even)
     np.copyto(out, np.where(finite, np.where((quadrant == 1) | (quadrant == 2), -result, result), np.nan))

@@ -14,19 +14,16 @@ Reductions: Cody and Waite, Software Manual for the Elementary Functions, 1980; 
 "A floating-point technique for extending the available precision", 1971.
 """
 
-from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.nn.blocks import Block, Room, in_blocks
+from ddp_mlp.nn.blocks import Block, Usual, in_blocks
+from ddp_mlp.nn.formulas import BlockRoom, Formula
 
 Constant: TypeAlias = NDArray[np.float64]
 """A number as an array without dimensions: NumPy would turn a float into one at every operation."""
-
-EXP_ROOM = 5
-"""Vectors that eˣ takes of the room."""
 
 
 def constants(*values: float) -> tuple[Constant, ...]:
@@ -34,7 +31,7 @@ def constants(*values: float) -> tuple[Constant, ...]:
     return tuple(np.array(value) for value in values)
 
 
-HALF, ONE, TWO = constants(0.5, 1.0, 2.0)
+HALF, ONE, TWO, MINUS_ONE = constants(0.5, 1.0, 2.0, -1.0)
 LN2_HIGH, LN2_LOW = constants(0.6931471805598903, 5.497923018708371e-14)  # 42 bits: k LN2_HIGH is exact; and the rest
 ONE_OVER_LN2, ROUNDING = constants(1.4426950408889634, 1.5 * 2.0**52)  # x + ROUNDING is rounded to a whole number
 SQRT_HALF = 0.7071067811865476
@@ -138,286 +135,216 @@ ERFC = constants(
 (ERFC_MIDDLE,) = constants(0.21175373134328357)
 
 
-def polynomial(coefficients: tuple[Constant, ...], x: Block, out: Block) -> None:
-    """Set out, which is not x, by Horner's rule, the constant first in `coefficients`."""
-    np.multiply(x, coefficients[-1], out)
+class Section(NamedTuple):
+    """A function of |x| in some part of its range."""
+
+    above: float
+    """The largest |x|."""
+    formula: Formula
+    most: float = np.inf
+    """Beyond it the function is that of it."""
+
+
+def polynomial(coefficients: tuple[Constant, ...], x: Block) -> Block:
+    """Evaluate by Horner's rule, the constant first in `coefficients`."""
+    value = x * coefficients[-1]
     for coefficient in coefficients[-2:0:-1]:
-        out += coefficient
-        out *= x
-    out += coefficients[0]
+        value = (value + coefficient) * x
+    return value + coefficients[0]
 
 
-def add(a: Block | float, b: Block) -> tuple[Block, Block]:
+def add(a: Block | Constant, b: Block) -> tuple[Block, Block]:
     """Return fl(a + b) and its rounding error (Knuth's TwoSum), exact for numbers of any size."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
 
 
-def within(x: Block, low: float, high: float) -> bool:
-    """Tell whether low ≤ x ≤ high for all; not where one is NaN."""
-    return bool(np.minimum.reduce(x) >= low and np.maximum.reduce(x) <= high)
-
-
-def exp_in_parts(x: Block, room: Room) -> tuple[Block, Block, Block]:
+def exp_in_parts(x: Block) -> tuple[Block, Block, Block]:
     """Return (one, tail, k) with eˣ = (one + tail) 2ᵏ to 2^−56, one near 1, |tail| ≤ 0.1; |x| at most 1,000.
 
-    k is ROUNDING more than it says. All lie in the first vectors of the room, of EXP_ROOM.
+    k is ROUNDING more than it says: its bits end with those of the whole number.
     """
-    shifted, near, rest, r, tail = room[:EXP_ROOM]
-    np.multiply(x, ONE_OVER_LN2, shifted)
-    shifted += ROUNDING
-    k = np.subtract(shifted, ROUNDING, r)
-    np.multiply(k, LN2_HIGH, near)
-    np.subtract(x, near, near)
-    np.multiply(k, LN2_LOW, rest)
-    np.subtract(near, rest, r)
-    near -= r
-    near -= rest  # what r has not
-
-    polynomial(EXP, r, tail)
-    np.multiply(r, r, rest)
-    tail *= rest
-    np.multiply(r, near, rest)
-    near += rest
-    tail += near  #                 eʳ − 1 − r, at r with what it has not
-
-    one = np.add(r, ONE, near)
-    np.subtract(ONE, one, rest)
-    rest += r
-    tail += rest
-    return one, tail, shifted
+    shifted = x * ONE_OVER_LN2 + ROUNDING
+    k = shifted - ROUNDING
+    near, rest = x - k * LN2_HIGH, k * LN2_LOW
+    r = near - rest
+    near = (near - r) - rest  # what r has not
+    tail = polynomial(EXP, r) * (r * r) + (near + r * near)
+    one = ONE + r
+    return one, tail + ((ONE - one) + r), shifted
 
 
-def exp_in_two(x: Block, room: Room) -> tuple[Block, Block, Block]:
+def exp_in_two(x: Block) -> tuple[Block, Block, Block]:
     """Return (high, low, k) with eˣ = (high + low) 2ᵏ to 2^−56, |low| ≤ half a unit of high; else as `exp_in_parts`."""
-    low, tail, k = exp_in_parts(x, room)
-    high = np.add(low, tail, room[2])
-    low -= high
-    low += tail
-    return high, low, k
+    one, tail, k = exp_in_parts(x)
+    high = one + tail
+    return high, (one - high) + tail, k
 
 
 def two_to_the(k: Block) -> Block:
-    """Turn k, as `exp_in_parts` returns it, into 2ᵏ; −1,022 ≤ k ≤ 1,023."""
-    bits = k.view(np.int64)
-    bits <<= FRACTION_BITS
-    bits += ONE_BITS
-    return k
+    """Return 2ᵏ, of k as `exp_in_parts` returns it; −1,022 ≤ k ≤ 1,023."""
+    power: Block = ((k.view(np.int64) << FRACTION_BITS) + ONE_BITS).view(np.float64)
+    return power
 
 
-def split_at_sqrt_half(x: Block, m: Block, k: Block) -> None:
-    """Set m and k so that x = m 2ᵏ and √½ ≤ m < √2; x above zero, finite, not subnormal."""
-    bits, exponent = x.view(np.int64), k.view(np.int64)
-    np.subtract(bits, SQRT_HALF_BITS, exponent)
-    exponent &= EXPONENT_BITS
-    np.subtract(bits, exponent, m.view(np.int64))
-    np.copyto(k, exponent)
-    k *= EXPONENT_UNIT
+def split_at_sqrt_half(x: Block) -> tuple[Block, Block]:
+    """Return (m, k) with x = m 2ᵏ and √½ ≤ m < √2; x above zero, finite, not subnormal."""
+    bits = x.view(np.int64)
+    exponent = (bits - SQRT_HALF_BITS) & EXPONENT_BITS
+    return (bits - exponent).view(np.float64), exponent * EXPONENT_UNIT
 
 
-def log_in_two(f: Block, k: Block, out: Block, room: Room, c: Block | None = None) -> None:
-    """Set out to log((1 + f) 2ᵏ) + c for √½ ≤ 1 + f < √2; k becomes another."""
-    s, square, half, rest, high = room[:5]
-    np.add(f, TWO, s)
-    np.divide(f, s, s)
-    np.multiply(s, s, square)
-    np.multiply(f, HALF, half)
-    half *= f
-    polynomial(LOG, square, rest)
-    rest *= square
-    rest += half
-    rest *= s
-    np.subtract(half, rest, rest)
-    whole = np.multiply(k, LN2_HIGH, s)
-    np.add(whole, f, high)
-    whole -= high
-    whole += f
-    whole -= rest
-    k *= LN2_LOW
-    if c is not None:
-        k += c
-    whole += k
-    np.add(high, whole, out)
+def log_in_two(f: Block, k: Block, c: Block | None = None) -> Block:
+    """Return log((1 + f) 2ᵏ) + c for √½ ≤ 1 + f < √2."""
+    s = f / (TWO + f)
+    square = s * s
+    half = HALF * f * f
+    rest = half - s * (half + square * polynomial(LOG, square))
+    whole, low = k * LN2_HIGH, k * LN2_LOW
+    high = whole + f
+    return high + ((((whole - high) + f) - rest) + (low if c is None else low + c))
 
 
-@in_blocks
-def exp(x: Block, out: Block, room: Room) -> None:
+def exp_usual(x: Block) -> Block:
+    """Return eˣ for LEAST_POWER ≤ x ≤ LARGEST_POWER."""
+    one, tail, k = exp_in_parts(x)
+    return (one + tail) * two_to_the(k)
+
+
+def log_usual(x: Block) -> Block:
+    """Return log(x) for LEAST_NORMAL ≤ x ≤ LARGEST_FINITE."""
+    m, k = split_at_sqrt_half(x)
+    return log_in_two(m - ONE, k)
+
+
+def tanh_small(x: Block) -> Block:
+    """Return tanh(x) for 0 ≤ x ≤ 0.55."""
+    square = x * x
+    return x + x * square * polynomial(TANH, square)
+
+
+def tanh_large(x: Block) -> Block:
+    """Return tanh(x) = 1 − 2 / (e²ˣ + 1) for 0.55 ≤ x ≤ 25, the denominator with its rounding error."""
+    high, low, k = exp_in_two(TWO * x)
+    power = two_to_the(k)
+    whole_power = high * power
+    whole = whole_power + ONE
+    error = ((whole_power - whole) + ONE) + low * power
+    fraction = TWO / whole
+    result = ONE - fraction
+    return result + (((ONE - result) - fraction) + fraction * (error / whole))
+
+
+def erf_small(x: Block) -> Block:
+    """Return erf(x) for 0 ≤ x ≤ 0.84."""
+    return x + x * polynomial(ERF, x * x)
+
+
+def erf_near_one(x: Block) -> Block:
+    """Return erf(x) for 0.84 ≤ x ≤ 1.35."""
+    return ERF_BASE + polynomial(ERF_NEAR_ONE, x - ERF_MIDDLE)
+
+
+def erf_large(x: Block) -> Block:
+    """Return erf(x) = 1 − erfc(x) for 1.35 ≤ x ≤ 6."""
+    one, tail, k = exp_in_parts(MINUS_ONE * x * x)
+    return ONE - (one + tail) * polynomial(ERFC, ONE / (TWO + x) - ERFC_MIDDLE) * two_to_the(k)
+
+
+set_log_in_two = Formula(log_in_two, arguments=3)
+tanh_sections = Section(0.55, Formula(tanh_small)), Section(np.inf, Formula(tanh_large), most=25.0)
+erf_sections = (
+    Section(0.84, Formula(erf_small)),
+    Section(1.35, Formula(erf_near_one)),
+    Section(np.inf, Formula(erf_large), most=6.0),
+)
+
+
+@in_blocks(Usual(LEAST_POWER, LARGEST_POWER, Formula(exp_usual)))
+def exp(x: Block, out: Block, room: BlockRoom) -> None:
     """Return eˣ, elementwise (float64)."""
-    if within(x, LEAST_POWER, LARGEST_POWER):
-        one, tail, k = exp_in_parts(x, room)
-        one += tail
-        np.multiply(one, two_to_the(k), out)
-        return
-    inside = np.minimum(np.maximum(x, -BEYOND), BEYOND)
-    one, tail, k = exp_in_parts(inside, room)
+    one, tail, k = exp_in_parts(np.minimum(np.maximum(x, -BEYOND), BEYOND))
     with np.errstate(all="ignore"):  # NaN stays NaN, whatever its k
         np.ldexp(one + tail, (k - ROUNDING).astype(np.int32), out)
 
 
-@in_blocks
-def expm1(x: Block, out: Block, room: Room) -> None:
+@in_blocks()
+def expm1(x: Block, out: Block, room: BlockRoom) -> None:
     """Return eˣ − 1, elementwise (float64), also where x is small."""
     inside = np.where(x == x, np.minimum(np.maximum(x, -BEYOND), BEYOND), 0.0)
-    high, low, shifted = exp_in_two(inside, room)
+    high, low, shifted = exp_in_two(inside)
     k = (shifted - ROUNDING).astype(np.int32)
     with np.errstate(all="ignore"):
         power = np.ldexp(high, k)
-        total, error = add(-1.0, np.minimum(power, 2.0**1000))
+        total, error = add(MINUS_ONE, np.minimum(power, 2.0**1000))
         result = np.where(k > 60, power, total + (error + np.ldexp(low, np.minimum(k, 60))))
-    near, of_near = np.minimum(np.maximum(inside, -0.5), 0.5), room[0]
-    polynomial(EXP, near, of_near)
-    result = np.where(near == inside, near + near * near * of_near, result)
+    near = np.minimum(np.maximum(inside, -0.5), 0.5)
+    result = np.where(near == inside, near + near * near * polynomial(EXP, near), result)
     np.copyto(out, np.where((x == x) & (x != 0), result, x))
 
 
-@in_blocks
-def log(x: Block, out: Block, room: Room) -> None:
+@in_blocks(Usual(LEAST_NORMAL, LARGEST_FINITE, Formula(log_usual)))
+def log(x: Block, out: Block, room: BlockRoom) -> None:
     """Return the natural logarithm, elementwise (float64); −∞ at zero, NaN below."""
-    m, k, *more = room
-    if within(x, LEAST_NORMAL, LARGEST_FINITE):
-        split_at_sqrt_half(x, m, k)
-        m -= ONE
-        log_in_two(m, k, out, more)
-        return
     normal = (x >= LEAST_NORMAL) & (x <= LARGEST_FINITE)
     subnormal = (x > 0) & (x < LEAST_NORMAL)
     enlarged = np.where(subnormal, x, 2.0**-54) * 2.0**54
-    split_at_sqrt_half(np.where(normal, x, enlarged), m, k)
-    m -= ONE
-    k -= 54.0 * subnormal
-    result = more[-1]
-    log_in_two(m, k, result, more)
+    m, k = split_at_sqrt_half(np.where(normal, x, enlarged))
+    result = log_in_two(m - 1.0, k - 54.0 * subnormal)
     limits = np.where(x == 0, -np.inf, np.where(x == np.inf, x, np.nan))
     np.copyto(out, np.where(normal | subnormal, result, limits))
 
 
-@in_blocks
-def log1p(x: Block, out: Block, room: Room) -> None:
+@in_blocks()
+def log1p(x: Block, out: Block, room: BlockRoom) -> None:
     """Return log(1 + x), elementwise (float64), also where x is small; −∞ at −1, NaN below."""
-    m, k, total, part, error, *more = room
-    all_usable = within(x, ABOVE_MINUS_ONE, LARGEST_FINITE)
-    inside = x if all_usable else np.where((x >= ABOVE_MINUS_ONE) & (x <= LARGEST_FINITE), x, 0.0)
-    np.add(inside, ONE, total)
-    np.subtract(total, ONE, part)
-    np.subtract(total, part, error)
-    np.subtract(ONE, error, error)
-    np.subtract(inside, part, part)
-    error += part
-    error /= total  #                 what 1 + x has lost in total, beside it
-
-    split_at_sqrt_half(total, m, k)
-    m -= ONE
+    usable = (x >= ABOVE_MINUS_ONE) & (x <= LARGEST_FINITE)
+    all_usable = np.count_nonzero(usable) == len(x)
+    inside = x if all_usable else np.where(usable, x, 0.0)
+    total, error = add(ONE, inside)
+    m, k = split_at_sqrt_half(total)
     is_split = k != 0
-    error *= is_split
-    log_in_two(np.where(is_split, m, inside), k, m, more, error)
+    result = total
+    set_log_in_two(np.where(is_split, m - ONE, inside), k, error / total * is_split, out=result, room=room)
     if all_usable:
-        np.copysign(m, x, out)  # of zero too
+        np.copysign(result, x, out)  # of zero too
         return
     limits = np.where(x == -1, -np.inf, np.where(x == np.inf, x, np.nan))
-    np.copyto(out, np.where(x == inside, np.copysign(m, x), limits))
+    np.copyto(out, np.where(x == inside, np.copysign(result, x), limits))
 
 
-Piece: TypeAlias = tuple[float, Callable[[Block, Block, Room], None]]
-"""The largest |x| of a piece, and the function of |x| there."""
-
-
-def odd_in_pieces(x: Block, out: Block, room: Room, pieces: tuple[Piece, ...]) -> None:
-    """Set out to an odd function of x, each piece computed where it is wanted alone."""
-    size, result, *more = room
+def odd_in_sections(x: Block, out: Block, room: BlockRoom, sections: tuple[Section, ...]) -> None:
+    """Set out to an odd function of x, each section computed where it is wanted alone."""
+    size, result = room.vectors[:2]
     np.abs(x, size)
-    np.copyto(result, size)  # NaN lies in no piece
+    np.copyto(result, size)  # NaN lies in no section
     below = -1.0
-    for above, function in pieces:
+    for above, formula, most in sections:
         inside = size <= above
         inside &= size > below
-        count = np.count_nonzero(inside)
+        count = int(np.count_nonzero(inside))
         if count == len(x):
-            function(size, result, more)
-        elif count:
+            np.minimum(size, most, out=size)
+            formula(size, out=result, room=room.beside(2, count))
+            break
+        if count:
             (places,) = inside.nonzero()
-            found, *rest = (vector[:count] for vector in more)
-            function(size[places], found, rest)
+            found = size[places]
+            np.minimum(found, most, out=found)
+            formula(found, out=found, room=room.beside(2, count))
             result[places] = found
         below = above
     np.copysign(result, x, out)
 
 
-def tanh_small(x: Block, out: Block, room: Room) -> None:
-    """Set out to tanh(x) for 0 ≤ x ≤ 0.55."""
-    square, series = room[:2]
-    np.multiply(x, x, square)
-    polynomial(TANH, square, series)
-    square *= x
-    square *= series
-    np.add(x, square, out)
-
-
-def tanh_large(x: Block, out: Block, room: Room) -> None:
-    """Set out to tanh(x) = 1 − 2 / (e²ˣ + 1) for x ≥ 0.55, the denominator with its rounding error."""
-    twice = room[EXP_ROOM]
-    np.minimum(x, 25.0, out=twice)
-    twice *= TWO
-    power, low, k = exp_in_two(twice, room)
-    two_to_the(k)
-    power *= k
-    low *= k
-    whole, fraction = twice, k
-    np.add(power, ONE, whole)
-    error = power
-    error -= whole
-    error += ONE
-    error += low
-    np.divide(TWO, whole, fraction)
-    error /= whole
-    error *= fraction
-    np.subtract(ONE, fraction, out)
-    np.subtract(ONE, out, whole)
-    whole -= fraction
-    whole += error
-    out += whole
-
-
-@in_blocks
-def tanh(x: Block, out: Block, room: Room) -> None:
+@in_blocks()
+def tanh(x: Block, out: Block, room: BlockRoom) -> None:
     """Return the hyperbolic tangent, elementwise (float64)."""
-    odd_in_pieces(x, out, room, ((0.55, tanh_small), (np.inf, tanh_large)))
+    odd_in_sections(x, out, room, tanh_sections)
 
 
-def erf_small(x: Block, out: Block, room: Room) -> None:
-    """Set out to erf(x) for 0 ≤ x ≤ 0.84."""
-    square, series = room[:2]
-    np.multiply(x, x, square)
-    polynomial(ERF, square, series)
-    series *= x
-    np.add(x, series, out)
-
-
-def erf_near_one(x: Block, out: Block, room: Room) -> None:
-    """Set out to erf(x) for 0.84 ≤ x ≤ 1.35."""
-    from_middle, series = room[:2]
-    np.subtract(x, ERF_MIDDLE, from_middle)
-    polynomial(ERF_NEAR_ONE, from_middle, series)
-    np.add(series, ERF_BASE, out)
-
-
-def erf_large(x: Block, out: Block, room: Room) -> None:
-    """Set out to erf(x) = 1 − erfc(x) for x ≥ 1.35."""
-    inside, t = room[EXP_ROOM : EXP_ROOM + 2]
-    np.minimum(x, 6.0, out=inside)
-    np.multiply(inside, inside, t)
-    np.negative(t, t)
-    power, _, k = exp_in_two(t, room)
-    inside += TWO
-    np.divide(ONE, inside, t)
-    t -= ERFC_MIDDLE
-    polynomial(ERFC, t, inside)
-    power *= inside
-    power *= two_to_the(k)
-    np.subtract(ONE, power, out)
-
-
-@in_blocks
-def erf(x: Block, out: Block, room: Room) -> None:
+@in_blocks()
+def erf(x: Block, out: Block, room: BlockRoom) -> None:
     """Return the error function, (2/√π) ∫₀ˣ exp(−t²) dt, elementwise (float64)."""
-    odd_in_pieces(x, out, room, ((0.84, erf_small), (1.35, erf_near_one), (np.inf, erf_large)))
+    odd_in_sections(x, out, room, erf_sections)

@@ -6,12 +6,14 @@ fixes alone, with the same bits everywhere. What takes `Functions` must itself u
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.nn import elementary
+from ddp_mlp.nn.blocks import BlockFunction
 
 Elementwise = Callable[..., NDArray[Any]]
 """(x, out=…) → the function of every element."""
@@ -56,6 +58,11 @@ def tree_sum(x: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         n -= half
     total: NDArray[Any] = np.add(terms[:, :1], 0.0, out=out)
     return total
+
+
+def prepared(function: Elementwise, x: NDArray[Any], out: NDArray[Any]) -> Callable[[], object]:
+    """Return function(x, out=out) as a call to be made often, of arrays that stay where they are."""
+    return function.on(x, out) if isinstance(function, BlockFunction) else partial(function, x, out=out)
 
 
 NATIVE = Functions(np.exp, np.expm1, np.log, np.log1p, np.tanh, elementary.erf, native_sum)

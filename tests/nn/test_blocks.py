@@ -1,5 +1,6 @@
 """Functions of one block serve any array, and threads do not share what they form on the way."""
 
+import pickle
 import threading
 from types import SimpleNamespace
 
@@ -7,15 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ddp_mlp.nn import blocks
-from ddp_mlp.nn.blocks import BLOCK, Block, Room, in_blocks
+from ddp_mlp.nn import blocks, elementary
+from ddp_mlp.nn.blocks import BLOCK, Block, in_blocks
+from ddp_mlp.nn.formulas import BlockRoom
 
 
-@in_blocks
-def twice_plus_one(x: Block, out: Block, room: Room) -> None:
+@in_blocks()
+def twice_plus_one(x: Block, out: Block, room: BlockRoom) -> None:
     """Return 2 x + 1, by way of the room."""
-    np.multiply(x, 2.0, room[0])
-    np.add(room[0], 1.0, out)
+    np.multiply(x, 2.0, room.vectors[0])
+    np.add(room.vectors[0], 1.0, out)
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
@@ -30,7 +32,7 @@ def test_every_size_is_served(size: int) -> None:
 def test_the_room_is_as_long_as_the_block_and_starts_on_cache_lines() -> None:
     """Vectors lie apart, each on a line of its own."""
     for size in (1, 8, 9, BLOCK):
-        room = blocks.ROOMS.of(size)
+        room = blocks.ROOMS.of(size).vectors
         assert [vector.shape for vector in room] == [(size,)] * blocks.ROOM
         assert all(vector.ctypes.data % 64 == 0 for vector in room)
         for number, vector in enumerate(room):
@@ -38,15 +40,20 @@ def test_the_room_is_as_long_as_the_block_and_starts_on_cache_lines() -> None:
         assert [float(vector.sum()) for vector in room] == [float(number * size) for number in range(blocks.ROOM)]
 
 
+def test_it_is_pickled_by_name() -> None:
+    """As functions are."""
+    assert pickle.loads(pickle.dumps(elementary.exp)) is elementary.exp
+
+
 def in_two_threads() -> list[NDArray[np.float64]]:
     """Return what two threads find for zeros and for ones; each reads its room after both have written to theirs."""
     both = threading.Barrier(2, timeout=30)
 
-    @in_blocks
-    def by_way_of_the_room(x: Block, out: Block, room: Room) -> None:
-        np.copyto(room[0], x)
+    @in_blocks()
+    def by_way_of_the_room(x: Block, out: Block, room: BlockRoom) -> None:
+        np.copyto(room.vectors[0], x)
         both.wait()
-        np.copyto(out, room[0])
+        np.copyto(out, room.vectors[0])
 
     found = [np.zeros(9), np.ones(9)]
     workers = [threading.Thread(target=by_way_of_the_room, args=(x,), kwargs={"out": x}) for x in found]

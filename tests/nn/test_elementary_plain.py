@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ddp_mlp.nn import blocks, elementary
+from ddp_mlp.nn.functions import prepared
 
 
 def constant(name: str) -> float:
@@ -203,3 +204,27 @@ def test_one_bit_that_is_another_is_seen(name: str) -> None:
     assert same(found, x, name)
     found.view(np.int64)[1] += 1
     assert not same(found, x, name)
+
+
+@pytest.mark.parametrize("name", ["exp", "log", "tanh"])
+@pytest.mark.parametrize("shape", [(1, 10, 7), (3, 1), (0,), (2, blocks.BLOCK)])
+def test_a_prepared_call_has_the_bits_of_the_function(name: str, shape: tuple[int, ...]) -> None:
+    """Again and again, of usual numbers and of others, in place and into another array."""
+    function, x = getattr(elementary, name), np.empty(shape)
+    out = np.empty(shape)
+    apart, in_place = prepared(function, x, out), prepared(function, x, x)
+    for high in (5.0, 2000.0, np.inf, 5.0, np.nan, 1e-310):
+        x[...] = random.uniform(1e-3, 3, shape)
+        x.reshape(-1)[-1:] = high
+        expected = function(x).tobytes()
+        apart()
+        assert out.tobytes() == expected
+        in_place()
+        assert x.tobytes() == expected
+
+
+def test_what_numpy_has_is_prepared_too() -> None:
+    """Native functions are called as they are."""
+    x = np.array([1.0, 2.0])
+    prepared(np.exp, x, x)()
+    assert x.tolist() == np.exp([1.0, 2.0]).tolist()

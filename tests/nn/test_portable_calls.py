@@ -65,6 +65,7 @@ EXACT = {
     # names
     *(
         "ndarray",
+        "ufunc",
         "dtype",
         "float32",
         "float64",
@@ -88,6 +89,7 @@ MODULES = {
     "nn": (
         "blocks",
         "cosine",
+        "formulas",
         "elementary",
         "products",
         "portable",
@@ -112,8 +114,8 @@ NAMED = {
     # of whole numbers of one unit, below 2⁵³: exact in any order
     ("nn/portable.py", "matmul"): "weight_gradient: rounded operands",
     ("nn/portable.py", "maximum.reduce"): "a maximum",
-    ("nn/elementary.py", "maximum.reduce"): "a maximum",
-    ("nn/elementary.py", "minimum.reduce"): "a minimum",
+    ("nn/blocks.py", "maximum.reduce"): "a maximum",
+    ("nn/blocks.py", "minimum.reduce"): "a minimum",
     ("nn/lines.py", "add.reduce"): "of whole numbers",
     ("nn/rounding.py", "maximum.reduce"): "a maximum",
     ("nn/rounding.py", "maximum.reduceat"): "maxima",

@@ -181,6 +181,10 @@ class ArrayRows(ForeignRows):
         if self.float_dtype.itemsize > 8:
             raise DataError(f"{X.name}: is {X.dtype}: must be at most 64 bits wide")
 
+    @property
+    def title(self) -> str:
+        return self._X.name
+
     def _check_shape(self, y: StoredArray) -> None:
         X, rows = self._X, self._X.shape[0]
         if math.prod(y.shape) == rows or (len(y.shape) == 2 and y.shape[0] == rows and y.shape[1]):

@@ -82,6 +82,7 @@ def convert(asked: Conversion) -> Converted:
     _check_out(asked)
     sources = open_sources(asked.sources, asked.roles, asked.text, asked.x_name, asked.y_name)
     _check_splits(sources)
+    _check_features(sources)
     for split, part in (("valid", asked.valid), ("test", asked.test)):
         if part and split in sources:
             raise ConfigError(f"--{split} {part}: the sources have a {split} split of their own")
@@ -146,6 +147,17 @@ def _check_splits(sources: Mapping[str, ForeignRows]) -> None:
             if (ours.labelled, ours.targets) != (theirs.labelled, theirs.targets) and (ours.labelled or ours.targets):
                 what = "labels" if ours.labelled else "targets"
                 raise DataError(f"{theirs.name}: has no {what}, and {ours.name} has: convert one without the other")
+
+
+def _check_features(sources: Mapping[str, ForeignRows]) -> None:
+    """Raise DataError where a split has not as many features as train, or rows of another shape; tables tell later."""
+    first = sources["train"]
+    for source in sources.values():
+        if not isinstance(source, TableRows) and not isinstance(first, TableRows):
+            ours, theirs = (one.feature_shape or (one.features,) for one in (first, source))
+            if ours != theirs:
+                found = " x ".join(map(str, theirs)), " x ".join(map(str, ours))
+                raise DataError(f"{source.title}: has {found[0]} features, and {first.title} {found[1]}")
 
 
 def _largest(dtype: str, source: ForeignRows) -> float:

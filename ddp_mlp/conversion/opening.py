@@ -172,8 +172,10 @@ def open_table(path: Path, kind: str, label: str | None, asked: Asked, said: Seq
 def _pair(paths: Sequence[Path], kinds: Sequence[str], targets: tuple[str, ...]) -> ForeignRows:
     """Return examples and labels as one source, whichever comes first."""
     arrays = [idx(path) if kind == "IDX" else npy(path) for path, kind in zip(paths, kinds, strict=True)]
-    if all(math.prod(array.shape[1:]) > 1 for array in arrays):
-        are_labels = [_LABELS.match(path.name) is not None for path in paths]
+    are_labels = [_LABELS.match(path.name) is not None for path in paths]
+    widths = [math.prod(array.shape[1:]) for array in arrays]
+    single = [len(array.shape) == 1 for array in arrays]
+    if min(widths) > 1 or (max(widths) == 1 and single[0] == single[1]):
         if sum(are_labels) != 1:
             listed = " and ".join(f"{array.name} {array.shape}" for array in arrays)
             raise ConfigError(
@@ -181,5 +183,5 @@ def _pair(paths: Sequence[Path], kinds: Sequence[str], targets: tuple[str, ...])
             )
         X, y = sorted(arrays, key=lambda array: are_labels[arrays.index(array)])
     else:
-        X, y = sorted(arrays, key=lambda array: -math.prod(array.shape[1:]))
+        X, y = sorted(arrays, key=lambda array: (math.prod(array.shape[1:]), len(array.shape)), reverse=True)
     return ArrayRows(X, y, targets=targets)

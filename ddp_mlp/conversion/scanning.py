@@ -54,7 +54,9 @@ def _check_floats(source: ForeignRows, X: NDArray[Any], lo: int, largest: float)
 def smallest_dtype(scans: Sequence[Scan], sources: Sequence[ForeignRows]) -> np.dtype[Any]:
     """Return the smallest integer type that holds every value, or the sources' float type where some are fractions."""
     if any(found.floats for found in scans):
-        return np.result_type(*{source.float_dtype for source in sources})
+        # A split of whole numbers beside one of floats: float32 would make equal ones of those beyond 2^24.
+        large = any(not found.floats and max(-found.minimum, found.maximum) > 2**24 for found in scans)
+        return np.result_type(*{source.float_dtype for source in sources}, *([np.float64] if large else []))
     low, high = min(found.minimum for found in scans), max(found.maximum for found in scans)
     for dtype in _INTEGERS:
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:

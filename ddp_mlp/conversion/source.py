@@ -75,6 +75,11 @@ class ForeignRows(ABC):
     said: tuple[str, ...] = ()
     """What was found out about the file and is worth saying."""
 
+    @property
+    def title(self) -> str:
+        """What to call it beside other splits of the same file."""
+        return self.name
+
     @abstractmethod
     def pieces(self) -> Iterator[Piece]:
         """Read the rows from the first to the last; DataError where they cannot be used."""

@@ -165,6 +165,59 @@ def test_which_array_is_the_labels(tmp_path: Path, capsys: pytest.CaptureFixture
             assert np.array_equal(file["train/y"], LABELS)
 
 
+def test_which_of_two_columns_is_the_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By their names, else by their dimensions: in the other order, X was taken for the labels in silence."""
+    column = np.arange(20.0)[:, None] + 0.5
+    np.save(tmp_path / "a.npy", column)
+    np.save(tmp_path / "y.npy", np.arange(20)[:, None] % 2)
+    np.save(tmp_path / "flat.npy", np.arange(20) % 2)
+    np.save(tmp_path / "b.npy", np.arange(20)[:, None] % 2)
+    for names in (("a", "y"), ("y", "a"), ("flat", "a"), ("a", "flat")):
+        assert converted(*(tmp_path / f"{name}.npy" for name in names), tmp_path / "out.h5") == 0
+        with h5py.File(tmp_path / "out.h5") as file:
+            assert np.array_equal(file["train/X"], column)
+    assert converted(tmp_path / "b.npy", tmp_path / "a.npy", tmp_path / "out.h5") == 2
+    assert "which are the labels?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (4, 5), (4, 4, 2), (4, 2, 4)])
+def test_splits_of_other_features_are_refused(
+    shape: tuple[int, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One feature was repeated for all that train had; others were a traceback."""
+    train = (6, 4, 2) if len(shape) > 2 else (6, 4)
+    arrays: dict[str, Any] = {
+        "x_train": np.ones(train),
+        "y_train": [0, 1] * 3,
+        "x_test": np.ones(shape),
+        "y_test": [0, 1] * 2,
+    }
+    np.savez(tmp_path / "a.npz", **arrays)
+    code = converted(tmp_path / "a.npz", tmp_path / "out.h5")
+    if shape[1:] == train[1:]:
+        assert code == 0
+    else:
+        assert code == 65
+        found, wanted = (" x ".join(map(str, of[1:])) for of in (shape, train))
+        assert f"a.npz: 'x_test': has {found} features, and " in (error := capsys.readouterr().err)
+        assert f"a.npz: 'x_train' {wanted}" in error
+
+
+def test_whole_numbers_beside_floats_stay_apart(tmp_path: Path) -> None:
+    """A split of float32 does not round another of large whole numbers."""
+    large = 2**40 + np.arange(12).reshape(6, 2)
+    arrays: dict[str, Any] = {
+        "X_train": large,
+        "y_train": [0, 1] * 3,
+        "X_test": np.ones((4, 2), "f4"),
+        "y_test": [0, 1] * 2,
+    }
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert converted(tmp_path / "a.npz", tmp_path / "out.h5") == 0
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert np.array_equal(file["train/X"], large)
+
+
 def test_several_files_are_converted_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By a pattern, which is in the order of names, or one after the other; --inspect reads them too."""
     for number, name in enumerate("bca"):

@@ -151,7 +151,7 @@ class Model:
         """
         if not self.targets.probabilities:
             raise TypeError(f"loss = {self.loss}: the outputs are numbers, which predict returns")
-        return self.network.outputs(_checked(_by_name(X, self.feature_names), self.features))
+        return _answered(self.network, _checked(_by_name(X, self.feature_names), self.features))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the number of the most probable class (m,) of each row of X (m, n_0); of equals, the first.
@@ -160,7 +160,7 @@ class Model:
         (m,) for one, (m, n_T) for several, (m, Q) or (m, n_T, Q) for quantiles. Raises ValueError as predict_proba.
         """
         rows, targets = _checked(_by_name(X, self.feature_names), self.features), self.targets
-        found = self.network.outputs(rows)
+        found = _answered(self.network, rows)
         return _named(found if targets.probabilities else targets.in_units(found), targets)
 
 
@@ -204,7 +204,25 @@ class EnsembleModel:
 
     def _answer(self, X: ArrayLike) -> Answer:
         names = self.ensemble.networks[0].feature_names
-        return self.ensemble.answer(_checked(_by_name(X, names), self.ensemble.features))
+        rows = _checked(_by_name(X, names), self.ensemble.features)
+        with np.errstate(over="ignore", invalid="ignore"):
+            answer = self.ensemble.answer(rows)
+        _check_answers(answer.mean)
+        return answer
+
+
+def _answered(network: Network, X: NDArray[Any]) -> NDArray[Any]:
+    """Return a network's outputs (m, n_L). Raises ValueError where one is no number."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = network.outputs(X)
+    _check_answers(found)
+    return found
+
+
+def _check_answers(found: NDArray[Any]) -> None:
+    finite = np.isfinite(found).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"the answer to row {int(np.argmin(finite))} of X is no number: its features are too large")
 
 
 def _named(found: NDArray[Any], targets: Targets) -> NDArray[Any]:

@@ -16,7 +16,9 @@ from ddp_mlp import predict
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.inference import apply
 from ddp_mlp.inference.apply import classify
-from ddp_mlp.inference.numbers import NumberScores
+from ddp_mlp.inference.ensemble import classify_together
+from ddp_mlp.inference.ensemble_numbers import predict_together
+from ddp_mlp.inference.numbers import NumberScores, predict_numbers
 from ddp_mlp.inference.scores import Scores
 from ddp_mlp.model import Model
 from ddp_mlp.parallel.single import SingleProcess
@@ -420,6 +422,32 @@ def test_a_data_frame_is_taken_by_its_names(named: tuple[Path, NDArray[Any], lis
             model.predict_proba(frame.rename(columns={"b": "d"}))
         with pytest.raises(ValueError, match="X has 2 columns called 'c'"):
             model.predict_proba(pd.concat([frame, frame[["c"]]], axis=1))
+
+
+@pytest.mark.parametrize("what", ["classes", "numbers"])
+def test_an_answer_that_is_no_number_is_refused(what: str, tmp_path: Path) -> None:
+    """Features that are far beyond training's made NaN of probabilities, with exit code 0."""
+    X = np.random.default_rng(0).standard_normal((300, 2))
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["train/X"], file["train/y"] = X, X @ [1, 2] if what == "numbers" else (X[:, 0] > 0).astype(int)
+    run_dir = str(tmp_path / "run")
+    ddp_mlp.train(ddp_mlp.Config(data=str(tmp_path / "data.h5"), run_dir=run_dir, hidden=(4,), epochs=1, quiet=True))
+    X[270, 1] = 1e300
+    with h5py.File(tmp_path / "new.h5", "w") as file:
+        file["test/X"] = X
+    model, together = ddp_mlp.load(run_dir), ddp_mlp.load_ensemble(run_dir)
+    info = inspect(tmp_path / "new.h5", for_training=False)
+    for_classes: tuple[Any, Any] = (classify, classify_together)
+    functions = for_classes if what == "classes" else (predict_numbers, predict_together)
+    for function, network in zip(functions, (model.network, together.ensemble), strict=True):
+        with pytest.raises(
+            DataError, match="'X' of test, row 270: the answer is no number: its features are too large"
+        ):
+            function(network, info, "test", SingleProcess(), tmp_path / "out.h5")
+        assert not (tmp_path / "out.h5").exists()
+    for each in (model, together):
+        with pytest.raises(ValueError, match="the answer to row 270 of X is no number"):
+            each.predict(X)
 
 
 def test_an_error_in_a_table_names_the_table(run_python: Program, tmp_path: Path) -> None:

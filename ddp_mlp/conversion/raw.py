@@ -241,6 +241,6 @@ class _RawTable:
 def _fits(X: NDArray[Any], dtype: np.dtype[Any]) -> bool:
     """Tell whether values are of a type's range, and whole where it is one of integers."""
     if dtype.kind == "f":
-        return True
+        return bool((np.abs(X) <= float(np.finfo(dtype).max)).all()) if X.dtype.itemsize > dtype.itemsize else True
     limits = np.iinfo(dtype)
     return bool(((limits.min <= X) & (limits.max >= X) & (np.rint(X) == X)).all())

@@ -181,12 +181,22 @@ def _classify_rows(network: Network, reader: Reader, lo: int, hi: int, numbers: 
     X, y, w, unseen = read_rows(reader, lo, hi, numbers)
     probabilities = np.empty((hi - lo, len(network.classes)), network.dtype)
     losses, output = [], network.architecture.scoring
-    for block, group in network.forward(network.source(X, np.maximum(y, 0), w)):
-        if structure.labelled:
-            losses.append(loss_totals(output, group, network.arithmetic, probabilities[block])[:2])
-        else:
-            output.values(group, probabilities[block])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for block, group in network.forward(network.source(X, np.maximum(y, 0), w)):
+            if structure.labelled:
+                losses.append(loss_totals(output, group, network.arithmetic, probabilities[block])[:2])
+            else:
+                output.values(group, probabilities[block])
+    check_answers(reader, lo, probabilities)
     return Classified(np.argmax(probabilities, axis=1), probabilities, losses, y, unseen)
+
+
+def check_answers(reader: Reader, lo: int, answers: NDArray[Any]) -> None:
+    """Raise DataError where the answer to a row from `lo` on, (k, n_L), is no number: its features are too large."""
+    finite = np.isfinite(answers).all(axis=1)
+    if not finite.all():
+        row = lo + int(np.argmin(finite))
+        raise reader.refusal(reader.info.x_name, f"row {row}: the answer is no number: its features are too large")
 
 
 def _append(writer: PredictionsWriter, labels: NDArray[np.int64], probabilities: NDArray[Any]) -> None:

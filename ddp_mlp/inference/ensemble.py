@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.errors import DataError
-from ddp_mlp.inference.apply import check_features, class_numbers, piece_rows, read_rows, rounds
+from ddp_mlp.inference.apply import check_answers, check_features, class_numbers, piece_rows, read_rows, rounds
 from ddp_mlp.inference.evaluate import EVALUATION_ROWS
 from ddp_mlp.inference.network import Network
 from ddp_mlp.inference.scores import Confusion, Scores, scores_of
@@ -155,7 +155,9 @@ def classify_together(
             lo, hi = bounds[communicator.rank]
             with communicator.in_agreement():
                 rows = read_rows(reader, lo, hi, numbers)
-                answer = ensemble.answer(rows.X)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    answer = ensemble.answer(rows.X)
+                check_answers(reader, lo, answer.mean)
             labels: NDArray[np.int64] = np.argmax(answer.mean, axis=1)
             if structure.labelled:
                 confusion.add(rows.y, labels)

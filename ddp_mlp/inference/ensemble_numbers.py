@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.data.memory import MemorySource
 from ddp_mlp.data.targets import standardization_of_targets
-from ddp_mlp.inference.apply import piece_rows, rounds
+from ddp_mlp.inference.apply import check_answers, piece_rows, rounds
 from ddp_mlp.inference.ensemble import BINS, QUANTILES, Answer, Calibration, Ensemble, calibration_of
 from ddp_mlp.inference.evaluate import EVALUATION_ROWS, blocks
 from ddp_mlp.inference.metrics import nearest_to_half
@@ -74,7 +74,9 @@ def predict_together(
                 each = []
                 for number, network in enumerate(ensemble.networks):
                     each.append(predict_rows(network, rows, None if tally is None else tally.members[number]))
-                answer = ensemble.together(np.stack(each))
+                with np.errstate(over="ignore", invalid="ignore"):
+                    answer = ensemble.together(np.stack(each))
+                check_answers(reader, bounds[communicator.rank][0], answer.mean)
                 if tally is not None:
                     tally.add(answer, rows)
             if out is not None:

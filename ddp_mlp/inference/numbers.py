@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ddp_mlp.data.targets import rule_of
 from ddp_mlp.errors import DataError
-from ddp_mlp.inference.apply import check_features, finite_rows, piece_rows, rounds
+from ddp_mlp.inference.apply import check_answers, check_features, finite_rows, piece_rows, rounds
 from ddp_mlp.inference.evaluate import ForwardPass, Totals, forward_blocks, loss_totals
 from ddp_mlp.inference.metrics import Figures, metrics_of
 from ddp_mlp.inference.network import Network
@@ -90,6 +90,7 @@ def predict_numbers(
             with communicator.in_agreement():
                 rows = read_numbers(reader, *bounds[communicator.rank], order, targets.loss)
                 found = predict_rows(network, rows, tally)
+                check_answers(reader, bounds[communicator.rank][0], found)
             if out is not None:
                 sizes = [targets.outputs * (hi - lo) for lo, hi in bounds]
                 gathered = communicator.Gather(found.reshape(-1), sizes)
@@ -159,10 +160,11 @@ def predict_rows(network: Network, rows: NumberRows, tally: NumberTally | None) 
     """
     forward = ForwardPass(network.architecture, network.flat, network.arithmetic)
     A = np.empty((len(rows.X), network.targets.outputs), network.dtype)
-    for block, group in forward_blocks(forward, network.source(*rows)):
-        A[block] = values = forward.values(group)
-        if tally is not None:
-            tally.add(values, group)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for block, group in forward_blocks(forward, network.source(*rows)):
+            A[block] = values = forward.values(group)
+            if tally is not None:
+                tally.add(values, group)
     return A.astype(np.float64) if network.targets.probabilities else network.targets.in_units(A)
 
 

@@ -107,3 +107,13 @@ def test_a_recipe_outlives_another_conversion(tmp_path: Path) -> None:
         recipe = file.attrs["recipe"]
     assert np.array_equal(again(tmp_path / "a.csv", recipe), X)
     assert again(tmp_path / "a.csv", recipe).dtype == np.float64
+
+
+def test_numbers_beyond_the_type_of_training_stay_what_they_are(tmp_path: Path) -> None:
+    """They became infinite, with a warning of NumPy's."""
+    (tmp_path / "a.csv").write_text("a,y\n" + "".join(f"{n}.5,{n % 2}\n" for n in range(ROWS)))
+    recipe, X = converted(tmp_path / "a.csv", "--label", "y")
+    assert X.dtype == np.float32
+    (tmp_path / "b.csv").write_text("a\n1.5\n1e39\n")
+    assert again(tmp_path / "b.csv", recipe).tolist() == [[1.5], [1e39]]
+    assert again(tmp_path / "a.csv", recipe).dtype == np.float32

@@ -96,7 +96,7 @@ class BlockFunction:
     def _set(self, x: Block, out: Block) -> None:
         room, usual = ROOMS.of(len(x)), self._usual
         if usual is not None and usual.holds(x):
-            usual.formula(x, out=out, room=room)
+            usual.formula(x, out, room)
         else:
             self._function(x, out, room)
 
@@ -110,7 +110,7 @@ class BlockFunction:
             return partial(self, x, out=out)
         flat, target, (low, high, formula) = x.reshape(-1), out.reshape(-1), usual
         room = room_in(room_memory(x.size, formula.vectors), x.size, formula.vectors)
-        calls, otherwise = formula.on(flat, out=target, room=room), partial(self, x, out=out)
+        calls, otherwise = formula.on(flat, target, room), partial(self, x, out=out)
 
         def prepared() -> None:
             if np.minimum.reduce(flat) >= low and np.maximum.reduce(flat) <= high:

@@ -218,6 +218,14 @@ def log_usual(x: Block) -> Block:
     return log_in_two(m - ONE, k)
 
 
+def log1p_usual(x: Block) -> Block:
+    """Return log(1 + x) for −¼ ≤ x ≤ 1: 1 + x is split with k = 0, where m − 1 and its error are x, or with k = 1."""
+    total, error = add(ONE, x)
+    m, k = split_at_sqrt_half(total)
+    f = (m - ONE) + error * (ONE - k)
+    return np.copysign(log_in_two(f, k, error / total * k), x)  # of zero too
+
+
 def tanh_small(x: Block) -> Block:
     """Return tanh(x) for 0 ≤ x ≤ 0.55."""
     square = x * x
@@ -252,7 +260,6 @@ def erf_large(x: Block) -> Block:
     return ONE - (one + tail) * polynomial(ERFC, ONE / (TWO + x) - ERFC_MIDDLE) * two_to_the(k)
 
 
-set_log_in_two = Formula(log_in_two, arguments=3)
 tanh_sections = Section(0.55, Formula(tanh_small)), Section(np.inf, Formula(tanh_large), most=25.0)
 erf_sections = (
     Section(0.84, Formula(erf_small)),
@@ -296,20 +303,14 @@ def log(x: Block, out: Block, room: BlockRoom) -> None:
     np.copyto(out, np.where(normal | subnormal, result, limits))
 
 
-@in_blocks()
+@in_blocks(Usual(-0.25, 1.0, Formula(log1p_usual)))
 def log1p(x: Block, out: Block, room: BlockRoom) -> None:
     """Return log(1 + x), elementwise (float64), also where x is small; −∞ at −1, NaN below."""
-    usable = (x >= ABOVE_MINUS_ONE) & (x <= LARGEST_FINITE)
-    all_usable = np.count_nonzero(usable) == len(x)
-    inside = x if all_usable else np.where(usable, x, 0.0)
+    inside = np.where((x >= ABOVE_MINUS_ONE) & (x <= LARGEST_FINITE), x, 0.0)
     total, error = add(ONE, inside)
     m, k = split_at_sqrt_half(total)
-    is_split = k != 0
-    result = total
-    set_log_in_two(np.where(is_split, m - ONE, inside), k, error / total * is_split, out=result, room=room)
-    if all_usable:
-        np.copysign(result, x, out)  # of zero too
-        return
+    split = k != 0
+    result = log_in_two(np.where(split, m - 1.0, inside), k, np.where(split, error / total, 0.0))
     limits = np.where(x == -1, -np.inf, np.where(x == np.inf, x, np.nan))
     np.copyto(out, np.where(x == inside, np.copysign(result, x), limits))
 
@@ -326,13 +327,13 @@ def odd_in_sections(x: Block, out: Block, room: BlockRoom, sections: tuple[Secti
         count = int(np.count_nonzero(inside))
         if count == len(x):
             np.minimum(size, most, out=size)
-            formula(size, out=result, room=room.beside(2, count))
+            formula(size, result, room.beside(2, count))
             break
         if count:
             (places,) = inside.nonzero()
             found = size[places]
             np.minimum(found, most, out=found)
-            formula(found, out=found, room=room.beside(2, count))
+            formula(found, found, room.beside(2, count))
             result[places] = found
         below = above
     np.copysign(result, x, out)

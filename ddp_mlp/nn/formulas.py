@@ -1,7 +1,7 @@
 """Formulas of vectors, written down in NumPy's notation, and done as a list of calls that is made once.
 
-A formula is a function of vectors, made of ufuncs of two operands such as + − × ÷, and of views as whole numbers. It is
-run once, on `Noted` vectors, which note what is done with them. To do what was noted, on memory that is there, takes
+A formula is a function of a vector, made of ufuncs of two operands such as + − × ÷, and of views as whole numbers. It
+is run once, on `Noted` vectors, which note what is done with them. To do what was noted, on memory that is there, takes
 less time than the function itself: nothing is allocated, and the interpreter goes round in one short loop.
 
 Invariants:
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 Vector = NDArray[Any]
 FLOAT, WHOLE = np.dtype(np.float64), np.dtype(np.int64)
+X = -1
+"""The number of a formula's argument; results are numbered from 0."""
 
 
 class BlockRoom(NamedTuple):
@@ -66,56 +68,56 @@ class Call(NamedTuple):
 class Formula:
     """A formula as the list of its calls, for vectors of any length."""
 
-    def __init__(self, function: Callable[..., Any], arguments: int = 1) -> None:
-        """Note what `function` does: it takes so many vectors of float64 and returns one."""
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        """Note what `function` does: it takes a vector of float64 and returns one."""
         calls: list[Call] = []
-        result = function(*(Noted(calls, i - arguments, FLOAT) for i in range(arguments)))
+        result = function(Noted(calls, X, FLOAT))
         assert calls[-1].result is result, "the last call forms the result"
-        vector, self.vectors = vectors_of(calls, arguments)
+        vector, self.vectors = vectors_of(calls)
         """`vectors` is how many the room must have."""
-        kinds = arguments + 1 + self.vectors
+        count = 2 + self.vectors  # x and out, and the room
         constants = {id(x): x for call in calls for x in (call.a, call.b) if not isinstance(x, Noted)}
-        place = {key: 2 * kinds + i for i, key in enumerate(constants)}
+        place = {key: 2 * count + i for i, key in enumerate(constants)}
         self._constants = list(constants.values())
 
         def place_of(x: Any) -> int:
-            return vector[x.number] + kinds * (x.dtype == WHOLE) if isinstance(x, Noted) else place[id(x)]
+            return vector[x.number] + count * (x.dtype == WHOLE) if isinstance(x, Noted) else place[id(x)]
 
         self._calls = [(f, place_of(a), place_of(b), place_of(result)) for f, a, b, result in calls]
         """(function, its two operands, its result), by their places in what `_memory` returns."""
 
-    def __call__(self, *arguments: Vector, out: Vector, room: BlockRoom) -> None:
-        """Set out, which may be an argument, to the formula's value."""
-        v = self._memory(arguments, out, room)
+    def __call__(self, x: Vector, out: Vector, room: BlockRoom) -> None:
+        """Set out, which may be x, to the formula's value."""
+        v = self._memory(x, out, room)
         for function, a, b, result in self._calls:
             function(v[a], v[b], v[result])
 
-    def on(self, *arguments: Vector, out: Vector, room: BlockRoom) -> list[tuple[np.ufunc, Vector, Vector, Vector]]:
+    def on(self, x: Vector, out: Vector, room: BlockRoom) -> list[tuple[np.ufunc, Vector, Vector, Vector]]:
         """Return the same as (function, its two operands, its result): calls on these very vectors."""
-        v = self._memory(arguments, out, room)
+        v = self._memory(x, out, room)
         return [(function, v[a], v[b], v[result]) for function, a, b, result in self._calls]
 
-    def _memory(self, arguments: Sequence[Vector], out: Vector, room: BlockRoom) -> list[Vector]:
-        """Return arguments, out and vectors of the room, then the same as whole numbers, then constants."""
-        given = *arguments, out
-        whole = (x.view(WHOLE) for x in given)
-        return [*given, *room.vectors[: self.vectors], *whole, *room.whole[: self.vectors], *self._constants]
+    def _memory(self, x: Vector, out: Vector, room: BlockRoom) -> list[Vector]:
+        """Return x, out and vectors of the room, then the same as whole numbers, then constants."""
+        vectors, whole = room.vectors[: self.vectors], room.whole[: self.vectors]
+        assert len(vectors) == self.vectors, "the room is too small"
+        return [x, out, *vectors, x.view(WHOLE), out.view(WHOLE), *whole, *self._constants]
 
 
-def vectors_of(calls: list[Call], arguments: int) -> tuple[dict[int, int], int]:
-    """Return which vector each argument and result is, and how many there are besides arguments and the last result.
+def vectors_of(calls: list[Call]) -> tuple[dict[int, int], int]:
+    """Return which vector x and each result is, and how many there are besides x and the last result.
 
     A result takes the vector of an operand that nothing reads any more, or of an earlier such one.
     """
     read = [{x.number for x in (call.a, call.b) if isinstance(x, Noted) and x.number >= 0} for call in calls]
     last = {number: i for i, numbers in enumerate(read) for number in numbers}
-    vector = {i - arguments: i for i in range(arguments)} | {len(calls) - 1: arguments}
+    vector = {X: 0, len(calls) - 1: 1}
     free: list[int] = []
     count = 0
     for i, numbers in enumerate(read[:-1]):
         free += [vector[number] for number in sorted(numbers) if last[number] == i]
         if not free:
-            free.append(arguments + 1 + count)
+            free.append(2 + count)
             count += 1
         vector[i] = free.pop()
     return vector, count

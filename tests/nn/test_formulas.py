@@ -21,15 +21,15 @@ def room(formula: Formula, n: int) -> BlockRoom:
 
 
 def at_random(seed: int) -> Callable[..., Any]:
-    """Return a function of two vectors: some thirty operations on them, on constants, and on earlier results."""
+    """Return a function: some thirty operations on its vector, on constants, and on earlier results."""
 
-    def function(x: Any, y: Any) -> Any:
+    def function(x: Any) -> Any:
         random = np.random.default_rng(seed)
-        values = [x, y, np.array(0.5), np.array(3.0)]
+        values = [x, x + np.array(0.7), np.array(0.5), np.array(3.0)]
         for _ in range(random.integers(1, 30)):
             i, j = random.integers(0, len(values), 2)
             if random.random() < 0.2:  # as whole numbers
-                values.append(((x if i % 2 else values[-1] + y).view(np.int64) ^ BITS).view(np.float64))
+                values.append(((x if i % 2 else values[-1] + x).view(np.int64) ^ BITS).view(np.float64))
             else:
                 values.append(OPERATIONS[random.integers(4)](values[i] if i > 3 else x, values[j]))
         return values[-1] - values[random.integers(len(values))]
@@ -39,18 +39,18 @@ def at_random(seed: int) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("seed", range(300))
 def test_a_random_formula_has_the_bits_of_its_function(seed: int) -> None:
-    """Each result keeps its place until nothing reads it any more, also where `out` is an argument."""
+    """Each result keeps its place until nothing reads it any more, also where `out` is x."""
     function, random = at_random(seed), np.random.default_rng(seed)
-    x, y = random.uniform(0.5, 2, (2, 17))
-    formula = Formula(function, arguments=2)
+    x = random.uniform(0.5, 2, 17)
+    formula = Formula(function)
     with np.errstate(all="ignore"):
-        expected = function(x, y).tobytes()
+        expected = function(x).tobytes()
         out = np.empty(17)
-        formula(x, y, out=out, room=room(formula, 17))
+        formula(x, out, room(formula, 17))
         assert out.tobytes() == expected
-        for call in formula.on(x, y, out=y, room=room(formula, 17)):
+        for call in formula.on(x, x, room(formula, 17)):
             call[0](*call[1:])
-    assert y.tobytes() == expected
+    assert x.tobytes() == expected
 
 
 def test_a_place_that_is_given_away_too_soon_would_be_seen() -> None:
@@ -58,13 +58,13 @@ def test_a_place_that_is_given_away_too_soon_would_be_seen() -> None:
     wrong = 0
     for seed in range(20):
         function = at_random(seed)
-        formula = Formula(function, arguments=2)
-        x, y, out = np.full(3, 1.5), np.full(3, 0.7), np.empty(3)
+        formula = Formula(function)
+        x, out = np.full(3, 1.5), np.empty(3)
         few = room(formula, 3)
         one = BlockRoom([few.vectors[0]] * formula.vectors, [few.whole[0]] * formula.vectors)
         with np.errstate(all="ignore"):
-            formula(x, y, out=out, room=one)
-            wrong += out.tobytes() != function(x, y).tobytes()
+            formula(x, out, one)
+            wrong += out.tobytes() != function(x).tobytes()
     assert wrong > 0
 
 

@@ -319,8 +319,13 @@ def _inspect_split(
 ) -> tuple[SplitInfo, FilePart]:
     """Return the split's description, and where its rows are in this file."""
     x_names = split_names(x_name)
+    places = [name.strip("/") for name in (*x_names, y_name)]
+    for name in places:
+        if places.count(name) > 1:
+            raise DataError(f"{path}: {name!r} is named twice: for features, and for features or labels again")
+    weighted = "w" not in places  # else it is features, such as a vertical wind
     arrays: dict[str, h5py.Dataset] = {}
-    for name in (*x_names, y_name, "w"):
+    for name in (*x_names, y_name, *(["w"] if weighted else [])):
         array = follow(group, name, path)
         if array is None and (name in x_names or (name == y_name and needs_labels)):
             raise DataError(
@@ -344,8 +349,9 @@ def _inspect_split(
     described = {name: describe_variable(name, numeric[name], f"{path}: {name!r} of {split}") for name in numeric}
     variables = tuple(described[name] for name in x_names)
     columns, odd = _form_of(arrays[y_name], rows) if y_name in arrays else (0, "")
-    structure = SplitInfo(rows, joined_dtype(variables), "w" in arrays, y_name in arrays, columns, odd)
-    others = described.get(y_name), described.get("w")
+    weighted &= "w" in arrays
+    structure = SplitInfo(rows, joined_dtype(variables), weighted, y_name in arrays, columns, odd)
+    others = described.get(y_name), described["w"] if weighted else None
     return structure, FilePart(path, (0, 0), group.name or "/", rows, variables, *others)
 
 
@@ -384,6 +390,7 @@ def _wrong_shape(
     if len(x_names) == 1 and size == X.shape[-1] != rows:
         return f"{found}, and {x_names[0]!r} {X.shape}: is X transposed, as MATLAB writes it? write X.T"
     remedy = "; `python -m ddp_mlp.convert` makes that of it" if size == rows and is_target else ""
+    remedy = "; w is the weights of rows: call other data otherwise" if name == "w" else remedy
     return f"{found}: must be {must}, one per row of {x_names[0]!r}{remedy}"
 
 

@@ -392,7 +392,9 @@ def test_weights_in_a_column_are_told_what_they_must_be(path: Path) -> None:
     """`convert` reads no other form of them, and is no remedy."""
     with h5py.File(path, "a") as file:
         file["train/w"] = np.ones((ROWS, 1))
-    with pytest.raises(DataError, match=r"'w' of train has shape \(20, 1\): must be \(20,\), one per row of 'X'$"):
+    with pytest.raises(
+        DataError, match=r"'w' of train has shape \(20, 1\): must be \(20,\), one per row of 'X'; w is the weights"
+    ):
         inspect(path)
 
 

@@ -289,6 +289,31 @@ def test_more_dimensions_are_flattened_in_c_order(tmp_path: Path) -> None:
     assert np.array_equal(rows_of(info), X.reshape(5, 6))
 
 
+def test_an_array_is_features_or_labels_or_weights(tmp_path: Path) -> None:
+    """A vertical wind that is named as a feature does not weigh the rows too; labels among features are refused."""
+    w = np.array([0.5, 1, 2, 3])
+    for group in ("train/", "/"):
+        path = tmp_path / f"{len(group)}.h5"
+        with h5py.File(path, "w") as file:
+            file[f"{group}T"], file[f"{group}w"], file[f"{group}y"] = np.arange(8.0).reshape(4, 2), w, [0, 1, 0, 1]
+        root = "" if group == "train/" else "/"
+        found = inspect(path, f"{root}T,{root}w", f"{root}y")
+        assert not found.splits["train"].weighted
+        with Reader(found, "train") as reader:
+            assert reader.X(0, 4)[:, 2].tolist() == w.tolist()
+            assert reader.w(0, 4).tolist() == [1, 1, 1, 1]
+        with Reader(inspect(path, f"{root}T", f"{root}y"), "train") as reader:
+            assert reader.w(0, 4).tolist() == w.tolist()
+        for features in ("T,y", "T,T"):
+            with pytest.raises(DataError, match="is named twice"):
+                inspect(path, ",".join(f"{root}{name}" for name in features.split(",")), f"{root}y")
+    with h5py.File(path, "a") as file:
+        del file["w"]
+        file["w"] = np.ones((4, 3))
+    with pytest.raises(DataError, match="w is the weights of rows: call other data otherwise"):
+        inspect(path, "/T", "/y")
+
+
 def test_features_are_arranged_by_name(tmp_path: Path) -> None:
     """In another order, with one too many; a missing one is named."""
     X = np.arange(12, dtype="f4").reshape(3, 4)

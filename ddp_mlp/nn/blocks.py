@@ -100,13 +100,13 @@ class BlockFunction:
         else:
             self._function(x, out, room)
 
-    def on(self, x: Block, out: Block) -> Callable[[], object]:
+    def on(self, x: NDArray[Any], out: NDArray[Any]) -> Callable[[], object]:
         """Return function(x, out=out) as a call that finds all prepared, for arrays that stay where they are.
 
         It is one thread's at a time. A large array is as well served by the function itself.
         """
-        usual = self._usual
-        if usual is None or not 0 < x.size <= BLOCK or not x.flags.c_contiguous or not out.flags.c_contiguous:
+        usual, plain = self._usual, all(a.dtype == np.float64 and a.flags.c_contiguous for a in (x, out))
+        if usual is None or not plain or not 0 < x.size <= BLOCK:
             return partial(self, x, out=out)
         flat, target, (low, high, formula) = x.reshape(-1), out.reshape(-1), usual
         room = room_in(room_memory(x.size, formula.vectors), x.size, formula.vectors)

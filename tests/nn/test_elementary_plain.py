@@ -224,6 +224,16 @@ def test_a_prepared_call_has_the_bits_of_the_function(name: str, shape: tuple[in
         assert x.tobytes() == expected
 
 
+@pytest.mark.parametrize("function", [elementary.exp, elementary.log])
+def test_arrays_of_other_types_and_layouts_are_prepared_too(function: blocks.BlockFunction) -> None:
+    """They are served as the function serves them."""
+    x = random.uniform(0.1, 3, (6, 4))
+    for array in (x.astype(np.float32), x.T, x[:, ::2]):
+        out = np.empty_like(array)
+        prepared(function, array, out)()
+        assert out.tobytes() == function(array).astype(array.dtype).tobytes()
+
+
 def test_what_numpy_has_is_prepared_too() -> None:
     """Native functions are called as they are."""
     x = np.array([1.0, 2.0])

@@ -36,6 +36,7 @@ EXACT = {
     *(
         "argsort",
         "argmax",
+        "argmin",
         "flatnonzero",
         "bincount",
         "cumsum",

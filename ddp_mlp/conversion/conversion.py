@@ -275,6 +275,8 @@ def _told(sources: Mapping[str, ForeignRows], labels: Labels, tally: Mapping[str
         if len(sources) > 1:
             yield ", ".join(f"{source.name} is {split}" for split, source in sources.items())
         yield from first.told()
+        for source in sources.values():
+            yield from source.unseen() if isinstance(source, TableRows) else ()
     else:
         yield from first.said
     if not labels.classes:

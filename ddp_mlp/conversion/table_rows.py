@@ -32,6 +32,7 @@ class TableRows(ForeignRows):
         self._types = columns.imposed(table, self._places)
         self._profile = Profile()
         self._columns: tuple[Column, ...] = ()
+        self._unseen = Counter[str]()
 
     def count(self) -> Counts:
         """Look at all columns; raise one DataError for all that is wrong with them."""
@@ -114,11 +115,28 @@ class TableRows(ForeignRows):
 
     def pieces(self) -> Iterator[Piece]:
         lo = 0
+        self._unseen = Counter[str]()
         for batch in self.table.batches(self._types):
             X = features_of(batch, self._columns, self._places.features)
+            self._count_unseen(X)
             labels, codes = self._labels(batch)
             yield Piece(X, labels, codes, self._weights(batch, lo), self._targets(batch, lo))
             lo += batch.num_rows
+
+    def _count_unseen(self, X: NDArray[Any]) -> None:
+        """Count the rows whose category is none of train's, and has no feature: all of its features are 0."""
+        position = 0
+        for column in self._columns:
+            if column.kind == "category" and not column.other:
+                own = X[:, position : position + len(column.features)]
+                self._unseen[column.name] += int((~own.any(axis=1)).sum())
+            position += len(column.features)
+
+    def unseen(self) -> Iterator[str]:
+        """Yield a line on each column of categories of which some rows, read last, have one that train has not."""
+        for name, count in self._unseen.items():
+            if count:
+                yield f"warning: {self.name}: {name!r} has in {count:,} rows a category that train has not: all 0"
 
     def _labels(self, batch: Any) -> tuple[list[str], NDArray[np.intp] | None]:
         if self._places.label is None:

@@ -115,6 +115,32 @@ def test_two_features_of_one_name_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert "two features would be called 'c=u'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_categories_that_train_has_not_are_told(
+    apart: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In rows held out, or in a table of their own, they are 0 in every feature; with an "other" they are that."""
+    data = frame().assign(c=["u", "v"] * (ROWS // 2))
+    data.loc[ROWS - 3 :, "c"] = "w"
+    if apart:
+        data[: ROWS - 8].to_csv(tmp_path / "train.csv", index=False)
+        data[ROWS - 8 :].to_csv(tmp_path / "test.csv", index=False)
+        sources: tuple[Any, ...] = (tmp_path / "train.csv", tmp_path / "test.csv")
+    else:
+        data.to_csv(tmp_path / "a.csv", index=False)
+        sources = (tmp_path / "a.csv", "--test", "8")
+    assert run(*sources, tmp_path / "a.h5", "--label", "y", "--onehot", "c") == 0
+    name = "test.csv" if apart else "a.csv"
+    assert f"{name}: 'c' has in 3 rows a category that train has not: all 0" in capsys.readouterr().out
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["test/X"][:, 2:].any(axis=1).tolist() == [True] * 5 + [False] * 3
+    data.loc[0, "c"] = "x"
+    data.to_csv(tmp_path / "a.csv", index=False)
+    flags = ("--test", "8", "--label", "y", "--onehot", "c", "--categories", "2")
+    assert run(tmp_path / "a.csv", tmp_path / "a.h5", *flags) == 0
+    assert "train has not" not in capsys.readouterr().out
+
+
 def test_an_empty_category_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As an empty label is: spaces were a category of their own."""
     frame().assign(c=["u", "  ", "v", ""] * (ROWS // 4)).to_csv(tmp_path / "a.csv", index=False)

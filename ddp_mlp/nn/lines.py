@@ -152,7 +152,7 @@ class Lines:
     def spread_rows(self, bits: tuple[int, int]) -> tuple[dict[int, NDArray[np.int64]], dict[int, NDArray[np.int64]]]:
         """Return the rows of every dz[l], and of every A[l], that are `spread`: in most batches, none."""
         spread = self.spread(bits)
-        if not spread.any():
+        if not np.count_nonzero(spread):
             return self.no_dz, self.no_A
         found = [np.flatnonzero(spread[lo:hi]) for lo, hi in self._places[:-1]]
         return dict(zip(self.dz, found[len(self.A) :], strict=True)), dict(zip(self.A, found, strict=False))

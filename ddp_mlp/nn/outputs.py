@@ -63,7 +63,7 @@ class Output(Protocol):
         """Set out (m, n_L) to A = f_L(z), example by example; z stays as it is."""
 
 
-class Calls(NamedTuple):
+class StackFunctions(NamedTuple):
     """Functions of a stack's arrays, prepared."""
 
     exp: Callable[[], object]
@@ -91,30 +91,32 @@ class SoftmaxCrossEntropy:
         A prediction is correct where z is largest at the label; of equals, the first counts.
         """
         sums: ShardSums = []
-        for stack, calls in zip(group.stacks, self._prepared(group), strict=True):
-            sums += self._score(stack, calls, group.w, None)
+        for stack, on_stack in zip(group.stacks, self._prepared(group), strict=True):
+            sums += self._score(stack, on_stack, group.w, None)
             self._turn_into_dz(stack, group.w)
         return sums
 
     def score(self, group: Group, values: Array | None = None) -> ShardSums:
         """Return the same sums of the output z, which stays as it is; `values` (m, n_L) become A."""
         sums: ShardSums = []
-        for stack, calls in zip(group.stacks, self._prepared(group), strict=True):
-            sums += self._score(stack, calls, group.w, None if values is None else values[stack.examples])
+        for stack, on_stack in zip(group.stacks, self._prepared(group), strict=True):
+            sums += self._score(stack, on_stack, group.w, None if values is None else values[stack.examples])
         return sums
 
-    def _prepared(self, group: Group) -> list[Calls]:
+    def _prepared(self, group: Group) -> list[StackFunctions]:
         """Return the functions of each stack's arrays."""
         f = self.functions
         if f not in group.prepared:
             group.prepared[f] = [
-                Calls(prepared(f.exp, stack.Z, stack.Z), prepared(f.log, stack.exp_sum, stack.exp_sum))
+                StackFunctions(prepared(f.exp, stack.Z, stack.Z), prepared(f.log, stack.exp_sum, stack.exp_sum))
                 for stack in group.stacks
             ]
-        calls: list[Calls] = group.prepared[f]
-        return calls
+        found: list[StackFunctions] = group.prepared[f]
+        return found
 
-    def _score(self, stack: Stack, calls: Calls, w: Array | None, A: Array | None) -> Iterable[tuple[float, int]]:
+    def _score(
+        self, stack: Stack, on_stack: StackFunctions, w: Array | None, A: Array | None
+    ) -> Iterable[tuple[float, int]]:
         """Set a stack's Z to A, its loss, and A (k m_i, n_L) where it is given; return the sums of its shards."""
         _, z, Z, y, first, at_y, z_max, exp_sum, z_y, _, loss = stack
         smoothing, (k, n, m), f = self.label_smoothing, Z.shape, self.functions
@@ -132,13 +134,13 @@ class SoftmaxCrossEntropy:
         if smoothing:
             z_y *= 1 - smoothing
             z_y += (smoothing / n) * f.sum(Z)
-        calls.exp()
+        on_stack.exp()
         f.sum(Z, out=exp_sum)
         np.divide(Z, exp_sum, out=Z)  #                     A = softmax(z)    (k, n_L, m_i)
         if A is not None:
             np.copyto(A.reshape(k, m, n), Z.swapaxes(1, 2))
 
-        calls.log()
+        on_stack.log()
         np.subtract(exp_sum, z_y, out=loss)  #              −Σ_k Y log A      (k, 1, m_i)
         if w is not None:
             np.multiply(loss, w[stack.examples].reshape(loss.shape), out=loss)
@@ -159,12 +161,12 @@ class SoftmaxCrossEntropy:
 
     def values(self, group: Group, out: Array) -> None:
         """Set out (m, n_L) to A = softmax(z) of the output z, example by example; z stays as it is."""
-        for stack, calls in zip(group.stacks, self._prepared(group), strict=True):
+        for stack, on_stack in zip(group.stacks, self._prepared(group), strict=True):
             Z, (k, n, m) = stack.Z, stack.Z.shape
             np.copyto(Z, stack.z)  # examples side by side: NumPy finds their largest z many at a time
             np.maximum.reduce(Z, axis=1, keepdims=True, out=stack.z_max)
             np.subtract(Z, stack.z_max, out=Z)
-            calls.exp()
+            on_stack.exp()
             self.functions.sum(Z, out=stack.exp_sum)
             np.divide(Z, stack.exp_sum, out=Z)
             np.copyto(out[stack.examples].reshape(k, m, n), Z.swapaxes(1, 2))

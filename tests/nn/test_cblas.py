@@ -54,12 +54,12 @@ def test_a_product_is_exact_in_every_memory_order(n: int, dtype: str) -> None:
             A, B, out = (
                 laid_out(shape, how, dtype) for shape, how in zip(((n, k), (k, m), (n, m)), orders, strict=True)
             )
-            start = out.copy()
+            start, product = out.copy(), A.astype(np.int64) @ B.astype(np.int64)
             library.add(A, B, out)
-            assert np.array_equal(out, start + A @ B), (n, k, m, orders)
+            assert np.array_equal(out, start + product), (n, k, m, orders)
             out[...] = np.nan
             library.multiply(A, B, out)
-            assert np.array_equal(out, A @ B), (n, k, m, orders)
+            assert np.array_equal(out, product), (n, k, m, orders)
 
 
 def test_a_stack_is_multiplied_matrix_by_matrix() -> None:

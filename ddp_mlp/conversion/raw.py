@@ -129,7 +129,8 @@ class _RawTable:
         """Raise DataError where columns without names are not as many as training's, targets at the end apart."""
         recipe, width = self.recipe, self.recipe.width
         behind = {*recipe.targets, *([] if recipe.label is None else [recipe.label])}
-        if width is not None and found != width and {str(place) for place in range(found, width)} != behind:
+        may_lack = found < (width or 0) and {str(place) for place in range(found, width or 0)} == behind
+        if width is not None and found != width and not may_lack:
             raise DataError(
                 f"{self.path}: has {found} columns without names, and training's table {width}: columns are taken by "
                 "their number, so give all of them, or those before the label where it is the last"
@@ -151,7 +152,8 @@ class _RawTable:
         types |= {place: arrow.float64() for place in (*self.targets, self.weight) if place is not None}
         if self.label is not None:
             types[self.label] = arrow.string()
-        others = (place for place in range(len(self._table.names)) if place not in {*types, *self._features})
+        used = {*types, *self._features}
+        others = (place for place in range(len(self._table.names)) if place not in used)
         return types if own else types | dict.fromkeys(others, arrow.string())
 
     def survey(self) -> _Found:

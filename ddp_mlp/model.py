@@ -1,6 +1,7 @@
 """A trained network, ready for use in Python: rows of features as they are in, classes, labels or numbers out."""
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -245,8 +246,9 @@ def _by_name(X: Any, names: tuple[str, ...] | None) -> NDArray[Any]:
         return np.asarray(X)
     if found == list(names):
         return np.asarray(X)
+    there = Counter(found)
     for name in names:
-        if (count := found.count(name)) != 1:
+        if (count := there[name]) != 1:
             raise ValueError(f"X has {count or 'no'} columns called {name!r}: must have each that training had, once")
     known = set(names)
     if others := [name for name in found if name not in known]:

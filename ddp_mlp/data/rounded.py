@@ -11,29 +11,28 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ddp_mlp.data.access import free_on_a_node
 from ddp_mlp.data.batches import Source
 from ddp_mlp.data.memory import MemorySource
 from ddp_mlp.data.opening import Data, Rows
 from ddp_mlp.nn.products import layer_bits
 from ddp_mlp.nn.rounding import Room, width
 from ddp_mlp.parallel.communicator import Communicator
-from ddp_mlp.parallel.host import address_space_left
 from ddp_mlp.summing.tree import cut
 
 FLOAT32 = np.dtype(np.float32)
 SHARE = 0.25
-"""Of what a node has free: so much, at most, is taken for rounded rows."""
+"""Of what a run leaves free on a node: so much, at most, is taken for rounded rows."""
 
 
-def with_rounded_rows(data: Data, n_1: int, communicator: Communicator) -> Data:
-    """Return the data of a portable run, whose first layer has n_1 units, with rows in memory rounded. Collective."""
+def with_rounded_rows(data: Data, n_1: int, spare: float, communicator: Communicator) -> Data:
+    """Return the data of a portable run, whose first layer has n_1 units, with rows in memory rounded. Collective.
+
+    `spare` are the bytes that every node has left: the same on all ranks.
+    """
     parts = (data.train, data.valid, data.test)
     sources = {id(part[0].X): part[0] for part in parts if part is not None and isinstance(part[0], MemorySource)}
     wanted = sum(source.X.size for source in sources.values()) * FLOAT32.itemsize
-    if not all(communicator.allgather(wanted <= SHARE * address_space_left())):
-        return data
-    if wanted > SHARE * free_on_a_node(communicator):
+    if wanted > SHARE * spare:
         return data
     bits = layer_bits(data.info.features, n_1).A
     rounded = {rows: rounded_rows(source, bits, communicator) for rows, source in sources.items()}

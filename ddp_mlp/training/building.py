@@ -12,7 +12,6 @@ from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
 from ddp_mlp.data.batches import Batches, Source
 from ddp_mlp.data.opening import Data, Rows, make_batches
-from ddp_mlp.data.rounded import with_rounded_rows
 from ddp_mlp.errors import ConfigError, DataError, by_all_ranks
 from ddp_mlp.inference.metrics import check_monitor
 from ddp_mlp.nn import architecture, optimizers, schedules
@@ -32,13 +31,6 @@ from ddp_mlp.training.step import Step, TrainingStep
 from ddp_mlp.training.trainer import Trainer
 from ddp_mlp.training.update import Regularization
 from ddp_mlp.training.watchdog import Watchdog
-
-
-def with_rows_rounded(config: Config, data: Data, communicator: Communicator) -> Data:
-    """Return the data of a run that passes its rows several times, rounded once where arithmetic is portable."""
-    if config.arithmetic != "portable" or config.epochs == 1:
-        return data
-    return with_rounded_rows(data, architecture_of(config, data).layout.widths[1], communicator)
 
 
 def build_batches(

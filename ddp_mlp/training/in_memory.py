@@ -19,12 +19,12 @@ from ddp_mlp.training.building import (
     build_trainer,
     check_validation_data,
     start_values,
-    with_rows_rounded,
 )
 from ddp_mlp.training.interruption import Interruption
 from ddp_mlp.training.libraries import with_blas_chosen
 from ddp_mlp.training.loop import train_to_end
 from ddp_mlp.training.machine import settled
+from ddp_mlp.training.memory import rounded_where_it_fits
 from ddp_mlp.training.progress import Progress
 from ddp_mlp.training.saving_rules import Never
 from ddp_mlp.training.state import gather_state, initialize
@@ -71,7 +71,7 @@ def train_in_memory(
         settled(config, communicator) as machine,
     ):
         check_validation_data(config, data)
-        data = with_rows_rounded(config, data, communicator)
+        data = rounded_where_it_fits(config, data, communicator)
         step = build_step(config, data, communicator)
         initialize(step, state is not None, state)
         with closing(build_batches(config, data, communicator, progress, earlier)) as batches:

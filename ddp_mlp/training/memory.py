@@ -6,8 +6,9 @@ The figures of a run are those of `needs.py`; what Python and the libraries take
 from typing import NamedTuple
 
 from ddp_mlp.config import Config
-from ddp_mlp.data.access import Access
+from ddp_mlp.data.access import Access, free_on_a_node
 from ddp_mlp.data.opening import Data, Opened
+from ddp_mlp.data.rounded import with_rounded_rows
 from ddp_mlp.errors import EnvironmentMismatch, by_all_ranks
 from ddp_mlp.nn import architecture
 from ddp_mlp.parallel.communicator import Communicator
@@ -44,12 +45,32 @@ def check_in_memory(config: Config, data: Data, communicator: Communicator) -> N
     Collective. Of parameters and state it keeps the last ones, and the best where they are wanted.
     """
     network = architecture_of(config, data)
-    rows = data.info.splits["train"].rows
-    count = Rows(rows if data.train[1] is None else len(data.train[1]), rows)
-    mine = needs(config, data.info, network, count, communicator)
+    mine = needs(config, data.info, network, _rows(data), communicator)
     parameters = parameter_bytes(config, network.layout)
     mine = mine._replace(checkpoint=(2 + config.restore_best) * parameters + mine.optimizer)
     check_memory(config, Access("memory", 0, 0), parameters, mine, communicator)
+
+
+def rounded_where_it_fits(config: Config, data: Data, communicator: Communicator) -> Data:
+    """Return the data with rows in memory rounded once for all epochs of a portable run, as far as there is room.
+
+    Collective.
+    """
+    if config.arithmetic != "portable" or config.epochs == 1:
+        return data
+    network = architecture_of(config, data)
+    mine = needs(config, data.info, network, _rows(data), communicator)
+    parameters = parameter_bytes(config, network.layout)
+    of_ranks = communicator.allgather((communicator.node, mine.memory, address_space_left()))
+    largest = max(sum(memory for node, memory, _ in of_ranks if node == one) for one in range(len(communicator.nodes)))
+    mappable = min(left - memory for _, memory, left in of_ranks)
+    spare = min(free_on_a_node(communicator) - largest, mappable) - parameters
+    return with_rounded_rows(data, network.layout.widths[1], spare, communicator)
+
+
+def _rows(data: Data) -> Rows:
+    split = data.info.splits["train"].rows
+    return Rows(split if data.train[1] is None else len(data.train[1]), split)
 
 
 def check_memory(config: Config, access: Access, parameters: int, mine: Needs, communicator: Communicator) -> None:

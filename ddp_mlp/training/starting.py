@@ -18,9 +18,9 @@ from ddp_mlp.training.building import (
     build_trainer,
     check_validation_data,
     start_values,
-    with_rows_rounded,
 )
 from ddp_mlp.training.machine import Machine
+from ddp_mlp.training.memory import rounded_where_it_fits
 from ddp_mlp.training.progress import Progress, why_ended
 from ddp_mlp.training.saving_rules import saving_rule
 from ddp_mlp.training.state import initialize
@@ -52,7 +52,7 @@ def started(
         progress = Progress() if start.progress is None else Progress.from_dict(start.progress)
     is_complete = start.progress is not None and why_ended(config, progress) is not None
     if not (aside or is_complete):  # trials have the memory of their data in common
-        data = with_rows_rounded(config, data, communicator)
+        data = rounded_where_it_fits(config, data, communicator)
     batches, step = build_batches(config, data, communicator, progress), build_step(config, data, communicator)
     initialize(step, start.is_given_a_state, state)
     kernels: dict[str, Any] = {"kernels": list(start.kernels)} if start.kernels else {}

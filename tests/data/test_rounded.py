@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ddp_mlp.data import rounded as rounded_once
-from ddp_mlp.data.access import free_on_a_node
 from ddp_mlp.data.memory import MemorySource
 from ddp_mlp.data.opening import Data
 from ddp_mlp.data.rounded import rounded_rows, with_rounded_rows
@@ -91,7 +89,8 @@ def test_what_float32_does_not_hold_stays_as_it_is(value: float) -> None:
 def test_views_of_the_same_rows_share_them() -> None:
     """Train with weights of classes, and the rows of it that are held out."""
     source, other = source_of("float32"), source_of("uint8")
-    data = with_rounded_rows(data_of(source.weighted_by_class(np.ones(4)), source, other), N_1, SingleProcess())
+    parts = source.weighted_by_class(np.ones(4)), source, other
+    data = with_rounded_rows(data_of(*parts), N_1, 1e9, SingleProcess())
     assert data.valid is not None
     assert data.test is not None
     train, valid, test = (part[0] for part in (data.train, data.valid, data.test))
@@ -104,13 +103,8 @@ def test_views_of_the_same_rows_share_them() -> None:
     assert {part.X.dtype for part in (train, valid, test)} == {np.dtype(np.float32)}
 
 
-def test_little_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quarter of what is free on a node, or of the address space: one byte less, and all stays."""
+def test_little_memory_is_left_alone() -> None:
+    """A quarter of what is spare: one byte less, and all stays."""
     data, wanted = data_of(source_of("uint8"), source_of("float32"), source_of("float64")), 3 * M * N * 4
-    assert free_on_a_node(SingleProcess()) > 4 * wanted
-    for name in ("free_on_a_node", "address_space_left"):
-        with monkeypatch.context() as patch:
-            patch.setattr(rounded_once, name, lambda *_: 4 * wanted)
-            assert with_rounded_rows(data, N_1, SingleProcess()) is not data
-            patch.setattr(rounded_once, name, lambda *_: 4 * wanted - 1)
-            assert with_rounded_rows(data, N_1, SingleProcess()) is data
+    assert with_rounded_rows(data, N_1, 4 * wanted, SingleProcess()) is not data
+    assert with_rounded_rows(data, N_1, 4 * wanted - 1, SingleProcess()) is data

@@ -7,7 +7,7 @@ Invariants:
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -30,6 +30,8 @@ from ddp_mlp.nn.activations import LEAK
 
 BLOCK = 240
 """Numbers that one DATA statement sets, and lines that one array of names takes, at most: a statement has 256 lines."""
+INTEGERS = 80
+"""Characters of integers that stand behind the declaration of their array."""
 
 ACTIVATIONS = {
     "relu": ["f = merge(0.0_wp, z, z < 0)"],
@@ -194,13 +196,13 @@ def fortran_source(network: Description, stem: str) -> str:
         "outputs": str(network.widths[-1]),
         "wp": wp,
         "layers": str(len(layers)),
-        "widths": wrapped(map(str, network.widths), "", " &\n        "),
+        "widths": _integers(network.widths),
         "widest": str(panels.widest),
         "lanes": str(panels.lanes),
         "groups": str(panels.groups),
         "chunk": str(CHUNK),
-        "at_w": ", ".join(str(panels.offset(f"W{l}") + 1) for l in range(1, len(layers) + 1)),
-        "at_b": ", ".join(str(panels.offset(f"b{l}") + 1) for l in range(1, len(layers) + 1)),
+        "at_w": _integers(panels.offset(f"W{l}") + 1 for l in range(1, len(layers) + 1)),
+        "at_b": _integers(panels.offset(f"b{l}") + 1 for l in range(1, len(layers) + 1)),
         "names": _names("feature_names", "features", network.feature_names)
         + _names("output_names", "outputs", network.output_names),
         "weights": f"    real(wp), save :: weights({panels.size})"
@@ -219,7 +221,7 @@ def fortran_source(network: Description, stem: str) -> str:
         "settle_one": SETTLE_ONE if network.exact else "",
         "settled_many": SETTLED_MANY if network.exact else "",
         "settle_many": SETTLE_MANY if network.exact else "",
-        "bits": BITS.format(", ".join(map(str, panels.bits))) if network.exact else "",
+        "bits": BITS.format(_integers(panels.bits)) if network.exact else "",
         "activate": _activate(network),
         "activate_one": CALL_ONE if network.activations else "",
         "activate_many": CALL_MANY if network.activations else "",
@@ -353,6 +355,12 @@ def _output(network: Description) -> str:
         value = f"target_mean(k) + {value}"
     cases = _cases(network.outputs, "k", "v = f_{}(z(k))", "v = z(k)").replace("\n", "\n    ")
     return fill_template(ELEMENTWISE, {"value": value, "cases": "    " + cases})
+
+
+def _integers(values: Iterable[int]) -> str:
+    """Return the elements of a constant array: on its own line where they fit, else on lines of their own."""
+    lines = wrapped(map(str, values), " " * 8, " &")
+    return f"&\n{lines}" if "\n" in lines or len(lines) > INTEGERS else lines.strip()
 
 
 def _vector(name: str, size: str, kind: str, values: NDArray[Any] | None) -> str:

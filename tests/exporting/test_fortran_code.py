@@ -57,6 +57,16 @@ def test_every_shape(widths: tuple[int, ...], tmp_path: Path) -> None:
     selftest(described(widths, "tanh"), tmp_path, *CHECKED, TRAPS)
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_hundred_layers(exact: bool, tmp_path: Path) -> None:
+    """Their widths and places take more than a line."""
+    shape = (3, *(12 + l % 9 for l in range(99)), 2)
+    source = fortran_source(described(shape, "tanh", exact=exact), "model")
+    assert max(len(line) for line in source.splitlines() if not line.lstrip().startswith("!")) <= 132
+    (tmp_path / "model.f90").write_text(source, encoding="utf-8")
+    build(tmp_path, compiler("gfortran"), *FORTRAN_WARNINGS, "-O0", "-c", "model.f90")
+
+
 def test_rows_have_the_same_bits_in_any_block(tmp_path: Path) -> None:
     """In a group, in a group that is filled up, and among many blocks."""
     network = described((40, 90, 35, 4), "gelu", "identity")

@@ -23,7 +23,8 @@ module @module@
     integer, parameter :: group = 8 ! rows that a panel is multiplied by at a time
     integer, parameter :: groups = @groups@ ! that a block has: a panel stays in the cache for all of them
     integer, parameter :: chunk = @chunk@ ! inputs whose products are added one after the other; sums of chunks after that
-    integer, parameter :: at_w(layers) = [@at_w@] ! where W and b begin in the weights
+    ! Where W and b begin in the weights:
+    integer, parameter :: at_w(layers) = [@at_w@]
     integer, parameter :: at_b(layers) = [@at_b@]@bits@
 @names@
 @weights@

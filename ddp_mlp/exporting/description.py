@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddp_mlp.errors import DataError
 from ddp_mlp.exporting.literals import comment
 from ddp_mlp.inference.network import Network
 from ddp_mlp.nn.architecture import one_for_each
@@ -94,10 +95,14 @@ class Description:
         return unit * max(1.0, math.sqrt(max(self.widths) / 256))
 
     def sizes(self, Y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the size of each output (n_L,): the largest of its values Y (m, n_L), or its scale (1 without one)."""
+        """Return the size of each output (n_L,): the largest of its values Y (m, n_L), or its scale (1 without one).
+
+        That of exp(z) is z times as large: what rounding changes of z is a part of z, and of exp(z) it is z times that.
+        """
         scale = np.ones(self.widths[-1]) if self.target_scale is None else self.target_scale
         found: NDArray[np.float64] = np.maximum(np.abs(Y).max(axis=0), scale)
-        return found
+        z = np.where(np.array(self.outputs) == "exp", np.log(found), 1.0)
+        return found * np.maximum(z, 1.0)
 
     @property
     def count(self) -> int:
@@ -106,12 +111,25 @@ class Description:
 
 
 def describe_network(network: Network) -> Description:
-    """Return what a trained network computes, with examples of its own answers. Local."""
+    """Return what a trained network computes, with examples of its own answers. Local.
+
+    Rows whose answer is too large for the network's type are no examples. Raises DataError where there is no other, or
+    where that type does not hold the scale of an input.
+    """
     standardization, targets = network.standardization, network.targets
     mean, scale = (standardization.mean, standardization.scale) if standardization.used else (None, None)
     names = network.architecture.activation
     target_mean, target_scale = (None, None) if targets.probabilities else in_units(targets)
     X = example_rows(mean, scale, network.features)
+    with np.errstate(all="ignore"):
+        Y = network.predictions(X)
+        is_held = np.isfinite(standardization.scale.astype(network.dtype)).all()
+    finite = np.isfinite(X).all(axis=1) & np.isfinite(Y).all(axis=1)
+    if not (is_held and finite.any()):
+        raise DataError(
+            f"the network answers no row near those of training with numbers: its weights, or the units of its inputs, "
+            f"are too large or too small for {network.dtype}: rescale the data, or train in float64"
+        )
     return Description(
         parameters=network.parameters,
         activations=one_for_each(names, network.layout.L - 1),
@@ -125,7 +143,7 @@ def describe_network(network: Network) -> Description:
         output_names=targets.output_names,
         classes=bool(targets.classes),
         exact=network.arithmetic.is_portable,
-        examples=(X, network.predictions(X)),
+        examples=(X[finite], Y[finite]),
     )
 
 

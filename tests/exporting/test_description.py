@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddp_mlp.errors import DataError
 from ddp_mlp.exporting.description import describe_network, example_rows
 from ddp_mlp.inference.network import Network
 from ddp_mlp.nn.targets import LOSSES, Targets
@@ -58,6 +59,39 @@ def test_outputs_that_are_never_negative(names: str, tmp_path: Path) -> None:
     found = Compiled(described, tmp_path, "c", "gcc", "-O2").many(X)
     assert difference(described, found, trained.predictions(X)) <= described.tolerance
     assert (found[:, 0] >= 0).all()
+
+
+def counted(size: float, scale: float = 1.0) -> Network:
+    """Return a network for counts whose logarithm is `size` times an input that is at least 0."""
+    targets = Targets("poisson", names=("n",), mean=(0.0,), scale=(1.0,))
+    parameters = {"W1": np.ones((1, 1)), "b1": np.zeros(1), "W2": np.full((1, 1), size), "b2": np.zeros(1)}
+    standardization = {"mean": np.zeros(1), "scale": np.full(1, scale)}
+    parameters = {name: array.astype(np.float32) for name, array in parameters.items()}
+    return Network(parameters, (), standardization, targets)
+
+
+def test_rows_without_a_finite_answer_are_no_examples(tmp_path: Path) -> None:
+    """Where exp overflows float32 there is nothing to compare with: what is written compiles."""
+    described = describe_network(counted(70.0))
+    assert described.examples is not None
+    X, Y = described.examples
+    assert 3 <= len(X) < len(example_rows(np.zeros(1), np.ones(1), 1))
+    assert np.isfinite(Y).all()
+    Compiled(described, tmp_path, "c", "gcc", "-O0")
+
+
+@pytest.mark.parametrize(("size", "scale"), [(1.0, 1e39), (1.0, 1e-50), (np.nan, 1.0)])
+def test_a_network_without_finite_answers_is_refused(size: float, scale: float) -> None:
+    """In words: no constant of C or Fortran is infinite."""
+    with pytest.raises(DataError, match="too large or too small for float32"):
+        describe_network(counted(size, scale))
+
+
+def test_the_size_of_exp_grows_with_its_logarithm() -> None:
+    """What rounding changes of z, a part of z, is z times that part of exp(z)."""
+    described = describe_network(counted(1.0))
+    np.testing.assert_allclose(described.sizes(np.array([[1.0], [np.exp(20.0)]])), 20 * np.exp(20.0))
+    assert described.sizes(np.array([[0.5]])).tolist() == [1.0]
 
 
 def test_what_changes_nothing_is_left_out() -> None:

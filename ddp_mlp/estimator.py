@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from ddp_mlp.estimator_fitting import DTYPES, Perceptron, dense, trains_in_parts
+from ddp_mlp.estimator_fitting import DTYPES, Perceptron, check_unchanged, dense, trains_in_parts
 from ddp_mlp.nn import arithmetic as arithmetics
 from ddp_mlp.nn.targets import Targets
 from ddp_mlp.run_dir.saving import State
@@ -139,12 +139,14 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
         again = self.warm_start and hasattr(self, "_parameters")
         rows, labels, weights = self._checked(X, y, sample_weight, reset=not again)
         classes = np.arange(labels.shape[1]) if labels.ndim == 2 else np.unique(labels)
+        if again:
+            self._check_kind(labels, "warm_start")
         if again and not np.array_equal(classes, self.classes_):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
                 f"Previously got {self.classes_}, `y` has {classes}"
             )
-        fitted = self._kept() if again else self._begun(classes, labels.ndim == 2, rows, weights)
+        fitted = self._kept("warm_start") if again else self._begun(classes, labels.ndim == 2, rows, weights)
         fitted["n_iter_"] = 0
         state = State(self._parameters, None) if again else None
         self._warn_where_not_converged(self._learn(fitted, rows, labels, weights, self.max_iter, (0, 0), state))
@@ -172,7 +174,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
             fitted = self._begun(unique_labels(classes), labels.ndim == 2, rows, weights)
             fitted["n_iter_"] = 0
         else:
-            fitted = self._kept()
+            self._check_kind(labels, "partial_fit")
+            fitted = self._kept("partial_fit")
             same = classes is None or np.array_equal(classes, self.classes_)  # as they mostly are
             if not same and not np.array_equal(unique_labels(classes), self.classes_):
                 raise ValueError(f"classes: must be those of the first call, {self.classes_}")
@@ -232,6 +235,11 @@ class MLPClassifier(ClassifierMixin, Perceptron):  # type: ignore[misc] # scikit
         if kind not in ("binary", "multiclass", "multilabel-indicator"):
             check_classification_targets(labels)
         return self._weighted(dense(rows), labels, sample_weight)
+
+    def _check_kind(self, labels: NDArray[Any], how: str) -> None:
+        """Raise ValueError where y has several labels and had one class of several before, or the other way round."""
+        kinds = ("one class of several", "several labels")
+        check_unchanged(how, "what y has", kinds[labels.ndim - 1], kinds[bool(self._own_targets.names)])
 
     def _begun(
         self, classes: NDArray[Any], several: bool, rows: NDArray[Any], weights: NDArray[np.float64] | None

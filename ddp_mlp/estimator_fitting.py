@@ -50,7 +50,7 @@ DTYPES = [np.float64, np.float32]
 DENSE_ROWS = 1024
 """Rows of a sparse matrix that are made dense at once to be predicted for."""
 _HIDDEN = {"_parameters", "_optimizer", "_steps", "_dtype", "_standardization", "_targets", "_single", "_weight"}
-_HIDDEN |= {"_events"}
+_HIDDEN |= {"_events", "_functions"}
 
 
 class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships no annotations
@@ -63,21 +63,19 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships
 
     @property
     def _arithmetic(self) -> str:
-        """The parameter; pickles of version 0.1 have none."""
-        return getattr(self, "arithmetic", "native")
+        """That of the fitted network."""
+        return str(_functions_of(self)["arithmetic"])
 
     @property
     def model_(self) -> Model:
         """The trained network."""
         used = {"mean": self._standardization.mean, "scale": self._standardization.scale}
         targets = self._own_targets
-        functions: dict[str, Any]
-        functions = {name: in_our_words(getattr(self, name, default)) for name, default in _FUNCTIONS.items()}
         standardization = used if self._standardization.used else None
         names = getattr(self, "feature_names_in_", None)
         inputs = None if names is None else {"features": [str(name) for name in names]}
         given = self._parameters, targets.classes, standardization, targets
-        model = Model(*given, **functions, arithmetic=self._arithmetic, inputs=inputs)
+        model = Model(*given, **_functions_of(self), inputs=inputs)
         start, *events = getattr(self, "_events", None) or [{}]  # pickles of version 0.1 have none
         if events:
             known = {"config": start["config"], "versions": start["versions"], "events": [start, *events]}
@@ -130,10 +128,11 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships
         self, rows: NDArray[Any], weights: NDArray[np.float64] | None, targets: Targets
     ) -> dict[str, Any]:
         """Return the attributes of an estimator that has learnt nothing, with targets and standardization."""
-        if self._arithmetic not in ("native", "portable"):
-            raise ValueError(f"arithmetic = {self._arithmetic!r}: must be native or portable")
+        functions = _functions_asked(self)
+        if functions["arithmetic"] not in ("native", "portable"):
+            raise ValueError(f"arithmetic = {functions['arithmetic']!r}: must be native or portable")
         mode = standardize_mode(self.standardize)
-        standardization = spread_of(rows, weights, "X", arithmetics.called(self._arithmetic), mode)
+        standardization = spread_of(rows, weights, "X", arithmetics.called(functions["arithmetic"]), mode)
         return {
             "loss_curve_": [],
             "best_loss_": None,
@@ -144,6 +143,7 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships
             "_dtype": rows.dtype,
             "_standardization": standardization,
             "_targets": targets,
+            "_functions": functions,
         }
 
     def _warn_where_not_converged(self, ended: str) -> None:
@@ -163,8 +163,14 @@ class Perceptron(BaseEstimator, ABC):  # type: ignore[misc] # scikit-learn ships
         blocks = range(0, rows.shape[0], DENSE_ROWS)
         return np.concatenate([predict(rows[lo : lo + DENSE_ROWS].toarray()) for lo in blocks])
 
-    def _kept(self) -> dict[str, Any]:
-        """Return the attributes of what was fitted before, to go on from."""
+    def _kept(self, how: str) -> dict[str, Any]:
+        """Return the attributes of what was fitted before, to go on from. Raises ValueError for another network."""
+        asked, fitted = _functions_asked(self), _functions_of(self)
+        hidden = self.hidden_layer_sizes
+        asked["hidden_layer_sizes"] = tuple(hidden) if np.iterable(hidden) else (hidden,)
+        fitted["hidden_layer_sizes"] = tuple(len(bias) for bias in self.intercepts_[:-1])
+        for name, before in fitted.items():
+            check_unchanged(how, name, asked[name], before)
         return {name: value for name, value in vars(self).items() if name.endswith("_") or name in _HIDDEN}
 
     def _train(
@@ -260,7 +266,24 @@ def trains_in_parts(estimator: Any) -> bool:
     return bool(estimator.solver != "lbfgs")
 
 
-_FUNCTIONS = {"activation": "relu", "output_activation": "identity"}
+_FUNCTIONS = {"activation": "relu", "output_activation": "identity", "arithmetic": "native"}
+"""The parameters that say what a network computes, and what pickles of version 0.1 mean, which have none."""
+
+
+def _functions_asked(estimator: Any) -> dict[str, Any]:
+    """Return the functions of the network that the parameters ask for."""
+    return {name: in_our_words(getattr(estimator, name, default)) for name, default in _FUNCTIONS.items()}
+
+
+def _functions_of(estimator: Any) -> dict[str, Any]:
+    """Return those of the fitted network, whatever parameters were set since; earlier pickles have the parameters."""
+    return dict(getattr(estimator, "_functions", None) or _functions_asked(estimator))
+
+
+def check_unchanged(how: str, name: str, now: Any, before: Any) -> None:
+    """Raise ValueError where a network that goes on would be another one."""
+    if now != before:
+        raise ValueError(f"{how}: {name} is {now!r}, the first call had {before!r}: make another estimator")
 
 
 def dense(X: Any) -> NDArray[Any]:

@@ -15,7 +15,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ddp_mlp.data.targets import targets_of
 from ddp_mlp.errors import ConfigError
 from ddp_mlp.estimator_config import in_scikit_learns_words
-from ddp_mlp.estimator_fitting import DTYPES, Perceptron, dense, loss_configuration, spread_of, trains_in_parts
+from ddp_mlp.estimator_fitting import (
+    DTYPES,
+    Perceptron,
+    check_unchanged,
+    dense,
+    loss_configuration,
+    spread_of,
+    trains_in_parts,
+)
 from ddp_mlp.nn.targets import OWN_FUNCTIONS, Targets
 from ddp_mlp.run_dir.saving import State
 from ddp_mlp.units import counted
@@ -215,9 +223,8 @@ class MLPRegressor(RegressorMixin, Perceptron):  # type: ignore[misc] # scikit-l
             ("quantiles", levels, kept.quantiles),
             ("output_activation", out_activation_of(self), self.out_activation_),
         ):
-            if now != before:
-                raise ValueError(f"{how}: {name} is {now!r}, the first call had {before!r}: make another estimator")
-        return self._kept() | {"_weight": weight_of_each(self.target_weight, n)}
+            check_unchanged(how, name, now, before)
+        return self._kept(how) | {"_weight": weight_of_each(self.target_weight, n)}
 
 
 def out_activation_of(regressor: MLPRegressor) -> str:

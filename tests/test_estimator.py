@@ -33,7 +33,7 @@ from threadpoolctl import ThreadpoolController, threadpool_info, threadpool_limi
 import ddp_mlp
 import ddp_mlp.estimator
 import ddp_mlp.estimator_fitting
-from ddp_mlp import MLPClassifier
+from ddp_mlp import MLPClassifier, load
 
 
 @pytest.fixture(autouse=True)
@@ -215,6 +215,36 @@ def test_warm_start_goes_on_where_it_was(iris: tuple[Any, Any]) -> None:
     assert parameters_of(cold.fit(*iris)) == parameters_of(small().fit(*iris)) != parameters_of(warm)
     with pytest.raises(ValueError, match="has the same classes"):
         warm.fit(iris[0][:100], iris[1][:100])
+
+
+@pytest.mark.parametrize("changed", [{"activation": "tanh"}, {"arithmetic": "portable"}, {"hidden_layer_sizes": (3,)}])
+def test_what_is_set_after_a_fit_is_of_the_next(changed: dict[str, Any], iris: tuple[Any, Any], tmp_path: Any) -> None:
+    """The fitted network answers as it did, in a file too; it does not go on as another one, and a new fit has it."""
+    fitted = small().fit(*iris)
+    before, probabilities, (name,) = fitted.predict_log_proba(iris[0]), fitted.predict_proba(iris[0]), changed
+    fitted.set_params(**changed)
+    np.testing.assert_array_equal(fitted.predict_log_proba(iris[0]), before)
+    fitted.save(tmp_path / "model.h5")
+    np.testing.assert_array_equal(load(tmp_path / "model.h5").predict_proba(iris[0]), probabilities)
+    with pytest.raises(ValueError, match=f"partial_fit: {name} is .*: make another estimator"):
+        fitted.partial_fit(*iris)
+    with pytest.raises(ValueError, match=f"warm_start: {name} is .*: make another estimator"):
+        fitted.set_params(warm_start=True).fit(*iris)
+    again = fitted.set_params(warm_start=False).fit(*iris)
+    assert parameters_of(again) == parameters_of(small(**changed).fit(*iris))
+
+
+def test_labels_of_another_kind_do_not_go_on(iris: tuple[Any, Any]) -> None:
+    """Several labels and one class of two have the same classes, 0 and 1, and are other networks."""
+    X, one, several = iris[0], (iris[1] > 0).astype(int), np.eye(3, dtype=int)[iris[1]][:, :2]
+    for first, then in ((one, several), (several, one)):
+        fitted = small(warm_start=True).fit(X, first)
+        before = parameters_of(fitted)
+        with pytest.raises(ValueError, match="warm_start: what y has is"):
+            fitted.fit(X, then)
+        with pytest.raises(ValueError, match="partial_fit: what y has is"):
+            fitted.partial_fit(X, then)
+        assert parameters_of(fitted) == before
 
 
 def test_partial_fit_in_order_is_fit(iris: tuple[Any, Any]) -> None:

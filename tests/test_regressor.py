@@ -44,6 +44,18 @@ def test_predictions_are_in_the_units_of_y() -> None:
     assert pickle.loads(pickle.dumps(both)).predict(X).tobytes() == found.tobytes()
 
 
+@pytest.mark.parametrize("changed", [{"activation": "tanh"}, {"output_activation": "softplus"}, {"loss": "huber"}])
+def test_what_is_set_after_a_fit_is_of_the_next(changed: dict[str, Any]) -> None:
+    """The fitted network answers as it did, and does not go on as another one."""
+    X, y = make_friedman1(60, noise=0, random_state=0)
+    fitted = MLPRegressor((4,), max_iter=3, random_state=0).fit(X, y)
+    before = fitted.predict(X)
+    fitted.set_params(**changed)
+    np.testing.assert_array_equal(fitted.predict(X), before)
+    with pytest.raises(ValueError, match="make another estimator"):
+        fitted.partial_fit(X, y)
+
+
 def test_friedman_is_learnt() -> None:
     """Friedman's first function without noise, 10,000 rows of which 2,000 are not seen, with the defaults."""
     X, y = make_friedman1(10_000, noise=0, random_state=0)

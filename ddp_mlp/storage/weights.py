@@ -74,8 +74,8 @@ def arranged(
 ) -> StoredNetwork:
     """Return a network whose outputs and inputs are in the order of these classes or targets, and features, by name.
 
-    Names that are numbers 0, 1, … are none, nor are targets of which one has another name. Raises ConfigError,
-    beginning with `where`, where another name is not there.
+    Names that are numbers 0, 1, … are none where the others are not the same in another order, nor are targets of which
+    one has another name. Raises ConfigError, beginning with `where`, where another name is not there.
     """
     parameters, standardization, own = dict(given.parameters), given.standardization, given.targets
     last = len(parameters) // 2
@@ -100,7 +100,7 @@ def _places(given: tuple[str, ...] | None, wanted: tuple[str, ...] | None, what:
     if given is None or wanted is None or given == wanted:
         return None
     numbers = tuple(map(str, range(len(given))))
-    if numbers in (given, wanted) or len(given) != len(wanted):
+    if len(given) != len(wanted) or (numbers in (given, wanted) and {*given} != {*wanted}):
         return None  # no names; or whoever looks at the widths says what is wrong
     missing = [name for name in wanted if name not in given]
     if missing:

@@ -114,6 +114,17 @@ def test_targets_are_put_in_order_by_name() -> None:
     assert arranged(given, None, None, ("b", "c"), "x") == given
 
 
+def test_numbers_in_another_order_are_names() -> None:
+    """Digits that a file has as 2, 0, 1 are those that a network knows as 0, 1, 2; beside other names they are none."""
+    W = np.arange(9.0).reshape(3, 3)
+    numbers = ("0", "1", "2")
+    given = StoredNetwork({"W1": W, "b1": W[0]}, None, numbers, features=numbers)
+    found = arranged(given, ("2", "0", "1"), ("1", "2", "0"), (), "x")
+    assert found.parameters["W1"].tolist() == W[[2, 0, 1]][:, [1, 2, 0]].tolist()
+    assert found.parameters["b1"].tolist() == W[0, [2, 0, 1]].tolist()
+    assert arranged(given, ("a", "b", "c"), ("x", "y", "z"), (), "x") == given
+
+
 def refusal(path: Path) -> str:
     """Return the one line with which a file is refused, in little memory."""
     tracemalloc.start()

@@ -239,12 +239,17 @@ def _named(found: NDArray[Any], targets: Targets) -> NDArray[Any]:
 def _by_name(X: Any, names: tuple[str, ...] | None) -> NDArray[Any]:
     """Return rows whose columns are in the order of training: those of a data frame that has names, by name.
 
-    Raises ValueError for a name that it has not, or twice; warns of columns that take no part.
+    Columns that are called by numbers have names where one of them is a feature's. Raises ValueError for a name that it
+    has not, or twice, and for rows of which some numbers are masked; warns of columns that take no part.
     """
-    found = list(getattr(X, "columns", ()))
-    if names is None or not found or not all(isinstance(name, str) for name in found):
-        return np.asarray(X)
-    if found == list(names):
+    if hasattr(X, "toarray"):
+        raise ValueError("X is sparse: must be rows of all numbers, as X.toarray() gives")
+    if np.ma.is_masked(X):
+        raise ValueError("X has numbers that are masked: must be a finite number each")
+    labels = list(getattr(X, "columns", ()))
+    found = list(map(str, labels))
+    named = any(isinstance(label, str) for label in labels) or not {*found}.isdisjoint(names or ())
+    if names is None or not named or found == list(names):
         return np.asarray(X)
     there = Counter(found)
     for name in names:
@@ -253,7 +258,8 @@ def _by_name(X: Any, names: tuple[str, ...] | None) -> NDArray[Any]:
     known = set(names)
     if others := [name for name in found if name not in known]:
         warnings.warn(f"columns of X that take no part: {', '.join(others[:20])}", stacklevel=3)
-    return np.asarray(X[list(names)])
+    places = dict(zip(found, labels, strict=True))
+    return np.asarray(X[[places[name] for name in names]])
 
 
 def _checked(X: NDArray[Any], features: int) -> NDArray[Any]:

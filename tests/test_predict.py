@@ -424,6 +424,35 @@ def test_a_data_frame_is_taken_by_its_names(named: tuple[Path, NDArray[Any], lis
             model.predict_proba(pd.concat([frame, frame[["c"]]], axis=1))
 
 
+def test_a_data_frame_is_not_taken_by_place_where_one_column_has_a_name(
+    named: tuple[Path, NDArray[Any], list[str]],
+) -> None:
+    """Names that are numbers are names where training had one of them; one that is text makes names of all."""
+    pd = pytest.importorskip("pandas")
+    run_dir, X, _ = named
+    with pytest.raises(ValueError, match="X has no columns called 'a'"):
+        ddp_mlp.load(run_dir).predict_proba(pd.DataFrame(X, columns=[0, "b", "c"]))
+    kept = ddp_mlp.load(run_dir)
+    arguments = {"mean": kept.standardization.mean, "scale": kept.standardization.scale}
+    model = ddp_mlp.Model(kept.parameters, kept.classes, arguments, inputs={"features": ["0", "1", "2"]})
+    frame = pd.DataFrame(X)
+    np.testing.assert_array_equal(model.predict_proba(frame[[2, 0, 1]]), model.predict_proba(X))
+    with pytest.raises(ValueError, match="X has no columns called '0'"):
+        model.predict_proba(frame.rename(columns={0: 3}))
+
+
+def test_rows_that_are_not_all_there_are_refused(named: tuple[Path, NDArray[Any], list[str]]) -> None:
+    """A masked number is none, whatever stands behind the mask; of sparse rows the error says what they are."""
+    sparse = pytest.importorskip("scipy.sparse")
+    run_dir, X, _ = named
+    for model in (ddp_mlp.load(run_dir), ddp_mlp.load_ensemble(run_dir)):
+        with pytest.raises(ValueError, match="X has numbers that are masked"):
+            model.predict(np.ma.masked_greater(X, X.mean()))
+        np.testing.assert_array_equal(model.predict(np.ma.masked_array(X)), model.predict(X))
+        with pytest.raises(ValueError, match="X is sparse"):
+            model.predict(sparse.csr_array(X))
+
+
 @pytest.mark.parametrize("what", ["classes", "numbers"])
 def test_an_answer_that_is_no_number_is_refused(what: str, tmp_path: Path) -> None:
     """Features that are far beyond training's made NaN of probabilities, with exit code 0."""

@@ -94,6 +94,8 @@ def _stand(plan: SearchPlan, data: Data) -> tuple[SearchPlan, Course]:
     if before is None:
         if any((run_dir / "checkpoints").iterdir()):
             raise ConfigError(f"run_dir = {run_dir}: holds a run that is no search: choose another")
+        if any((run_dir / name).exists() for name in (table.TABLE, "trials", "members")):
+            raise DataError(f"{run_dir}: has trials, but no {files.SEARCH}: put it back, or choose another run_dir")
         files.begin(run_dir, plan, data.fingerprint)
     else:
         if plan.base.resume == "never":

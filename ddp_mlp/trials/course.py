@@ -166,7 +166,11 @@ def scores_at_rung(rows: Iterable[Row], rung: int) -> dict[int, float]:
 
 
 def order_of(rows: Collection[Row], largest: bool) -> list[int]:
-    """Return the trials with a score, the best first: those that came further before those that did not."""
+    """Return the trials with a score, the best first: those that came further before those that did not.
+
+    A trial that failed is none of them, however good it was at an earlier rung.
+    """
+    rows = [row for row in rows if row["state"] != "failed"]
     found: dict[int, None] = {}
     for rung in reversed(range(max((len(row["rungs"]) for row in rows), default=0))):
         found |= dict.fromkeys(trial for trial in ranked(scores_at_rung(rows, rung), largest) if trial not in found)

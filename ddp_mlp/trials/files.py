@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,10 @@ def agree(run_dir: Path, before: Mapping[str, Any], plan: SearchPlan, fingerprin
     if before["space"] != json.loads(json.dumps(now["space"])):
         raise ConfigError(f"space: is not that of the search in {run_dir}: keep it, or choose another run_dir")
     kept = configuration.from_dict(before["config"])
-    if found := configuration.first_difference(kept, plan.base):
-        raise ConfigError(_difference(*found, run_dir))
-    for name in DECIDES:
+    # Both ways, and without resume_override: trials that are yet to come begin with what is asked, "auto" or not.
+    strict = [replace(config, resume_override=False) for config in (kept, plan.base)]
+    found = configuration.first_difference(*strict) or configuration.first_difference(*reversed(strict))
+    for name in (*DECIDES, *(found[:1] if found else ())):
         if getattr(kept, name) != getattr(plan.base, name):
             raise ConfigError(_difference(name, getattr(kept, name), getattr(plan.base, name), run_dir))
     for split in {**before["fingerprint"], **fingerprint}:

@@ -128,6 +128,8 @@ def _problems(config: Config, asked: SearchOptions) -> Iterator[str]:
         yield f"folds = {asked.folds}: every row is held out once: drop valid_fraction"
     if asked.halving is not None and config.max_steps is not None:
         yield f"halving = {asked.halving}: the rungs end trials after whole epochs: drop max_steps"
+    if config.monitor == "train_loss" and config.max_steps is not None:
+        yield f"max_steps = {config.max_steps}: train_loss, which trials are compared by, is of whole epochs: drop it"
     if config.reduction != "exact":
         yield f"reduction = {config.reduction}: a search needs exact, so that its table does not depend on the ranks"
     if config.init_from is not None:

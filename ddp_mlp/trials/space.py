@@ -137,7 +137,7 @@ def parse(table: Mapping[str, Any], base: Config, halving: bool = False) -> Spac
     if not isinstance(table, Mapping) or not table:
         raise ConfigError("space: is empty: name a key, such as learning_rate = { log = [1e-4, 1e-1] }")
     table = _plain(table)
-    found = {key: _parameter(key, table[key], base.monitor, halving) for key in sorted(table)}
+    found = {key: _parameter(key, table[key], base, halving) for key in sorted(table)}
     try:
         order = list(
             TopologicalSorter({key: sorted(set(p.when) & set(found)) for key, p in found.items()}).static_order()
@@ -180,7 +180,7 @@ def _occurs(space: Space, key: str, value: Any) -> bool:
     return found is None or found.range.has(value) or (bool(found.when) and value == space.base[key])
 
 
-def _parameter(key: str, given: Any, monitor: str, halving: bool) -> Parameter:
+def _parameter(key: str, given: Any, base: Config, halving: bool) -> Parameter:
     """Return a key's checked parameter; the limits of its values come later."""
     known = {field.name: field.metadata.get("resume", "fixed") for field in fields(Config)}
     if key not in known:
@@ -191,8 +191,12 @@ def _parameter(key: str, given: Any, monitor: str, halving: bool) -> Parameter:
         _reject(key, f"is the same for all trials of a search, as it {why}: set it in the configuration")
     if key in ENDS and halving:
         _reject(key, "cannot be searched with halving, whose rungs are made of epochs")
-    if key in {"valid_loss": DEFINE_LOSS, "train_loss": DEFINE_TRAIN_LOSS}.get(monitor, ()):
-        _reject(key, f"decides what {monitor} is, by which trials are compared: set monitor to another figure")
+    if key == "seed" and base.valid_fraction:
+        _reject(key, "decides with valid_fraction which rows are held out: take folds or a group valid, or members")
+    if key == "max_steps" and base.monitor == "train_loss":
+        _reject(key, "cannot be searched by train_loss, which whole epochs have: search epochs, or set another monitor")
+    if key in {"valid_loss": DEFINE_LOSS, "train_loss": DEFINE_TRAIN_LOSS}.get(base.monitor, ()):
+        _reject(key, f"decides what {base.monitor} is, by which trials are compared: set monitor to another figure")
     if not isinstance(given, Mapping):
         _reject(key, "expected a table such as { choice = [1, 2] }, { uniform = [0, 1] }, { log = … } or { int = … }")
     rest = dict(given)

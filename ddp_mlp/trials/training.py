@@ -7,11 +7,12 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ddp_mlp.config import Config
-from ddp_mlp.errors import DataError, Diverged, StorageError
+from ddp_mlp.errors import DataError, Diverged, StorageError, by_all_ranks
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.host import host_name
 from ddp_mlp.run_dir.journal import JOURNAL
@@ -25,6 +26,7 @@ from ddp_mlp.training.watchdog import Watchdog
 from ddp_mlp.trials.course import Outcome, Unit
 from ddp_mlp.trials.plan import MEMBER, SearchPlan
 from ddp_mlp.trials.rows import SearchRows
+from ddp_mlp.units import counted
 
 
 def train_unit(
@@ -44,6 +46,7 @@ def train_unit(
             data = rows.of(unit, config, group)
             with started(config, data, machine, group, watchdog, aside=True) as trainer:
                 final = train_to_end(trainer, signals)
+            _check_end(config, final)
             score = watched_value(config.monitor, final)
             if score is None and unit.rung != MEMBER:
                 score = group.on_rank_0(_monitored, config)
@@ -61,6 +64,14 @@ def train_unit(
         seconds=round(time.perf_counter() - began, 3),
         host=host_name(),
     )
+
+
+def _check_end(config: Config, final: Mapping[str, Any]) -> None:
+    """Raise DataError where a training has gone on beyond its end, which another command can make it do. Local."""
+    if final["epoch"] > config.epochs or final["step"] > (config.max_steps or math.inf):
+        many = counted(final["epoch"], "epoch")
+        words = f"{config.run_dir}: has been trained on, to {many} and {counted(final['step'], 'step')}"
+        raise by_all_ranks(DataError(f"{words}, outside of the search: remove its checkpoints, it is trained again"))
 
 
 def _is_figure(name: str, value: Any) -> bool:

@@ -1,5 +1,6 @@
 """Whole searches, as programs: the same table, winner and bits on any number of ranks and after any interruption."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -15,7 +16,9 @@ import numpy as np
 import pytest
 
 import ddp_mlp
+from ddp_mlp import config as configuration
 from ddp_mlp.config import Config
+from ddp_mlp.errors import DataError
 from ddp_mlp.trials import table
 from tests.conftest import MPIRUN, Program, end
 
@@ -266,16 +269,19 @@ def test_a_trial_that_diverges_is_written_down(run_python: Program, digits: Path
     [
         ("learning_rat = { log = [1e-4, 1] }", (), 'unknown key "learning_rat"'),
         ("dropout = { uniform = [0, 1] }", (), "dropout = 1.0"),
-        ("seed = { int = [0, 3] }", ("--trials", "5"), "the space has 4 points"),
-        ("seed = { int = [0, 3] }", ("--folds", "150"), "folds = 150: class '"),
-        ("seed = { int = [0, 3] }", ("--folds", "0"), "folds = 0: must be at least 1"),
-        ("seed = { int = [0, 3] }", ("--valid_fraction", "0"), "monitor = valid_loss: needs validation data"),
-        ("seed = { int = [0, 3] }", ("--folds", "3", "--valid_fraction", "0.2"), "drop valid_fraction"),
-        ("seed = { int = [0, 3] }", ("--reduction", "allreduce"), "a search needs exact"),
-        ("seed = { int = [0, 3] }", ("--sampler", "magic"), 'sampler = magic: expected "sobol", "random" or "grid"'),
-        ("seed = { int = [0, 3] }", ("--ranks_per_trial", "2"), "ranks_per_trial = 2: there is 1 rank:"),
-        ("seed = { int = [0, 3] }", ("--epoch", "2"), "did you mean epochs"),
+        ("epochs = { int = [1, 4] }", ("--trials", "5"), "the space has 4 points"),
+        ("epochs = { int = [1, 4] }", ("--folds", "150"), "folds = 150: class '"),
+        ("epochs = { int = [1, 4] }", ("--folds", "0"), "folds = 0: must be at least 1"),
+        ("epochs = { int = [1, 4] }", ("--valid_fraction", "0"), "monitor = valid_loss: needs validation data"),
+        ("epochs = { int = [1, 4] }", ("--folds", "3", "--valid_fraction", "0.2"), "drop valid_fraction"),
+        ("epochs = { int = [1, 4] }", ("--reduction", "allreduce"), "a search needs exact"),
+        ("epochs = { int = [1, 4] }", ("--sampler", "magic"), 'sampler = magic: expected "sobol", "random" or "grid"'),
+        ("epochs = { int = [1, 4] }", ("--ranks_per_trial", "2"), "ranks_per_trial = 2: there is 1 rank:"),
+        ("epochs = { int = [1, 4] }", ("--epoch", "2"), "did you mean epochs"),
         ("seed = {", (), "space.toml"),
+        ("seed = { int = [0, 3] }", (), "seed: decides with valid_fraction which rows are held out"),
+        (SPACE, ("--monitor", "train_loss", "--max_steps", "5"), "max_steps = 5: train_loss, which trials"),
+        ("max_steps = { int = [1, 99] }", ("--monitor", "train_loss"), "max_steps: cannot be searched by train_loss"),
     ],
 )
 def test_what_is_wrong_is_one_line(
@@ -323,6 +329,27 @@ def test_another_search_in_the_folder_is_refused(
     outcome = run_python(*command(digits, space, run_dir, *HALVED))
     assert outcome.returncode == 0, outcome.stderr
     assert lasting(run_dir) == before
+
+
+def test_a_folder_that_others_have_changed_is_told(digits: Path, tmp_path: Path) -> None:
+    """A member that `train` has trained on is not the search's; trials without what they are of are nobody's."""
+    base = Config(
+        data=str(digits), hidden=(8,), epochs=1, valid_fraction=0.2, run_dir=str(tmp_path / "run"), quiet=True
+    )
+    space = {"batch_size": {"choice": [64, 128]}}
+    first = ddp_mlp.search(base, space, sampler="grid")
+    config = configuration.parse(["--config", str(tmp_path / "run" / "best.toml")])
+    ddp_mlp.train(dataclasses.replace(config, epochs=2, run_dir=base.run_dir, quiet=True))
+    with pytest.raises(DataError, match=r"has been trained on, to 2 epochs and .*: remove its checkpoints"):
+        ddp_mlp.search(base, space, sampler="grid")
+    for path in (tmp_path / "run" / "checkpoints").glob("*.h5"):
+        path.unlink()
+    assert ddp_mlp.search(base, space, sampler="grid")["members"] == first["members"]
+    for path in (tmp_path / "run" / "checkpoints").glob("*.h5"):
+        path.unlink()
+    (tmp_path / "run" / "search.json").unlink()
+    with pytest.raises(DataError, match=r"has trials, but no search\.json"):
+        ddp_mlp.search(dataclasses.replace(base, epochs=3), space, sampler="grid")
 
 
 KEYS = """

@@ -108,6 +108,19 @@ def test_all_trials_may_fail() -> None:
     assert course.best is None
 
 
+def test_a_trial_that_fails_later_is_not_the_best() -> None:
+    """The best two of the first rung fail in the second: the best is the next of the first, and it has a score."""
+    course = made(4, [Rung(1, 4), Rung(2, 2)], 1, False)
+    for trial in range(4):
+        course.record(Unit(0, trial, 0), Outcome(float(trial), None, 1, 1, "x", 0.0, "", {}))
+    for trial in range(2):
+        course.record(Unit(1, trial, 0), Outcome(None, "the loss is nan", 0, 0, None, 0.0, "", {}))
+        assert course.rows[course.order()[0]]["score"] is not None
+    assert course.is_complete
+    assert [row["state"] for row in course.rows] == ["failed", "failed", "stopped", "stopped"]
+    assert course.order() == [2, 3]
+
+
 def test_a_score_beyond_every_float_ranks_last() -> None:
     """Folds whose sum no float64 holds have an infinite mean, which is the worst, and no exception."""
     course = made(2, [Rung(1, 2)], 2, largest=False)

@@ -62,6 +62,9 @@ def test_a_search_goes_on_only_as_it_was(tmp_path: Path) -> None:
         (plan_of(tmp_path, seed=3), "seed = 3, but"),
         (plan_of(tmp_path, restore_best=True), "restore_best = True, but"),
         (plan_of(tmp_path, shards=16), "shards = 16, but"),
+        (plan_of(tmp_path, standardize="none"), "standardize = none, but"),
+        (plan_of(tmp_path, momentum=0.5, resume_override=True), "momentum = 0.5, but"),
+        (plan_of(tmp_path, learning_rate=0.5, resume_override=True), "learning_rate = 0.5, but"),
     ):
         with pytest.raises(ConfigError, match=problem):
             files.agree(tmp_path, before, plan, {"train": "a"})
@@ -70,6 +73,16 @@ def test_a_search_goes_on_only_as_it_was(tmp_path: Path) -> None:
     other = {**before, "space": {"seed": {"int": [0, 1]}}}
     with pytest.raises(ConfigError, match="space: is not that of the search"):
         files.agree(tmp_path, other, plan_of(tmp_path), {"train": "a"})
+
+
+def test_what_a_search_was_told_is_not_left_to_it_later(tmp_path: Path) -> None:
+    """Its next trials would choose for themselves: "auto" is another answer than "none", which the first ones had."""
+    files.begin(tmp_path, plan_of(tmp_path, standardize="none"), {"train": "a"})
+    before = files.stored(tmp_path)
+    assert before is not None
+    with pytest.raises(ConfigError, match=r"standardize = auto, but the search in .* has standardize = none"):
+        files.agree(tmp_path, before, plan_of(tmp_path), {"train": "a"})
+    files.agree(tmp_path, before, plan_of(tmp_path, standardize=False), {"train": "a"})  # its older word
 
 
 def test_a_newer_or_foreign_file_is_named(tmp_path: Path) -> None:

@@ -71,8 +71,16 @@ def _run(asked: argparse.Namespace) -> None:
 
 
 def _check(asked: argparse.Namespace) -> None:
+    from ddp_mlp.errors import ConfigError
+    from ddp_mlp.exporting.formats import files_of
+
+    sources: dict[Path, Path] = {}
     for out in asked.out:
-        command.keep_what_is_read({"OUT": out}, asked.checkpoint)
+        for path in files_of(out):
+            command.keep_what_is_read({"OUT": path}, asked.checkpoint)
+            first = sources.setdefault(path, out)
+            if first != out and path.suffix != ".bin":  # which has the same weights for both
+                raise ConfigError(f"OUT {out}: writes {path}, as {first} does: give one of them another name")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

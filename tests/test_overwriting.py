@@ -68,6 +68,43 @@ def test_what_is_read_is_never_written(command: str, run_dir: Path, run_python: 
     assert (data.read_bytes(), file.read_bytes(), (run_dir / "metrics.jsonl").read_bytes()) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "outs"),
+    [("net.h", "net.c"), ("net.bin", "net.c"), ("net.bin", "a.c net.f90"), ("net_selftest.f90", "net.f90")],
+)
+def test_what_is_read_is_no_file_beside_the_one_asked_for(
+    name: str, outs: str, run_dir: Path, run_python: Program, tmp_path: Path
+) -> None:
+    """A checkpoint under the name of a header, of weights or of a self-test stays, and nothing else is written."""
+    [file] = (run_dir / "checkpoints").glob("step-*.h5")
+    shutil.copy(file, tmp_path / name)
+    done = run_python("-m", "ddp_mlp.export", name, *outs.split(), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"error: OUT {name}: is read from, and must not be overwritten: choose another file\n",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("outs", "words"),
+    [
+        ("a.f90 a_selftest.f90", "OUT a_selftest.f90: writes a_selftest.f90, as a.f90 does"),
+        ("a_selftest.f90 a.f90", "OUT a.f90: writes a_selftest.f90, as a_selftest.f90 does"),
+        ("a.npz a.bad", "a.bad: must end in "),
+    ],
+)
+def test_an_export_that_cannot_be_whole_writes_nothing(
+    outs: str, words: str, run_dir: Path, run_python: Program, tmp_path: Path
+) -> None:
+    """Of two that would write the same file one was lost; a suffix that is none was seen behind the first file."""
+    done = run_python("-m", "ddp_mlp.export", run_dir, *outs.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {words}")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.timeout(180)
 def test_verify_says_where_its_certificate_is(run_python: Program, tmp_path: Path) -> None:
     """Where it was told to be, on standard error, with the default for none."""

@@ -17,6 +17,20 @@ from ddp_mlp.storage.atomic import write_atomically
 SUFFIXES = (".c", ".f90", ".onnx", ".safetensors", ".npz")
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return `path` and all that may be written beside it. Raises ConfigError for an unknown suffix."""
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"{path}: must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}: the format to write")
+    weights_beside = path.with_suffix(".bin")
+    if path.suffix == ".c":
+        return [path, path.with_suffix(".h"), weights_beside]
+    return [path, _selftest_of(path), weights_beside] if path.suffix == ".f90" else [path]
+
+
+def _selftest_of(path: Path) -> Path:
+    return path.with_name(f"{path.stem}_selftest.f90")
+
+
 def write_together(networks: Sequence[Network], path: Path) -> list[Path]:
     """Write networks that answer together to one file, which must be ONNX; atomically. Raises as `write` does."""
     if path.suffix != ".onnx":
@@ -34,8 +48,7 @@ def write(network: Network, path: Path) -> list[Path]:
     are too many for the source. Raises ConfigError for an unknown suffix or a library that is not installed, DataError
     for a network too large for the format, StorageError where a file cannot be written.
     """
-    if path.suffix not in SUFFIXES:
-        raise ConfigError(f"{path}: must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}: the format to write")
+    files_of(path)
     if path.suffix in (".npz", ".safetensors"):
         used = network.standardization.used
         standardization = {"mean": network.standardization.mean, "scale": network.standardization.scale}
@@ -65,8 +78,7 @@ def _images(described: Description, path: Path) -> dict[Path, bytes]:
     if path.suffix == ".c":
         texts = {path: c_source(described, stem), path.with_suffix(".h"): c_header(described, stem)}
     else:
-        beside = path.with_name(f"{stem}_selftest.f90")
-        texts = {path: fortran_source(described, stem), beside: fortran_selftest(described, stem)}
+        texts = {path: fortran_source(described, stem), _selftest_of(path): fortran_selftest(described, stem)}
     images = {place: text.encode("utf-8", "backslashreplace") for place, text in texts.items()}
     if in_a_file(described):
         images[path.with_suffix(".bin")] = in_panels(described).image()

@@ -58,6 +58,9 @@ class Ensemble:
             theirs, ours = ((one.features, one.targets, one.dtype) for one in (network, first))
             if theirs != ours:
                 raise ValueError(f"member {number} has other features, targets or another dtype than member 0")
+            known = {network.feature_names, first.feature_names} - {None}
+            if len(known) > 1:
+                raise ValueError(f"member {number} has its features in another order, or others, than member 0")
         self.features, self.targets, self.classes = first.features, first.targets, first.classes
         self.dtype = first.dtype if self.targets.probabilities else np.dtype(np.float64)
 

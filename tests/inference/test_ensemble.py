@@ -11,7 +11,7 @@ import pytest
 import ddp_mlp
 from ddp_mlp.errors import DataError
 from ddp_mlp.exporting.formats import write_together
-from ddp_mlp.inference.ensemble import BINS, EnsembleScores, classify_together
+from ddp_mlp.inference.ensemble import BINS, Ensemble, EnsembleScores, classify_together
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.parallel.single import SingleProcess
 from ddp_mlp.storage.dataset import inspect
@@ -32,6 +32,19 @@ def search(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def members(search: Path) -> list[ddp_mlp.Model]:
     """Return each member as a model of its own."""
     return [ddp_mlp.load(folder) for folder in (search, search / "members" / "1", search / "members" / "2")]
+
+
+def test_members_that_name_their_features_otherwise_are_no_ensemble() -> None:
+    """Each takes columns by its own names: one order for both would be wrong for one of them, without a word."""
+    parameters = {"W1": np.arange(6.0).reshape(2, 3), "b1": np.zeros(2)}
+
+    def member(names: list[str] | None) -> ddp_mlp.Model:
+        return ddp_mlp.Model(parameters, ("a", "b"), inputs={} if names is None else {"features": names})
+
+    for first, second in ((["x", "y", "z"], ["z", "y", "x"]), (["x", "y", "z"], ["x", "y", "w"])):
+        with pytest.raises(ValueError, match="member 1 has its features in another order, or others"):
+            Ensemble([member(first).network, member(second).network])
+    assert len(Ensemble([member(["x", "y", "z"]).network, member(None).network]).networks) == 2
 
 
 def test_the_answer_is_mean_deviation_and_quantiles(search: Path, members: list[ddp_mlp.Model], digits: Path) -> None:

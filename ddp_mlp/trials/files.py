@@ -44,8 +44,9 @@ def stored(run_dir: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         version = found.get("format") if isinstance(found, dict) else found
         raise DataError(f"{path}: format {version!r}, must be {FORMAT!r}: another version of the program wrote it")
-    kinds = dict.fromkeys(("space", "config", "fingerprint"), dict) | dict.fromkeys(("folds", "members"), int)
-    if not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+    kinds: dict[str, Any] = dict.fromkeys(("space", "config", "fingerprint"), dict)
+    kinds |= dict.fromkeys(("folds", "members"), int) | dict.fromkeys(("trials", "halving"), int | None)
+    if not all(name in found and isinstance(found[name], kind) for name, kind in {**kinds, "sampler": str}.items()):
         raise DataError(f"{path}: is not a whole search's: put it back as it was")
     return found
 
@@ -92,7 +93,10 @@ def agree(run_dir: Path, before: Mapping[str, Any], plan: SearchPlan, fingerprin
             raise ConfigError(_difference(name, before[name], now[name], run_dir))
     if before["space"] != json.loads(json.dumps(now["space"])):
         raise ConfigError(f"space: is not that of the search in {run_dir}: keep it, or choose another run_dir")
-    kept = configuration.from_dict(before["config"])
+    try:
+        kept = configuration.from_dict(before["config"])
+    except ConfigError as error:
+        raise DataError(f"{run_dir / SEARCH}: {error}: another version of the program wrote it") from error
     # Both ways, and without resume_override: trials that are yet to come begin with what is asked, "auto" or not.
     strict = [replace(config, resume_override=False) for config in (kept, plan.base)]
     found = configuration.first_difference(*strict) or configuration.first_difference(*reversed(strict))

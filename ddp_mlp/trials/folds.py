@@ -12,6 +12,9 @@ from ddp_mlp.errors import ConfigError
 from ddp_mlp.nn.randomness import Purpose, words
 from ddp_mlp.units import counted
 
+MOST_FOLDS = 1 << 15
+"""A fold's number is an int16."""
+
 
 def fold_of_rows(
     y: NDArray[np.int64] | None, m: int, folds: int, seed: int, names: tuple[str, ...]

@@ -13,6 +13,7 @@ from ddp_mlp.errors import ConfigError
 from ddp_mlp.summing.tree import automatic_shards
 from ddp_mlp.trials import space as spaces
 from ddp_mlp.trials.course import Unit
+from ddp_mlp.trials.folds import MOST_FOLDS
 from ddp_mlp.trials.rungs import Rung, rungs
 from ddp_mlp.trials.sampling import MOST_TRIALS, Sampler, draw
 from ddp_mlp.trials.space import Settings, Space
@@ -32,9 +33,9 @@ class SearchOptions:
     trials: int | None = key(None, at_least=1, at_most=MOST_TRIALS)
     """None: all points of a grid."""
     sampler: Sampler = key("sobol")  # noqa: RUF009  (a string)
-    folds: int = key(1, at_least=1)
+    folds: int = key(1, at_least=1, at_most=MOST_FOLDS)
     """More than one: cross-validation."""
-    members: int = key(1, at_least=1)
+    members: int = key(1, at_least=1, at_most=MOST_TRIALS)
     """Networks that are trained with the best settings in the end, each with its own seed."""
     halving: int | None = key(None, at_least=2)
     ranks_per_trial: int = key(1, at_least=1)

@@ -73,6 +73,9 @@ def test_a_search_goes_on_only_as_it_was(tmp_path: Path) -> None:
     other = {**before, "space": {"seed": {"int": [0, 1]}}}
     with pytest.raises(ConfigError, match="space: is not that of the search"):
         files.agree(tmp_path, other, plan_of(tmp_path), {"train": "a"})
+    newer = {**before, "config": {**before["config"], "later": 1}}
+    with pytest.raises(DataError, match=r'search\.json: unknown key "later".*: another version'):
+        files.agree(tmp_path, newer, plan_of(tmp_path), {"train": "a"})
 
 
 def test_what_a_search_was_told_is_not_left_to_it_later(tmp_path: Path) -> None:
@@ -93,6 +96,14 @@ def test_a_newer_or_foreign_file_is_named(tmp_path: Path) -> None:
         (tmp_path / files.SEARCH).write_text(json.dumps(content))
         with pytest.raises(DataError, match=r"search\.json: (is not a whole search's|format)"):
             files.stored(tmp_path)
+    files.begin(tmp_path, plan_of(tmp_path), {"train": "a"})
+    whole = json.loads((tmp_path / files.SEARCH).read_text())
+    assert files.stored(tmp_path) == whole
+    for name in whole:
+        for damaged in ({key: value for key, value in whole.items() if key != name}, {**whole, name: [1]}):
+            (tmp_path / files.SEARCH).write_text(json.dumps(damaged))
+            with pytest.raises(DataError, match=r"search\.json: (is not a whole search's|format)"):
+                files.stored(tmp_path)
     (tmp_path / files.SEARCH).write_bytes(b"{")
     with pytest.raises(DataError, match=r"search\.json: is not a search's"):
         files.stored(tmp_path)
@@ -120,6 +131,8 @@ def test_an_event_is_an_object(tmp_path: Path) -> None:
         ({"halving": 1}, "halving = 1: must be at least 2"),
         ({"folds": 2.5}, r"folds = 2\.5: expected an integer"),
         ({"members": None}, "members = null: expected an integer"),
+        ({"members": 10**9}, "members = 1000000000: must be at least 1 and at most 100000"),
+        ({"folds": 2**15 + 1}, "folds = 32769: must be at least 1 and at most 32768"),
         ({"ranks_per_trial": 0}, "ranks_per_trial = 0: must be at least 1"),
         ({"sampler": ["grid"]}, r"sampler = \['grid'\]: expected \"sobol\""),
     ],

@@ -14,6 +14,7 @@ from ddp_mlp.inference.ensemble import Answer, Ensemble
 from ddp_mlp.inference.keeping import figures, save
 from ddp_mlp.inference.network import Network
 from ddp_mlp.nn import arithmetic as arithmetics
+from ddp_mlp.nn.activations import ACTIVATIONS
 from ddp_mlp.nn.parameters import Layout
 from ddp_mlp.nn.standardization import Standardization
 from ddp_mlp.nn.targets import Targets
@@ -27,9 +28,9 @@ class Model:
 
     def __init__(
         self,
-        parameters: Mapping[str, NDArray[Any]],
-        classes: tuple[str, ...],
-        standardization: Mapping[str, NDArray[Any]] | None = None,
+        parameters: Mapping[str, ArrayLike],
+        classes: Sequence[str],
+        standardization: Mapping[str, ArrayLike] | None = None,
         targets: Targets | None = None,
         activation: str = "relu",
         output_activation: str = "identity",
@@ -39,10 +40,23 @@ class Model:
         """Copy {"W1": (n_1, n_0), …} and, if wanted, standardization {"mean": …, "scale": …}, both (n_0,).
 
         The outputs are the classes of these names, or the numbers that `targets` says. `inputs` is what a checkpoint
-        knows of the inputs: the names of the features, their shape, a recipe.
+        knows of the inputs: the names of the features, their shape, a recipe. Raises ValueError for what makes no
+        network.
         """
+        layers = _layers_of(parameters)
+        n, names = layers["W1"].shape[1], tuple(map(str, classes))
+        if len(set(names)) < len(names):
+            raise ValueError(f"classes are {', '.join(names[:20])}: must each have a name of its own")
+        features = (inputs or {}).get("features")
+        if features is not None and (isinstance(features, str) or len(features) != n):
+            raise ValueError(f"inputs: features are {features!r}, must be {n} names")
+        for name in activation.split(","):
+            if name.strip() not in ACTIVATIONS:
+                raise ValueError(f"activation = {name!r}: must be one of {', '.join(ACTIVATIONS)}")
+        if arithmetic not in (known := (arithmetics.NATIVE.name, arithmetics.PORTABLE.name)):
+            raise ValueError(f"arithmetic = {arithmetic!r}: must be {' or '.join(known)}")
         functions = activation, output_activation, arithmetics.called(arithmetic)
-        self.network = Network(parameters, classes, standardization, targets, *functions, inputs)
+        self.network = Network(layers, names, _map_of(standardization, n), targets, *functions, inputs)
 
     @classmethod
     def of(cls, network: Network) -> Self:
@@ -87,9 +101,13 @@ class Model:
     def output(self, z: ArrayLike) -> NDArray[Any]:
         """Return what the output layer makes of its z (m, n_L): probabilities (m, n_L), or values in units (float64).
 
-        What stands behind the last product, for whoever writes the network in another language.
+        What stands behind the last product, for whoever writes the network in another language. Raises ValueError for
+        another shape.
         """
-        return self.network.output(np.asarray(z, self.dtype))
+        z = np.asarray(z, self.dtype)
+        if z.ndim != 2 or z.shape[1] != self.layout.widths[-1]:
+            raise ValueError(f"z has shape {z.shape}: must be (rows, {self.layout.widths[-1]})")
+        return self.network.output(z)
 
     @property
     def features(self) -> int:
@@ -234,6 +252,34 @@ def _named(found: NDArray[Any], targets: Targets) -> NDArray[Any]:
         return (found > 0.5).astype(np.int64)
     values = found.reshape(len(found), targets.count, -1)
     return values.squeeze(axis=tuple(axis for axis in (1, 2) if values.shape[axis] == 1))
+
+
+def _layers_of(parameters: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+    """Return the parameters in this machine's order of bytes. Raises ValueError where their shapes make no layers."""
+    found = {name: np.asarray(array) for name, array in parameters.items()}
+    dtypes, before = {array.dtype.newbyteorder("=") for array in found.values()}, None
+    if len(dtypes) != 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
+        kinds = ", ".join(sorted(map(str, dtypes)))
+        raise ValueError(f"parameters are of {kinds or 'no dtype'}: must all be float32, or all float64")
+    for l in range(1, max(2, (len(found) + 1) // 2 + 1)):
+        W, b = (found.get(f"{kind}{l}", np.zeros(())) for kind in "Wb")
+        if W.ndim != 2 or b.shape != W.shape[:1] or 0 in W.shape or before not in (None, W.shape[1]):
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in found.items())
+            raise ValueError(f"parameters are {shapes}: must be W1 (n_1, n_0), b1 (n_1,), W2 (n_2, n_1), …")
+        before = len(b)
+    return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in found.items()}
+
+
+def _map_of(standardization: Mapping[str, ArrayLike] | None, n: int) -> dict[str, NDArray[Any]] | None:
+    """Return a copy of mean and scale, float64. Raises ValueError for other shapes, and for what divides by nothing."""
+    if standardization is None:
+        return None
+    found = {name: np.array(standardization.get(name, ()), np.float64) for name in ("mean", "scale")}
+    for name, array in found.items():
+        if array.shape != (n,) or not np.isfinite(array).all() or (name == "scale" and (array <= 0).any()):
+            what = "positive finite numbers" if name == "scale" else "finite numbers"
+            raise ValueError(f"standardization: {name} has shape {array.shape}, must be {what}, ({n},)")
+    return found
 
 
 def _by_name(X: Any, names: tuple[str, ...] | None) -> NDArray[Any]:

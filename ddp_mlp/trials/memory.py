@@ -65,7 +65,8 @@ def check(
         window = stream_bytes(config, data.info) if streamed else 0
         return window + training_bytes(config, features, adapted(data, config).targets.outputs, rows, ranks)
 
-    needs = sorted(((need(trial), -trial) for trial in range(len(plan.settings))), reverse=True)
+    each = max(plan.asked.folds, plan.asked.members)  # trainings of one trial that may go on at once
+    needs = sorted([(need(trial), -trial) for trial in range(len(plan.settings))] * each, reverse=True)
     for node in nodes:
         here = [ranks for ranks in groups.ranks if set(ranks) & set(node)]
         largest = needs[: len(here)]

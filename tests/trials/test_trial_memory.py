@@ -1,6 +1,7 @@
 """What trainings take is bounded from above."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,3 +40,17 @@ def test_the_largest_trials_are_taken_together() -> None:
     memory.check(plan, data, make_groups([range(1)], 1), [range(1)], [("a", room)])
     with pytest.raises(EnvironmentMismatch, match=r"trial 2 takes .*, the 2 largest at once"):
         memory.check(plan, data, make_groups([range(2)], 1), [range(2)], [("a", room)] * 2)
+
+
+@pytest.mark.parametrize("options", [{"folds": 2}, {"members": 3}])
+def test_the_largest_trial_may_be_trained_twice_at_once(options: dict[str, Any]) -> None:
+    """Its folds, or the members that have its settings: two groups need room for it twice, one group for once."""
+    config = Config(valid_fraction=0.0 if "folds" in options else 0.2, run_dir="none")
+    space = {"hidden": {"choice": [[64], [128], [256]]}}
+    plan = plan_search(config, space, SearchOptions(sampler="grid", **options))
+    data = open_data(replace(plan.base, access="memory"), SingleProcess())
+    largest = memory.training_bytes(plan.member(2, 0), 64, 10, data.train[0].m, 1)
+    memory.check(plan, data, make_groups([range(1)], 1), [range(1)], [("a", largest)])
+    memory.check(plan, data, make_groups([range(2)], 1), [range(2)], [("a", 2 * largest)] * 2)
+    with pytest.raises(EnvironmentMismatch, match=r"trial 2 takes .*, the 2 largest at once"):
+        memory.check(plan, data, make_groups([range(2)], 1), [range(2)], [("a", 2 * largest - 1)] * 2)

@@ -173,13 +173,24 @@ class _Graph:
         """Add the functions of the output layer, each chosen for its own outputs."""
         kinds = list(dict.fromkeys(names))
         if len(kinds) == 1:
-            return self.function(kinds[0], z, output)
-        A = self.function(kinds[0], z, f"{output}_{kinds[0]}")
+            return self.output(kinds[0], z, output)
+        A = self.output(kinds[0], z, f"{output}_{kinds[0]}")
         for name in kinds[1:]:
             chosen = self.constant(f"{name} outputs", np.array([one == name for one in names]))
-            B = self.function(name, z, f"{output}_{name}")
+            B = self.output(name, z, f"{output}_{name}")
             A = self.node("Where", [chosen, B, A], output if name == kinds[-1] else f"{output}_with_{name}")
         return A
+
+    def output(self, name: str, z: str, output: str) -> str:
+        """Add f_L(z), elementwise.
+
+        A sigmoid is spelled out: that of onnxruntime gives 0 for probabilities below 1e-8, where float32 holds 1e-38.
+        """
+        if name != "sigmoid":
+            return self.function(name, z, output)
+        exp = self.node("Exp", [self.node("Neg", [z], f"{output}_minus")], f"{output}_exp")
+        total = self.node("Add", [exp, self.number(1)], f"{output}_sum")
+        return self.node("Div", [self.number(1), total], output)
 
     def erf(self, x: str, output: str) -> str:
         """Add the error function, elementwise.
@@ -234,12 +245,31 @@ class _Graph:
             erf = self.erf(self.node("Mul", [z, self.number(0.5**0.5)], f"{output}_x"), f"{output}_erf")
             half = self.node("Mul", [z, self.number(0.5)], f"{output}_half")
             return self.node("Mul", [half, self.node("Add", [erf, self.number(1)], f"{output}_gate")], output)
-        if name == "elu":  # max(z, 0) + exp(min(z, 0)) − 1
-            below = self.node("Exp", [self.node("Min", [z, self.number(0)], f"{output}_min")], f"{output}_exp")
-            below = self.node("Sub", [below, self.number(1)], f"{output}_below")
+        if name == "elu":  # max(z, 0) + 2t / (1 − t), t = tanh(min(z, 0) / 2): exp − 1 has no digits left near 0
+            half = self.node(
+                "Mul", [self.node("Min", [z, self.number(0)], f"{output}_min"), self.number(0.5)], f"{output}_half"
+            )
+            t = self.node("Tanh", [half], f"{output}_tanh")
+            parts = [
+                self.node("Add", [t, t], f"{output}_twice"),
+                self.node("Sub", [self.number(1), t], f"{output}_rest"),
+            ]
+            below = self.node("Div", parts, f"{output}_below")
             return self.node("Add", [self.node("Relu", [z], f"{output}_above"), below], output)
-        assert name == "softplus", name  # max(z, 0) + log(1 + exp(−|z|))
+        assert name == "softplus", name  # max(z, 0) + log(1 + e), e = exp(−|z|)
         minus = self.node("Neg", [self.node("Abs", [z], f"{output}_abs")], f"{output}_minus")
-        tail = self.node("Add", [self.node("Exp", [minus], f"{output}_exp"), self.number(1)], f"{output}_sum")
-        tail = self.node("Log", [tail], f"{output}_tail")
+        tail = self.log_1_plus(self.node("Exp", [minus], f"{output}_exp"), f"{output}_tail")
         return self.node("Add", [self.node("Relu", [z], f"{output}_above"), tail], output)
+
+    def log_1_plus(self, e: str, output: str) -> str:
+        """Add log(1 + e), elementwise, 0 ≤ e ≤ 1, with the digits that e has.
+
+        The logarithm of the rounded sum u = 1 + e differs from the one wanted as u − 1 differs from e (Goldberg, "What
+        every computer scientist should know about floating-point arithmetic", ACM Computing Surveys 1991, theorem 4).
+        """
+        u = self.node("Add", [e, self.number(1)], f"{output}_sum")
+        more = self.node("Sub", [u, self.number(1)], f"{output}_more")
+        least = self.number(float(np.finfo(self.dtype).eps))  # the smallest that `more` is, unless it is 0
+        ratio = self.node("Div", [e, self.node("Max", [more, least], f"{output}_some")], f"{output}_ratio")
+        exact = self.node("Mul", [self.node("Log", [u], f"{output}_log"), ratio], f"{output}_exact")
+        return self.node("Where", [self.node("Greater", [more, self.number(0)], f"{output}_is_more"), exact, e], output)

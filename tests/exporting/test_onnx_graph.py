@@ -116,6 +116,29 @@ def test_functions_may_differ() -> None:
     assert difference(network, outputs(onnx_graph(network), X)[0], expected) <= 2 * network.tolerance
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["elu", "softplus", "sigmoid", "softmax", "exp"])
+def test_what_is_nearly_nothing_keeps_its_digits(name: str, dtype: str) -> None:
+    """A little more than 1, less 1; and rare classes: onnxruntime's sigmoid of −20 is 0 in float32."""
+    z = np.concatenate([-np.geomspace(1e-6, 80, 60), [0.0], np.geomspace(1e-6, 80, 30)]).astype(dtype)
+    one = {"W1": np.array([[0.0], [1.0]], dtype), "b1": np.zeros(2, dtype)}
+    plain: dict[str, Any] = {"mean": None, "scale": None, "target_mean": None, "target_scale": None}
+    if name == "elu":  # of a hidden layer, whose sum is itself
+        network = described((1, 2, 2), name, "identity", dtype, **plain)
+        one |= {"W2": np.eye(2, dtype=dtype), "b2": np.zeros(2, dtype)}
+    else:
+        network = described((1, 2), "relu", name, dtype, **plain)
+    network = replace(network, parameters=one)
+    found, _ = outputs(onnx_graph(network), z[:, None])
+    x = z.astype(np.float64)
+    expected = {
+        "elu": np.where(x < 0, np.expm1(x), x),
+        "softplus": np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))),
+        "exp": np.exp(x),
+    }.get(name, np.exp(-np.logaddexp(0, -x)))
+    np.testing.assert_allclose(found[:, 1], expected, rtol=3e-6 if dtype == "float32" else 1e-14)
+
+
 def test_the_graph_is_checked_and_says_what_it_is() -> None:
     """Full check with strict shape inference; one opset; batch is free; names are in the metadata."""
     network = described(output="identity")

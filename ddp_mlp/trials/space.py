@@ -152,6 +152,8 @@ def parse(table: Mapping[str, Any], base: Config, halving: bool = False) -> Spac
         for other in parameter.when:
             if other not in space.base:
                 _reject(parameter.key, f"when names {other}, which is no key{_near(other)}")
+            if _is_free(other):
+                _reject(parameter.key, f"when names {other}, which may change when the search goes on: drop it")
         for value in parameter.range.extremes():
             _check_value(space, parameter, value, {key: values[0] for key, values in parameter.when.items()})
         for other, values in parameter.when.items():
@@ -180,13 +182,17 @@ def _occurs(space: Space, key: str, value: Any) -> bool:
     return found is None or found.range.has(value) or (bool(found.when) and value == space.base[key])
 
 
+def _is_free(key: str) -> bool:
+    """Tell whether a key decides no bits: a search that goes on may have another value."""
+    [found] = (field.metadata.get("resume", "fixed") for field in fields(Config) if field.name == key)
+    return found == "free" and key not in SEARCHED_ALTHOUGH_FREE
+
+
 def _parameter(key: str, given: Any, base: Config, halving: bool) -> Parameter:
     """Return a key's checked parameter; the limits of its values come later."""
-    known = {field.name: field.metadata.get("resume", "fixed") for field in fields(Config)}
-    if key not in known:
+    if key not in {field.name for field in fields(Config)}:
         raise ConfigError(f'space: unknown key "{key}"{_near(key)}')
-    free = known[key] == "free" and key not in SEARCHED_ALTHOUGH_FREE
-    if key in REFUSED or free:
+    if key in REFUSED or _is_free(key):
         why = REFUSED.get(key, _RUN)
         _reject(key, f"is the same for all trials of a search, as it {why}: set it in the configuration")
     if key in ENDS and halving:

@@ -137,6 +137,10 @@ def test_points_are_the_product_but_for_conditions(a: int, b: int, c: int) -> No
         ({"learning_rate": {"uniform": [1, 10**400]}}, "expected two numbers, such as"),
         ({"hidden": {"depth": {"int": [1, 10**9]}, "width": {"int": [1, 9]}}}, "depth: must be whole numbers from 0"),
         ({3: {"choice": [1]}}, 'space: unknown key "3"'),
+        (
+            {"dropout": {"choice": [0.1], "when": {"quiet": [False]}}},
+            "space: dropout: when names quiet, which may change when the search goes on: drop it",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(table: dict[str, Any], problem: str) -> None:

@@ -6,6 +6,7 @@ Invariants:
 - the course can be made anew from the rows at any time: a search that was killed stands where its table says.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -101,10 +102,12 @@ class Course:
             entry["epochs"] = max(fold["epochs"] for fold in entry["folds"])
             scores = [fold["score"] for fold in entry["folds"]]
             reasons = [fold["failed"] for fold in entry["folds"] if fold["failed"]]
-            if reasons:
+            mean = math.nan if reasons else total(scores) / len(scores)
+            if math.isfinite(mean):
+                entry["score"] = row["score"] = mean
+            else:  # the table is JSON, which has finite numbers alone
+                reasons.append(f"the mean score of its folds is {mean}")
                 row["state"], row["score"], row["reason"] = "failed", None, reasons[0]
-            else:
-                entry["score"] = row["score"] = total(scores) / len(scores)
         if self._rung_is_complete():
             self._decide()
             self._begin()

@@ -3,10 +3,12 @@
 import json
 import math
 import random
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ddp_mlp.trials import table
 from ddp_mlp.trials.course import Course, Outcome, Unit
 from ddp_mlp.trials.rungs import Rung, rungs
 from ddp_mlp.trials.table import Row
@@ -121,10 +123,12 @@ def test_a_trial_that_fails_later_is_not_the_best() -> None:
     assert course.order() == [2, 3]
 
 
-def test_a_score_beyond_every_float_ranks_last() -> None:
-    """Folds whose sum no float64 holds have an infinite mean, which is the worst, and no exception."""
+def test_a_score_beyond_every_float_is_a_failure(tmp_path: Path) -> None:
+    """Folds whose sum no float64 holds have no mean: the trial has failed, and its line can be read again."""
     course = made(2, [Rung(1, 2)], 2, largest=False)
     for unit in (Unit(0, 0, 0), Unit(0, 0, 1), Unit(0, 1, 0), Unit(0, 1, 1)):
         course.record(unit, Outcome(1.5e308 if unit.trial == 0 else 2.0, None, 1, 1, "hash", 0.0, "", {}))
-    assert course.rows[0]["score"] == math.inf
+    assert (course.rows[0]["state"], course.rows[0]["reason"]) == ("failed", "the mean score of its folds is inf")
     assert course.best == 1
+    table.write(tmp_path / table.TABLE, course.rows)
+    assert list(table.read(tmp_path / table.TABLE).values()) == course.rows

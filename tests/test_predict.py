@@ -15,7 +15,7 @@ import ddp_mlp
 from ddp_mlp import predict
 from ddp_mlp.errors import DataError, StorageError
 from ddp_mlp.inference import apply
-from ddp_mlp.inference.apply import classify
+from ddp_mlp.inference.apply import class_numbers, classify
 from ddp_mlp.inference.ensemble import classify_together
 from ddp_mlp.inference.ensemble_numbers import predict_together
 from ddp_mlp.inference.numbers import NumberScores, predict_numbers
@@ -510,6 +510,31 @@ def test_labels_that_are_some_of_the_classes_are_counted_by_name(
     found = classify(model.network, inspect(tmp_path / "some.h5", for_training=False), "test", SingleProcess())
     assert found is not None
     assert found.accuracy == np.mean(np.array(model.classes)[model.predict(X[some])] == np.array(labels)[some])
+
+
+@pytest.mark.parametrize(
+    ("classes", "fits"),
+    [
+        (("0.0", "1.0"), True),
+        (("no", "yes"), True),
+        (("False", "True"), True),
+        (("1.0", "2.0"), False),
+        (("-1.0", "1.0"), False),
+        (("-3", "7"), False),
+    ],
+)
+def test_numbers_without_names_are_not_taken_for_other_numbers(
+    classes: tuple[str, str], fits: bool, tmp_path: Path
+) -> None:
+    """Label 1 may be the second class or the one called 1.0, as an estimator's float labels are: it is asked."""
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file["test/X"], file["test/y"] = np.zeros((2, 1)), [0, 1]
+    info = inspect(tmp_path / "plain.h5", for_training=False)
+    if fits:
+        assert class_numbers(info, classes).tolist() == [0, 1]
+    else:
+        with pytest.raises(DataError, match="is label 0 the first of them, or called 0"):
+            class_numbers(info, classes)
 
 
 def test_init_from_puts_features_and_classes_in_order_by_name(

@@ -5,6 +5,7 @@ order of the input. A block's numbers depend on the block alone, counts are inte
 by `totals.total`: so output and scores are the same for any number of ranks. Only a few pieces are in memory at a time.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import pairwise
@@ -101,8 +102,8 @@ def class_numbers(info: DatasetInfo, classes: tuple[str, ...]) -> NDArray[np.int
     DataError where both could be meant.
     """
     if info.classes is None:
-        plain = classes == tuple(map(str, range(len(classes))))
-        if not plain and any(name.removeprefix("-").isdecimal() for name in classes):
+        values = [float(name) if re.fullmatch(r"-?\d+(\.\d+)?", name) else None for name in classes]
+        if values != list(range(len(classes))) and any(value is not None for value in values):
             raise DataError(
                 f"{info.path}: names no classes, and the network's are {_listed(classes)}: is label 0 the first of "
                 "them, or called 0? name them in the root attribute classes"

@@ -48,7 +48,7 @@ def test_the_command_that_is_named_goes_on(run_python: Program, tmp_path: Path) 
 def test_files_follow_the_umask_or_are_private(run_python: Program, tmp_path: Path) -> None:
     """Everything that a run writes can be read by others under umask 022, and by nobody else with --private."""
     command = ["-m", "ddp_mlp.train", "--data", str(ROOT / "data" / "digits.h5"), "--epochs", "1", "--quiet"]
-    (tmp_path / "space.toml").write_text("seed = { choice = [1, 2] }\n")
+    (tmp_path / "space.toml").write_text("l2 = { choice = [0.0, 0.01] }\n")
     search = ["--space", tmp_path / "space.toml", "--sampler", "grid", "--valid_fraction", "0.2"]
     for verb, asked in (("train", []), ("search", search)):
         code = f"import os, sys; os.umask(0o022); from ddp_mlp.{verb} import main; main(sys.argv[1:])"

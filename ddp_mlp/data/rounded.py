@@ -7,19 +7,21 @@ Invariants:
 """
 
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ddp_mlp.data.batches import Source
 from ddp_mlp.data.memory import MemorySource
-from ddp_mlp.data.opening import Data, Rows
+from ddp_mlp.data.opening import Data
 from ddp_mlp.nn.products import layer_bits
 from ddp_mlp.nn.rounding import Room, width
 from ddp_mlp.parallel.communicator import Communicator
 from ddp_mlp.summing.tree import cut
 
 FLOAT32 = np.dtype(np.float32)
+S = TypeVar("S", bound=Source)
 SHARE = 0.25
 """Of what a run leaves free on a node: so much, at most, is taken for rounded rows."""
 
@@ -37,16 +39,14 @@ def with_rounded_rows(data: Data, n_1: int, spare: float, communicator: Communic
     bits = layer_bits(data.info.features, n_1).A
     rounded = {rows: rounded_rows(source, bits, communicator) for rows, source in sources.items()}
 
-    def taken(part: tuple[Source, Rows] | None) -> tuple[Source, Rows] | None:
-        if part is None or not isinstance(part[0], MemorySource):
-            return part
-        X = rounded[id(part[0].X)]
-        return part if X is None else (part[0].rounded(X), part[1])
+    def taken(source: S) -> S:
+        if isinstance(source, MemorySource) and (X := rounded[id(source.X)]) is not None:
+            return source.rounded(X)
+        return source
 
     train, rows = data.train
-    if isinstance(train, MemorySource) and (X := rounded[id(train.X)]) is not None:
-        train = train.rounded(X)
-    return data._replace(train=(train, rows), valid=taken(data.valid), test=taken(data.test))
+    valid, test = (part and (taken(part[0]), part[1]) for part in parts[1:])
+    return data._replace(train=(taken(train), rows), valid=valid, test=test)
 
 
 def rounded_rows(source: MemorySource, bits: int, communicator: Communicator) -> NDArray[np.float32] | None:

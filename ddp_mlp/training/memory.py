@@ -61,9 +61,11 @@ def rounded_where_it_fits(config: Config, data: Data, communicator: Communicator
     network = architecture_of(config, data)
     mine = needs(config, data.info, network, _rows(data), communicator)
     parameters = parameter_bytes(config, network.layout)
-    of_ranks = communicator.allgather((communicator.node, mine.memory, address_space_left()))
-    largest = max(sum(memory for node, memory, _ in of_ranks if node == one) for one in range(len(communicator.nodes)))
-    mappable = min(left - memory for _, memory, left in of_ranks)
+    places = _places(mine, communicator)
+    largest = max(
+        sum(place.needs.memory for place in places if place.node == node) for node in {p.node for p in places}
+    )
+    mappable = min(place.mappable - _mapped(place, places) for place in places)
     spare = min(free_on_a_node(communicator) - largest, mappable) - parameters
     return with_rounded_rows(data, network.layout.widths[1], spare, communicator)
 
@@ -78,8 +80,7 @@ def check_memory(config: Config, access: Access, parameters: int, mine: Needs, c
 
     Collective. `parameters` are the bytes of one copy.
     """
-    place = _Place(host_name(), communicator.node, free_memory(shared=False), address_space_left(), mine)
-    places = communicator.allgather(place)
+    places = _places(mine, communicator)
     once = access.node_bytes + (parameters if config.reduction == "exact" else 0)
     each = 0 if config.reduction == "exact" else parameters
     for host in dict.fromkeys(place.host for place in places):
@@ -95,9 +96,7 @@ def check_memory(config: Config, access: Access, parameters: int, mine: Needs, c
                 )
             )
     for rank, place in enumerate(places):
-        shared = sum(other.needs.gradients for other in places if other.node == place.node)
-        own = place.needs.memory - place.needs.gradients
-        needed = access.node_bytes + parameters + shared + own
+        needed = access.node_bytes + parameters + _mapped(place, places)
         if needed > place.mappable:
             raise by_all_ranks(
                 EnvironmentMismatch(
@@ -105,6 +104,19 @@ def check_memory(config: Config, access: Access, parameters: int, mine: Needs, c
                     f"{byte_size(place.mappable)}: raise that, or {_remedy(False)}"
                 )
             )
+
+
+def _places(mine: Needs, communicator: Communicator) -> list[_Place]:
+    """Return what every rank has and needs. Collective."""
+    return communicator.allgather(
+        _Place(host_name(), communicator.node, free_memory(shared=False), address_space_left(), mine)
+    )
+
+
+def _mapped(place: _Place, places: list[_Place]) -> int:
+    """Return the bytes that a rank maps beside data and parameters: its own, and the gradients that its node shares."""
+    shared = sum(other.needs.gradients for other in places if other.node == place.node)
+    return shared + place.needs.memory - place.needs.gradients
 
 
 def _taken(here: list[_Place], parameters: int, access: Access) -> str:

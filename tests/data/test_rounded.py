@@ -40,11 +40,11 @@ def gathered(source: MemorySource, rows: NDArray[np.int64]) -> Group:
     return group
 
 
-def data_of(*sources: MemorySource) -> Data:
-    """Return a data set of train and, of the same rows or others, valid and test."""
-    info = DatasetInfo("rows.h5", N, None, {}, "X", "y", (0, 0))
-    parts = [(source, np.arange(3)) for source in sources]
-    return Data(info, (), Standardization(np.zeros(N), np.ones(N)), {}, *parts)  # type: ignore[arg-type]
+def data_of(train: MemorySource, valid: MemorySource, test: MemorySource) -> Data:
+    """Return a data set, of which valid and test have the same rows as train, or others."""
+    info, rows = DatasetInfo("rows.h5", N, None, {}, "X", "y", (0, 0)), np.arange(3)
+    maps = Standardization(np.zeros(N), np.ones(N))
+    return Data(info, (), maps, {}, (train, rows), (valid, rows), (test, rows))
 
 
 @pytest.mark.parametrize("standardized", [True, False])

@@ -20,8 +20,10 @@ def is_rounded(config: Config) -> bool:
     """Tell whether rows are rounded for a run alone."""
     data = data_for(config, weighted=True)
     found = memory.rounded_where_it_fits(config, data, SingleProcess())
-    assert isinstance(found.train[0], MemorySource)
-    return found.train[0].X is not data.train[0].X  # type: ignore[union-attr]
+    before, after = data.train[0], found.train[0]
+    assert isinstance(before, MemorySource)
+    assert isinstance(after, MemorySource)
+    return after.X is not before.X
 
 
 def test_only_what_is_passed_again_is_rounded() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ddp_mlp.errors import DataError
+from ddp_mlp.inference.apply import first_not_finite
 from ddp_mlp.inference.ensemble import Answer, Ensemble
 from ddp_mlp.inference.keeping import figures, save
 from ddp_mlp.inference.network import Network
@@ -239,9 +240,8 @@ def _answered(network: Network, X: NDArray[Any]) -> NDArray[Any]:
 
 
 def _check_answers(found: NDArray[Any]) -> None:
-    finite = np.isfinite(found).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"the answer to row {int(np.argmin(finite))} of X is no number: its features are too large")
+    if (row := first_not_finite(found)) is not None:
+        raise ValueError(f"the answer to row {row} of X is no number: its features are too large")
 
 
 def _named(found: NDArray[Any], targets: Targets) -> NDArray[Any]:

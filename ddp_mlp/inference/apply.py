@@ -194,10 +194,15 @@ def _classify_rows(network: Network, reader: Reader, lo: int, hi: int, numbers: 
 
 def check_answers(reader: Reader, lo: int, answers: NDArray[Any]) -> None:
     """Raise DataError where the answer to a row from `lo` on, (k, n_L), is no number: its features are too large."""
+    if (row := first_not_finite(answers)) is not None:
+        words = f"row {lo + row}: the answer is no number: its features are too large"
+        raise reader.refusal(reader.info.x_name, words)
+
+
+def first_not_finite(answers: NDArray[Any]) -> int | None:
+    """Return the first row of answers (k, n_L) that has one which is no finite number; None where all are."""
     finite = np.isfinite(answers).all(axis=1)
-    if not finite.all():
-        row = lo + int(np.argmin(finite))
-        raise reader.refusal(reader.info.x_name, f"row {row}: the answer is no number: its features are too large")
+    return None if finite.all() else int(np.argmin(finite))
 
 
 def _append(writer: PredictionsWriter, labels: NDArray[np.int64], probabilities: NDArray[Any]) -> None:
